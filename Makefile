@@ -1,0 +1,46 @@
+# Two commands matter: `make demo` and `make test`. Both set up .venv first.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO_OUT ?= demo-out
+
+.PHONY: setup demo test lint types check bench model media clean
+
+setup: $(STAMP)
+
+# Torch is left to the version range in pyproject.toml, so that pip may choose the build for this machine;
+# everything else is pinned by constraints.txt.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ran-pipeline needs Python 3.11 or newer; try make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(STAMP)
+
+demo: setup
+	rm -rf $(DEMO_OUT)
+	$(BIN)/python examples/demo.py $(DEMO_OUT)
+
+test: setup lint types
+	$(BIN)/python -m pytest tests/unit tests/integration tests/faults
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python -m benchmarks
+
+# The default model, from ../shared/data: hours on two cores, minutes on a GPU.
+model: setup
+	$(BIN)/python -m jobs.train_default
+
+media: setup
+	$(BIN)/python examples/make_media.py
+
+clean:
+	rm -rf $(VENV) $(DEMO_OUT) build .cache *.egg-info

@@ -1,0 +1,17 @@
+"""Runs every benchmark, or those named: `python -m benchmarks throughput`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+BENCHMARKS = ("throughput", "memory", "log_scale")
+
+if __name__ == "__main__":
+    chosen = sys.argv[1:] or BENCHMARKS
+    for name in chosen:
+        if name not in BENCHMARKS:
+            sys.exit(f"no benchmark {name!r}; there are {', '.join(BENCHMARKS)}")
+    for name in chosen:
+        print(f"== {name}", flush=True)
+        importlib.import_module(f"benchmarks.{name}").main()

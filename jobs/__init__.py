@@ -1,0 +1,1 @@
+"""What a person types: the command line over `pipeline` and `ran_model`."""

@@ -1,0 +1,47 @@
+"""A dataset opened for reading, for every command that only looks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+
+from jobs.options import parse_storage_options
+from pipeline.config import Extraction
+from pipeline.dataset import Dataset
+from pipeline.log import CommitLog
+from pipeline.store import Store
+from pipeline.views import connect
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenedDataset:
+    """The store, the log as it is now, and a DuckDB connection with the views."""
+
+    store: Store
+    extraction: Extraction
+    log: CommitLog
+    connection: duckdb.DuckDBPyConnection
+
+    def query(self, sql: str) -> list[dict[str, Any]]:
+        """Rows as dictionaries."""
+        result = self.connection.execute(sql)
+        names = [column[0] for column in result.description]
+        return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+
+
+@contextmanager
+def opened(output: str, storage_options: tuple[str, ...]) -> Iterator[OpenedDataset]:
+    """Opens OUT. Raises UsageError when there is no dataset."""
+    store = Store(output, parse_storage_options(storage_options))
+    dataset = Dataset.open(store)
+    log = CommitLog(store)
+    log.refresh()
+    connection = connect(store, log.state)
+    try:
+        yield OpenedDataset(store=store, extraction=dataset.extraction, log=log, connection=connection)
+    finally:
+        connection.close()

@@ -1,0 +1,86 @@
+"""`inspect` and `errors`: what a dataset holds, and what failed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from jobs.dataset import opened
+from jobs.options import json_option, storage_option
+from jobs.text import human_bytes, table
+
+
+@click.command("inspect")
+@click.argument("output", metavar="OUT")
+@storage_option
+@json_option
+def inspect_command(output: str, storage_options: tuple[str, ...], as_json: bool) -> None:
+    """What is in the dataset OUT: sources, segments, frames, faces, models, runs."""
+    with opened(output, storage_options) as dataset:
+        state = dataset.log.state
+        query = dataset.query
+        totals = query(
+            "SELECT count(*) AS segments, coalesce(sum(len(frames)), 0)::BIGINT AS frames, "
+            "coalesce(sum(faces_kept), 0)::BIGINT AS faces, count(*) FILTER (status <> 'ok') AS segments_with_errors, "
+            "count(DISTINCT source_id) FILTER (status <> 'ok') AS sources_with_errors FROM segments"
+        )[0]
+        report: dict[str, Any] = {
+            "output": output,
+            "extraction": dataset.extraction.to_json(),
+            "sources": query("SELECT kind, count(*) AS sources, sum(size_bytes)::BIGINT AS bytes FROM sources GROUP BY 1 ORDER BY 1"),
+            **totals,
+            "models": [{"model_id": model, "segments": state.count(model)} for model in state.models],
+            "expressions": query("SELECT expression, count(*) AS faces FROM faces GROUP BY 1 ORDER BY 2 DESC, 1"),
+            "files": len(state.live_files("faces")) + len(state.live_files("segments")),
+            "runs": state.runs,
+        }
+    if as_json:
+        click.echo(json.dumps(report, indent=2, default=str))
+        return
+    click.echo(f"{output}: {report['segments']} segments, {report['frames']} frames, {report['faces']} faces")
+    if report["segments_with_errors"]:
+        click.echo(
+            f"errors in {report['segments_with_errors']} segments of {report['sources_with_errors']} sources; "
+            f"see `ran-pipeline errors {output}`"
+        )
+    rows = [(row["kind"] or "unknown", row["sources"], human_bytes(row["bytes"] or 0)) for row in report["sources"]]
+    click.echo("\n" + table(("kind", "sources", "size"), rows))
+    click.echo("\n" + table(("expression", "faces"), [tuple(row.values()) for row in report["expressions"]]))
+    click.echo("\n" + table(("model_id", "segments"), [tuple(row.values()) for row in report["models"]]))
+    extraction = ", ".join(f"{key} {value}" for key, value in report["extraction"].items() if key != "detector_sha256")
+    click.echo(f"\nextraction: {extraction}")
+
+
+@click.command("errors")
+@click.argument("output", metavar="OUT")
+@storage_option
+@json_option
+def errors_command(output: str, storage_options: tuple[str, ...], as_json: bool) -> None:
+    """What failed in OUT, by code: each source or segment with its message."""
+    with opened(output, storage_options) as dataset:
+        rows = dataset.query(
+            "SELECT error_code, status, error_stage, source_uri, start_s, end_s, first_member, error_message, attempts, "
+            "segment_id FROM errors ORDER BY error_code, source_uri, start_s, first_member"
+        )
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    if not rows:
+        click.echo("no errors")
+        return
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row["error_code"]] = counts.get(row["error_code"], 0) + 1
+    click.echo(table(("code", "segments"), sorted(counts.items(), key=lambda item: -item[1])))
+    shown = [(row["error_code"], row["status"], _where(row), row["error_message"]) for row in rows]
+    click.echo("\n" + table(("code", "status", "where", "what"), shown))
+
+
+def _where(row: dict[str, Any]) -> str:
+    if row["start_s"] is not None:
+        return f"{row['source_uri']} {row['start_s']:.1f}–{row['end_s']:.1f} s"
+    if row["first_member"] is not None:
+        return f"{row['source_uri']} from member {row['first_member']}"
+    return str(row["source_uri"])

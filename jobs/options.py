@@ -1,0 +1,127 @@
+"""Options that several commands share, and the YAML file that may stand in for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import yaml
+
+from pipeline.config import DEFAULT_DETECTOR
+from pipeline.errors import UsageError
+from pipeline.run_config import DEVICES
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+DETECTORS = (DEFAULT_DETECTOR, "retinaface-resnet50")
+
+
+def read_config_file(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    """`--config FILE`: a YAML mapping of option names to values. Flags win over it."""
+    if value is None:
+        return
+    try:
+        content = yaml.safe_load(Path(value).read_text())
+    except OSError as error:
+        raise UsageError(f"--config {value} can't be read: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"--config {value} is not YAML: {error}") from None
+    if content is None:
+        return
+    if not isinstance(content, dict):
+        raise UsageError(f"--config {value} must be a mapping of option names to values, like `fps: 5`")
+    names: dict[str, str] = {}
+    for option in context.command.params:
+        if option.name and option.name != "config":
+            names[option.name] = option.name
+            for flag in option.opts:
+                names[flag.lstrip("-").replace("-", "_")] = option.name
+    defaults: dict[str, Any] = {}
+    for key, item in content.items():
+        name = names.get(str(key).replace("-", "_"))
+        if name is None:
+            allowed = ", ".join(sorted(key.replace("_", "-") for key in names))
+            raise UsageError(f"--config {value} has the unknown key {key!r}; allowed are {allowed}")
+        if isinstance(item, dict):
+            item = [f"{k}={v}" for k, v in item.items()]
+        elif isinstance(item, list):
+            item = [str(part) for part in item]
+        defaults[name] = item
+    context.default_map = {**(context.default_map or {}), **defaults}
+
+
+config_option = click.option(
+    "--config",
+    type=click.Path(dir_okay=False),
+    callback=read_config_file,
+    is_eager=True,
+    expose_value=False,
+    help="YAML file with any of these options; flags win.",
+)
+storage_option = click.option(
+    "--storage-option",
+    "storage_options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="For S3 and other stores: endpoint, profile, region, key, secret, anonymous, requester_pays. Never saved.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Machine-readable output on stdout.")
+
+
+def parse_storage_options(pairs: tuple[str, ...]) -> dict[str, str]:
+    """`("endpoint=http://…",)` as a mapping."""
+    options = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise UsageError("--storage-option wants KEY=VALUE, for example endpoint=http://localhost:9000")
+        options[key.strip()] = value
+    return options
+
+
+def extraction_options(command: Command) -> Command:
+    """The options that decide which rows exist."""
+    options = [
+        click.option("--fps", default="5", show_default=True, help="Sampled frames per second, or `all`."),
+        click.option("--segment-frames", default=32, show_default=True, help="Sampled frames per segment."),
+        click.option("--detector", type=click.Choice(DETECTORS), default=DEFAULT_DETECTOR, show_default=True),
+        click.option("--detector-weights", metavar="PATH", help="Weights of a detector that does not ship with us."),
+        click.option("--min-face", default=24, show_default=True, help="Smallest face kept, in pixels."),
+        click.option("--min-score", default=0.6, show_default=True, help="Lowest detection score kept."),
+        click.option("--max-faces", default=64, show_default=True, help="Most faces kept per frame."),
+        click.option("--detect-max-side", default=960, show_default=True, help="Frames are shrunk to it to detect."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def run_options(command: Command) -> Command:
+    """The options of `run` and `plan` that don't."""
+    options = [
+        click.option("-o", "--output", required=True, metavar="OUT", help="The dataset: a folder or s3:// URL."),
+        click.option("--root", metavar="DIR", help="Name sources relative to this folder or prefix."),
+        click.option("--model", default="default", show_default=True, metavar="DIR", help="Model directory."),
+        click.option("--limit", type=int, help="At most this many new segments."),
+        click.option("--keep-crops", is_flag=True, help="Also keep the aligned faces."),
+        click.option("--max-error-rate", default=0.0, show_default=True, help="Share of failed sources that exits 0."),
+        click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True),
+        click.option("--decode-actors", type=int, help="Decoding processes over the whole cluster."),
+        click.option("--ran-actors", type=int, help="Inference processes over the whole cluster."),
+        click.option("--batch-size", type=int, help="Faces per forward pass (default 16 on CPU, 256 on GPU)."),
+        click.option("--deadline-s", default=300.0, show_default=True, help="Longest time to decode one segment."),
+        click.option("--decode-memory", default=4.0, show_default=True, help="GiB a decoder may use."),
+        click.option("--scratch", metavar="DIR", help="Each node's cache of remote inputs (default: its temp folder)."),
+        click.option("--scratch-gib", default=20.0, show_default=True, help="Most that the cache may hold."),
+        click.option("--commit-interval-s", default=60.0, show_default=True, help="Rows become visible this often."),
+        click.option("--heartbeat-s", default=10.0, hidden=True),
+        click.option("--stale-after-s", default=60.0, hidden=True),
+        click.option("--address", metavar="ADDRESS", help="Ray cluster to join (default: RAY_ADDRESS, else local)."),
+        storage_option,
+        config_option,
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command

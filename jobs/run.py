@@ -1,0 +1,142 @@
+"""`run` and `plan`: the main job, and what it would do."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobs.options import extraction_options, json_option, parse_storage_options, run_options
+from jobs.text import human_bytes, human_seconds, table
+from pipeline.errors import ErrorRateError
+from pipeline.progress import ProgressReporter
+from pipeline.run_config import RunConfig
+from pipeline.summary import Summary
+
+if TYPE_CHECKING:
+    from pipeline.dry_run import DryRun
+
+
+@click.command("run")
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT…")
+@extraction_options
+@run_options
+@json_option
+@click.option("--quiet", is_flag=True, help="No progress.")
+def run_command(as_json: bool, quiet: bool, **options: Any) -> int:
+    """Find every face in INPUT… and write what each showed to the dataset OUT.
+
+    INPUT is a video, a picture, a tar or zip of pictures, a folder, a glob, or an s3:// URL of any of them. Run the
+    same command again after a crash or with more inputs: what is done is not done again.
+    """
+    from pipeline.driver import Driver
+    from pipeline.prepare import prepare
+
+    extraction, config = configuration(options)
+    prepared = prepare(config, extraction)
+    with ProgressReporter(quiet=quiet) as progress:
+        summary = Driver(config, prepared).run(progress)
+    if as_json:
+        click.echo(json.dumps(summary.to_json(), indent=2))
+    else:
+        click.echo(describe(summary))
+    if summary.status == "interrupted":
+        return 130
+    return check_error_rate(summary, config)
+
+
+@click.command("plan")
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT…")
+@extraction_options
+@run_options
+@json_option
+def plan_command(as_json: bool, **options: Any) -> int:
+    """Say what `run` with the same arguments would do, and whether machine and disk can hold it. Writes nothing."""
+    from pipeline.dry_run import dry_run
+
+    extraction, config = configuration(options)
+    report = dry_run(config, extraction)
+    if as_json:
+        click.echo(json.dumps(report.to_json(), indent=2))
+    else:
+        click.echo(describe_plan(report))
+    return 0
+
+
+def describe_plan(report: DryRun) -> str:
+    """The dry run for people."""
+    share, need = report.resources, report.need
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(report.sources.items()))
+    todo = report.segments - report.segments_already_done
+    lines = [
+        f"{sum(report.sources.values())} sources ({kinds}), {human_bytes(report.bytes)}; "
+        f"{report.sources_to_probe} are new to {report.output}, {report.skipped_files} other files skipped",
+        f"{report.segments} segments, {report.segments_already_done} already done for model {report.model_id}; "
+        f"{todo} to do, at most {report.frames_at_most} frames",
+        f"{share.decode_actors} decode actors × {share.decode_cpus:g} CPU, {share.ran_actors} RAN actors × "
+        f"{share.ran_cpus:g} CPU" + (f" and {share.ran_gpus:g} GPU" if share.ran_gpus else ""),
+        f"memory about {need.memory_gib:.1f} GiB; output about {human_bytes(need.output_bytes)}"
+        + (f" of {human_bytes(report.free_bytes)} free" if report.free_bytes is not None else "")
+        + (f"; scratch {human_bytes(need.scratch_bytes)}" if need.scratch_bytes else ""),
+    ]
+    return "\n".join(lines)
+
+
+def configuration(options: dict[str, Any]) -> tuple[Any, RunConfig]:
+    """The command's options as the extraction and the run's configuration."""
+    from pipeline.config import Extraction
+    from pipeline.detect import weights_sha256
+
+    detector, weights = options.pop("detector"), options.pop("detector_weights")
+    extraction = Extraction(
+        fps=str(options.pop("fps")),
+        segment_frames=options.pop("segment_frames"),
+        detector=detector,
+        detector_sha256=weights_sha256(detector, weights),
+        min_score=options.pop("min_score"),
+        min_face_px=options.pop("min_face"),
+        max_faces=options.pop("max_faces"),
+        detect_max_side_px=options.pop("detect_max_side"),
+    )
+    storage_options = parse_storage_options(options.pop("storage_options"))
+    config = RunConfig(
+        inputs=tuple(options.pop("inputs")),
+        detector_weights=weights,
+        decode_memory_gib=options.pop("decode_memory"),
+        storage_options=storage_options,
+        **options,
+    )
+    return extraction, config
+
+
+def check_error_rate(summary: Summary, config: RunConfig) -> int:
+    """Exit code 0, or ErrorRateError when more sources failed than the user accepts."""
+    if summary.sources and summary.failed_sources / summary.sources > config.max_error_rate:
+        raise ErrorRateError(
+            f"finished, but {summary.failed_sources} of {summary.sources} sources have errors, over --max-error-rate "
+            f"{config.max_error_rate:g}; see `ran-pipeline errors {config.output}`"
+        )
+    return 0
+
+
+def describe(summary: Summary) -> str:
+    """The summary for people."""
+    lines = [
+        f"{summary.status}: {summary.segments_done} of {summary.segments_planned} segments"
+        + (f" ({summary.segments_already_done} were done before)" if summary.segments_already_done else "")
+        + f" of {summary.sources} sources in {human_seconds(summary.elapsed_s)}"
+        + (f", of which {human_seconds(summary.startup_s)} start-up" if summary.startup_s else ""),
+        f"{summary.sampled_frames} frames sampled, {summary.faces} faces, {summary.failed_sources} sources with errors",
+    ]
+    if summary.failures:
+        lines.append("failures: " + ", ".join(f"{code} {count}" for code, count in summary.failures.most_common()))
+    if summary.segments_done:
+        rows = [
+            (name, stage["items"], f"{stage['items_per_s']:.1f}", f"{stage['busy_share']:.0%}")
+            for name, stage in summary.stages().items()
+        ]
+        lines += ["", table(("stage", "items", "items/s per actor", "busy"), rows)]
+        lines.append(f"bottleneck: {summary.bottleneck()}")
+    lines.append(f"dataset: {summary.output} (model {summary.model_id}, run {summary.run_id})")
+    return "\n".join(lines)

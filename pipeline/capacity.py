@@ -1,0 +1,93 @@
+"""Will it fit? Disk and memory that a plan needs, against what there is, before anything starts."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.config import Extraction
+from pipeline.errors import CapacityError
+from pipeline.resources import Resources
+from pipeline.run_config import RunConfig
+from pipeline.store import Store
+from ran_model.config import ModelConfig
+
+FACES_PER_FRAME = 1.5  # a guess; crowds need more
+FACE_ROW_BYTES, SEGMENT_ROW_BYTES = 350, 600  # compressed, of real media
+CROP_BYTES_PER_PIXEL = 2.0  # PNG of a photographed face
+STAGING_FACTOR = 2  # staged files live beside the published ones until a commit
+DECODE_ACTOR_GIB, RAN_ACTOR_GIB = 0.8, 1.0  # resident, both processes of a decode actor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """Bytes that a plan wants on the output's disk and in each node's scratch, and GiB of memory for all actors."""
+
+    frames: int
+    output_bytes: int
+    scratch_bytes: int
+    memory_gib: float
+
+
+def estimate(todo: pa.Table, extraction: Extraction, model: ModelConfig, config: RunConfig, share: Resources) -> Need:
+    """An upper estimate: every video window full, FACES_PER_FRAME faces in each frame."""
+    members = pc.sum(pc.fill_null(pc.list_value_length(todo["members"]), 0)).as_py() or 0
+    videos = todo.filter(pc.equal(todo["kind"], "video")).num_rows
+    pictures = todo.filter(pc.equal(todo["kind"], "picture")).num_rows
+    frames = videos * extraction.segment_frames + members + pictures
+    per_face = FACE_ROW_BYTES + (CROP_BYTES_PER_PIXEL * model.aligned_size**2 if config.keep_crops else 0)
+    rows = frames * FACES_PER_FRAME * per_face + todo.num_rows * SEGMENT_ROW_BYTES
+    remote = todo.filter(pc.match_substring(todo["location"], "://"))
+    largest = pc.max(remote["size_bytes"]).as_py() or 0
+    return Need(
+        frames=frames,
+        output_bytes=int(rows * STAGING_FACTOR),
+        scratch_bytes=largest * min(share.decode_actors, max(1, remote.num_rows)),
+        memory_gib=share.decode_actors * DECODE_ACTOR_GIB + share.ran_actors * RAN_ACTOR_GIB,
+    )
+
+
+def free_bytes(path: str | Path) -> int:
+    """Free space where `path` is, or will be."""
+    existing = Path(path).absolute()
+    while not existing.exists():
+        existing = existing.parent
+    return shutil.disk_usage(existing).free
+
+
+def scratch_folder(config: RunConfig) -> str:
+    """Where remote sources are cached."""
+    return config.scratch or tempfile.gettempdir()
+
+
+def check(need: Need, store: Store, config: RunConfig, memory_gib: float | None) -> None:
+    """Raises CapacityError with both numbers and the flag to change."""
+    if store.is_local and need.output_bytes > (free := free_bytes(store.url_of(""))):
+        raise CapacityError(
+            f"the rows need about {_gib(need.output_bytes)} on the disk of {store.url}, which has {_gib(free)} free; "
+            "choose another -o, free space, or drop --keep-crops"
+        )
+    if need.scratch_bytes > (cap := int(config.scratch_gib * 2**30)):
+        raise CapacityError(
+            f"the largest inputs need {_gib(need.scratch_bytes)} of scratch at once, over --scratch-gib "
+            f"{config.scratch_gib:g} ({_gib(cap)}); raise it or lower --decode-actors"
+        )
+    if need.scratch_bytes > (free := free_bytes(scratch_folder(config))):
+        raise CapacityError(
+            f"the largest inputs need {_gib(need.scratch_bytes)} of scratch in {scratch_folder(config)}, which has "
+            f"{_gib(free)} free; point --scratch to a larger disk or lower --decode-actors"
+        )
+    if memory_gib is not None and need.memory_gib > memory_gib:
+        raise CapacityError(
+            f"the actors need about {need.memory_gib:.1f} GiB of memory and the cluster has {memory_gib:.1f}; "
+            "lower --decode-actors or --ran-actors"
+        )
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB"

@@ -1,0 +1,158 @@
+"""The actor's side of the decode child: start it, hand it segments, kill it when it hangs, start another."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from multiprocessing.connection import Connection
+from typing import Any
+
+from pipeline.errors import ErrorCode, MediaError, RanError
+from pipeline.extraction import ExtractedSegment
+from pipeline.segments import Segment
+from pipeline.sources import Source
+from pipeline.worker import WorkerConfig
+
+START_DEADLINE_S = 180.0  # imports and detector weights, on a machine under load
+STDERR_TAIL_BYTES = 2000
+
+
+class DecodeChild:
+    """One killable decode process. Not thread-safe; one per actor.
+
+    deadline_s: from the moment a segment's bytes are local until its faces are back.
+    fetch_deadline_s: until its bytes are local. warm: start at once, with the detector loaded, so that the first
+    segment does not pay for it.
+    """
+
+    def __init__(
+        self, config: WorkerConfig, *, deadline_s: float = 300.0, fetch_deadline_s: float = 3600.0, warm: bool = False
+    ) -> None:
+        self._config = config
+        self._deadline_s = deadline_s
+        self._fetch_deadline_s = fetch_deadline_s
+        self._warm = warm
+        self._process: subprocess.Popen[bytes] | None = None
+        if warm:
+            self._start()
+
+    def extract(self, segment: Segment) -> tuple[ExtractedSegment, bytes]:
+        """The segment's faces and their aligned pixels. Whatever the decoder does, it comes back as a row."""
+        self._ensure_started()
+        try:
+            self._pipe.send(segment)
+            self._receive("started", self._deadline(segment.location))
+            result, size = self._receive("done", self._deadline_s)
+            return result, self._pixels(size)
+        except MediaError as error:
+            self.stop()
+            result = ExtractedSegment(segment_id=segment.segment_id)
+            result.fail(error, partial=False)
+            return result, b""
+
+    def probe(self, source: Source) -> dict[str, Any]:
+        """The source's row of the `sources` table, without run columns. A header that hangs or kills becomes an error."""
+        self._ensure_started()
+        try:
+            self._pipe.send(source)
+            row: dict[str, Any] = self._receive("done", self._deadline(source.location))
+        except MediaError as error:
+            self.stop()
+            from pipeline.probe import failed_probe  # loads FFmpeg, which actors don't need otherwise
+
+            row = failed_probe(source, error)
+        return row
+
+    def stop(self) -> None:
+        """Kills the child, if there is one."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            self._process.wait()
+            self._pipe.close()
+            self._stderr.close()
+            os.close(self._memory_fd)
+            self._process = None
+
+    def _deadline(self, location: str) -> float:
+        return self._fetch_deadline_s if "://" in location else self._deadline_s
+
+    def _ensure_started(self) -> None:
+        if self._process is None or self._process.poll() is not None:
+            self._start()
+
+    def _start(self) -> None:
+        self.stop()
+        ours, theirs = socket.socketpair()
+        self._memory_fd = _memory_file()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
+        self._pipe = Connection(ours.detach())
+        command = [sys.executable, "-m", "pipeline.worker", str(theirs.fileno()), str(self._memory_fd)]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+            environment[variable] = str(self._config.threads)
+        with theirs:
+            self._process = subprocess.Popen(
+                command,
+                pass_fds=(theirs.fileno(), self._memory_fd),
+                stdin=subprocess.DEVNULL,
+                stdout=self._stderr,
+                stderr=self._stderr,
+                env=environment,
+            )
+        try:
+            self._pipe.send((self._config, self._warm))
+            self._receive("ready", START_DEADLINE_S)
+        except MediaError as error:
+            self.stop()
+            raise RanError(f"the decode process did not start: {error.message}") from None
+
+    def _pixels(self, size: int) -> bytes:
+        if not size:
+            return b""
+        with mmap.mmap(self._memory_fd, size, access=mmap.ACCESS_READ) as shared:
+            return shared[:]
+
+    def _receive(self, expected: str, deadline_s: float) -> Any:
+        if not self._pipe.poll(deadline_s):
+            raise MediaError(ErrorCode.TIMEOUT, f"no answer from the decoder within {deadline_s:g} s; it was killed")
+        try:
+            kind, payload = self._pipe.recv()
+        except (EOFError, OSError):
+            raise self._death() from None
+        if kind == "out_of_memory":
+            raise self._out_of_memory()
+        assert kind == expected, f"the decode process said {kind} instead of {expected}"
+        return payload
+
+    def _death(self) -> MediaError:
+        assert self._process is not None
+        code = self._process.wait()
+        self._stderr.seek(0, os.SEEK_END)
+        self._stderr.seek(max(0, self._stderr.tell() - STDERR_TAIL_BYTES))
+        tail = self._stderr.read().decode(errors="replace").strip()
+        if code == 1 and "Traceback" in tail and "MemoryError" not in tail:
+            return MediaError(ErrorCode.INTERNAL, f"the decode process failed: {tail.splitlines()[-1]}")
+        if "bad_alloc" in tail or "MemoryError" in tail or code == -signal.SIGKILL:
+            return self._out_of_memory()
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        last = tail.splitlines()[-1] if tail else "it printed nothing"
+        return MediaError(ErrorCode.DECODER_CRASH, f"the decode process died ({how}): {last}")
+
+    def _out_of_memory(self) -> MediaError:
+        limit = self._config.memory_limit_bytes / 2**30
+        return MediaError(ErrorCode.OUT_OF_MEMORY, f"decoding needed more than its {limit:.1f} GiB; see --decode-memory")
+
+
+def _memory_file() -> int:
+    """A nameless shared memory file: it vanishes with its two processes, however they end."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("ran-faces")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())

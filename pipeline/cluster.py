@@ -1,0 +1,81 @@
+"""Ray: start it on this machine or join a cluster, and look at what is there."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from pipeline.errors import CapacityError, StoreError
+from pipeline.resources import Cluster, local_cpus
+from pipeline.store import Store
+
+
+@contextlib.contextmanager
+def connected(address: str | None) -> Iterator[Cluster]:
+    """Joins `address`, else RAY_ADDRESS, else starts Ray here (and stops it at the end)."""
+    # A driver under `uv run` would make every worker rebuild its environment; Ray's C++ log is not for users.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    if ray.is_initialized():
+        yield _size()
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    options: dict[str, Any] = {} if address else {"num_cpus": local_cpus(), "include_dashboard": False}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+    except (ConnectionError, RuntimeError, TimeoutError) as error:
+        raise StoreError(f"Ray at {address or 'this machine'} can't be reached: {error}") from error
+    try:
+        yield _size()
+    finally:
+        ray.shutdown()
+
+
+def _size() -> Cluster:
+    import ray
+
+    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    nodes = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
+    memory_gib = total["memory"] / 2**30 if "memory" in total else None
+    return Cluster(cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0), nodes=nodes, memory_gib=memory_gib)
+
+
+def check_output_is_shared(store: Store) -> None:
+    """With several nodes, a local output must be one and the same folder on each; else CapacityError."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    everyone = ray.nodes()  # type: ignore[no-untyped-call]
+    nodes = [node for node in everyone if node["Alive"] and node["Resources"].get("CPU")]
+    if len(nodes) < 2 or not store.is_local:
+        return
+    path = f"_ran/probe-{uuid.uuid4().hex}"
+    store.write_bytes(path, b"here")
+    try:
+        exists = ray.remote(num_cpus=0.01)(_exists)
+        seen = {
+            node["NodeManagerAddress"]: exists.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ).remote(store, path)
+            for node in nodes
+        }
+        blind = [address for address, answer in seen.items() if not ray.get(answer)]
+    finally:
+        store.delete(path)
+    if blind:
+        raise CapacityError(
+            f"output {store.url} is a local path that node(s) {', '.join(blind)} do not share; "
+            "use a shared folder or an s3:// URL"
+        )
+
+
+def _exists(store: Store, path: str) -> bool:
+    return store.exists(path)

@@ -1,0 +1,312 @@
+"""One run, from its inputs to committed rows. The driver is the only committer; Ray's stages only stage files."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+
+from pipeline import capacity, graph, planning, resources
+from pipeline.cluster import check_output_is_shared, connected
+from pipeline.commit import Committer, StagedSet
+from pipeline.config import Extraction
+from pipeline.errors import ErrorCode, MediaError, RanError, StoreError
+from pipeline.extract import failed_block
+from pipeline.infer import CPU_BATCH, GPU_BATCH, InferConfig, without_predictions
+from pipeline.log import CommitLog
+from pipeline.passes import Pass, PassQueue
+from pipeline.prepare import Prepared, model_config
+from pipeline.probing import probe
+from pipeline.progress import ProgressReporter
+from pipeline.run_config import RunConfig
+from pipeline.runs import Run
+from pipeline.stage import StageConfig, StageWriter
+from pipeline.staging import StagedFile, stage_table
+from pipeline.store import fsspec_options
+from pipeline.summary import Summary
+from pipeline.worker import WorkerConfig
+
+POLL_S = 0.5
+
+
+class Driver:
+    """Carries out one run. `run()` may be called once."""
+
+    def __init__(self, config: RunConfig, prepared: Prepared) -> None:
+        self._config = config
+        self._dataset = prepared.dataset
+        self._store = prepared.dataset.store
+        self._extraction: Extraction = prepared.dataset.extraction
+        self._listing = prepared.listing
+        self._model = prepared.model
+        self._model_id = prepared.model_id
+        self._stop = threading.Event()
+        self.summary = Summary(model_id=prepared.model_id, output=config.output)
+
+    def run(self, progress: ProgressReporter) -> Summary:
+        """Everything that this command's inputs still need for this model. Raises the errors of DESIGN's exit codes."""
+        summary, listing = self.summary, self._listing
+        log = CommitLog(self._store)
+        log.refresh()
+        run = Run.create(
+            self._store, interval_s=self._config.heartbeat_s, stale_after_s=self._config.stale_after_s
+        )
+        summary.run_id, summary.sources = run.run_id, len(listing.sources)
+        with run, self._interruptible(progress):
+            run.save_config({"run": self._config.to_json(), "extraction": self._extraction.to_json()})
+            committer = Committer(self._dataset, log, run, self._model_id)
+            committer.publish_missing()
+            committer.sweep()
+            known = planning.known_sources(self._store, log.state)
+            unknown, changed = planning.new_sources(listing, known)
+            plan = planning.plan(listing, known, changed, log.state, self._model_id, self._extraction)
+            if unknown or plan.todo.num_rows:
+                with connected(self._config.address) as size:
+                    check_output_is_shared(self._store)
+                    summary.resources = self._share(size)
+                    if unknown:
+                        progress.phase(f"probing {len(unknown)} new sources")
+                        known = pa.concat_tables([known, *self._probe(unknown, committer)])
+                        plan = planning.plan(listing, known, changed, log.state, self._model_id, self._extraction)
+                    self._begin(plan, progress)
+                    self._check_capacity(plan, size)
+                    self._process(plan, committer, progress)
+            else:
+                self._begin(plan, progress)
+            summary.failed_sources = planning.count_failed(self._store, log.state, self._model_id, listing)
+            summary.finish("interrupted" if self._stop.is_set() else "done")
+            run.save_summary(summary.to_json())
+        return summary
+
+    def _share(self, size: resources.Cluster) -> resources.Resources:
+        config = self._config
+        return resources.share(
+            size, device=config.device, decode_actors=config.decode_actors, ran_actors=config.ran_actors
+        )
+
+    def _begin(self, plan: planning.Plan, progress: ProgressReporter) -> None:
+        todo = plan.todo.num_rows
+        if self._config.limit is not None and todo > self._config.limit:
+            plan.todo = plan.todo.slice(0, self._config.limit)
+        self.summary.segments_planned = plan.todo.num_rows
+        self.summary.segments_already_done = plan.already_done
+        if plan.already_done:
+            progress.note(f"{plan.already_done} segments are already done and stay as they are")
+
+    def _check_capacity(self, plan: planning.Plan, size: resources.Cluster) -> None:
+        need = capacity.estimate(
+            plan.todo, self._extraction, model_config(self._model), self._config, self._resources
+        )
+        capacity.check(need, self._store, self._config, memory_gib=size.memory_gib)
+
+    def _probe(self, unknown: list[Any], committer: Committer) -> Iterator[pa.Table]:
+        assert self.summary.resources is not None
+        for rows in probe(
+            unknown,
+            config=self._worker_config(),
+            deadline_s=self._config.deadline_s,
+            run_id=self.summary.run_id,
+            resources=self.summary.resources,
+        ):
+            staged = stage_table(self._store, self.summary.run_id, "sources", rows)
+            committer.add(StagedSet(segment_ids=[], files=[staged]))
+            self.summary.sources_probed += rows.num_rows
+            yield rows
+        committer.commit()
+
+    def _process(
+        self,
+        plan: planning.Plan,
+        committer: Committer,
+        progress: ProgressReporter,
+    ) -> None:
+        """Runs passes until every planned segment is committed or the run is interrupted."""
+        graph.configure_ray_data()
+        model = ray.put(self._model)
+        passes = PassQueue(plan.todo)
+        progress.phase("starting actors")
+        while passes and not self._stop.is_set():
+            attempted = passes.pop()
+            self.summary.passes += 1
+            done: set[str] = set()
+            broken: BaseException | None = None
+            more: list[str] = []
+            last_commit = time.monotonic()
+            for manifest in self._manifests(attempted, model):
+                if isinstance(manifest, BaseException):
+                    broken = manifest
+                elif manifest is not None:
+                    committer.add(staged_set(manifest))
+                    self.summary.add(manifest)
+                    done.update(manifest.filter(pc.invert(manifest["deferred"]))["segment_id"].to_pylist())
+                    more += manifest.filter(manifest["more"])["segment_id"].to_pylist()
+                if time.monotonic() - last_commit >= self._config.commit_interval_s:
+                    committer.commit()
+                    last_commit = time.monotonic()
+                committer.check_open()
+                progress.update(self.summary)
+            committer.commit()
+            if self._stop.is_set():
+                break
+            beyond = planning.next_windows(attempted.segments, more, self._extraction)
+            self.summary.segments_planned += beyond.num_rows
+            passes.add(beyond)
+            missing = attempted.segments.filter(
+                pc.invert(pc.is_in(attempted.segments["segment_id"], pa.array(sorted(done), pa.string())))
+            )
+            if broken is None:
+                passes.add(missing)
+            else:
+                self._recover(passes, attempted, missing, broken, committer, progress)
+        self.summary.processing_ended()
+        progress.update(self.summary, final=True)
+
+    def _recover(
+        self,
+        passes: PassQueue,
+        attempted: Pass,
+        missing: pa.Table,
+        broken: BaseException,
+        committer: Committer,
+        progress: ProgressReporter,
+    ) -> None:
+        cause = _cause(broken)
+        if isinstance(cause, RanError):
+            raise cause
+        failed = passes.lost(attempted, missing)
+        if passes.hopeless:
+            raise StoreError(f"the cluster keeps failing: {_first_line(cause)}; run the same command again to resume")
+        if failed.num_rows:
+            error = MediaError(ErrorCode.INTERNAL, f"processing it alone failed twice: {_first_line(cause)}")
+            block = without_predictions(failed_block(failed, error, self._extraction))
+            manifest = StageWriter(self._stage_config())(block)
+            committer.add(staged_set(manifest))
+            committer.commit()
+            self.summary.add(manifest)
+        else:
+            progress.note(f"an actor was lost ({_first_line(cause)}); {missing.num_rows} segments run again")
+
+    def _manifests(self, attempted: Pass, model: Any) -> Iterator[pa.Table | BaseException | None]:
+        """Manifests as they come; None now and then, so that the driver can commit, renew and notice a stop.
+
+        A thread drains Ray's iterator. When the run stops, it and what is in flight are left to `ray.shutdown`.
+        """
+        config = graph.GraphConfig(
+            worker=self._worker_config(),
+            infer=self._infer_config(),
+            stage=self._stage_config(),
+            resources=self._resources,
+            model=model,
+            deadline_s=self._config.deadline_s,
+        )
+        plans = planning.write_plan(self._store, self.summary.run_id, self.summary.passes, attempted)
+        dataset = graph.build(plans, self._store.arrow_filesystem, config)
+        results: queue.Queue[pa.Table | BaseException | None] = queue.Queue()
+
+        def drain() -> None:
+            try:
+                for manifest in graph.manifests(dataset):
+                    results.put(manifest)
+            except BaseException as error:
+                results.put(error)
+            results.put(None)
+
+        threading.Thread(target=drain, name="manifests", daemon=True).start()
+        while not self._stop.is_set():
+            try:
+                item = results.get(timeout=POLL_S)
+            except queue.Empty:
+                yield None
+                continue
+            if item is None:
+                return
+            yield item
+
+    @property
+    def _resources(self) -> resources.Resources:
+        assert self.summary.resources is not None
+        return self.summary.resources
+
+    def _worker_config(self) -> WorkerConfig:
+        config = self._config
+        return WorkerConfig(
+            extraction=self._extraction,
+            model_config=self._model.config,
+            detector_weights=config.detector_weights,
+            scratch_dir=config.scratch,
+            scratch_bytes=int(config.scratch_gib * 2**30),
+            storage_options=fsspec_options(config.storage_options),
+            memory_limit_bytes=int(config.decode_memory_gib * 2**30),
+        )
+
+    def _infer_config(self) -> InferConfig:
+        gpu = self._resources.ran_gpus > 0
+        return InferConfig(
+            device="cuda" if gpu else "cpu",
+            batch_size=self._config.batch_size or (GPU_BATCH if gpu else CPU_BATCH),
+            keep_pixels=self._config.keep_crops,
+        )
+
+    def _stage_config(self) -> StageConfig:
+        return StageConfig(
+            store=self._store,
+            run_id=self.summary.run_id,
+            model_id=self._model_id,
+            model_config=self._model.config,
+            keep_crops=self._config.keep_crops,
+        )
+
+    @contextmanager
+    def _interruptible(self, progress: ProgressReporter) -> Iterator[None]:
+        """First Ctrl-C (or SIGTERM): stop dispatch and commit what is staged. Second: leave at once."""
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            if self._stop.is_set():
+                sys.stderr.write("left at once; run the same command again to resume\n")
+                os._exit(130)
+            self._stop.set()
+            progress.note("stopping: committing what is staged; press Ctrl-C again to leave at once")
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+def staged_set(manifest: pa.Table) -> StagedSet:
+    """A unit's manifest as the committer wants it: one file set for all of its segments."""
+    rows = manifest.to_pylist()
+    files = rows[0]["files"] if rows else []
+    return StagedSet(
+        segment_ids=[row["segment_id"] for row in rows if not row["deferred"]],
+        covered=[row["segment_id"] for row in rows if row["covered"] and not row["deferred"]],
+        files=[StagedFile(**file) for file in files],
+        tails={row["source_id"]: row["window"] + 2 for row in rows if row["more"]},
+    )
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What really happened inside Ray's wrapping."""
+    inner = getattr(error, "cause", None) or error.__cause__
+    return _cause(inner) if isinstance(inner, BaseException) and inner is not error else error
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0] if text else ''}"

@@ -1,0 +1,99 @@
+"""`plan`: what a run would do, what it would need, and what there is. Nothing is written."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import capacity, planning, schema
+from pipeline.child import DecodeChild
+from pipeline.config import Extraction
+from pipeline.dataset import Dataset
+from pipeline.log import CommitLog, LogState
+from pipeline.prepare import list_inputs, load, model_config
+from pipeline.resources import Cluster, Resources, local_cpus, share
+from pipeline.run_config import RunConfig
+from pipeline.store import Store, fsspec_options
+from pipeline.worker import WorkerConfig
+
+
+@dataclass(kw_only=True)
+class DryRun:
+    """What `run` would find. free_bytes is null for a remote output."""
+
+    output: str
+    model_id: str
+    sources: dict[str, int]
+    bytes: int
+    skipped_files: int
+    sources_to_probe: int
+    segments: int
+    segments_already_done: int
+    frames_at_most: int
+    resources: Resources
+    need: capacity.Need
+    free_bytes: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+def dry_run(config: RunConfig, extraction: Extraction, cluster: Cluster | None = None) -> DryRun:
+    """Lists, probes what the dataset does not know (on this machine), and plans. Raises CapacityError like `run`."""
+    listing = list_inputs(config)
+    model, model_id = load(config.model)
+    store = Store(config.output, config.storage_options)
+    state = LogState()
+    if Dataset.exists(store):
+        Dataset.open(store, extraction, root=config.root)
+        log = CommitLog(store)
+        log.refresh()
+        state = log.state
+    known = planning.known_sources(store, state)
+    unknown, changed = planning.new_sources(listing, known)
+    child = DecodeChild(
+        WorkerConfig(
+            extraction=extraction,
+            model_config=model.config,
+            scratch_dir=config.scratch,
+            scratch_bytes=int(config.scratch_gib * 2**30),
+            storage_options=fsspec_options(config.storage_options),
+        ),
+        deadline_s=config.deadline_s,
+    )
+    try:
+        rows = [{**child.probe(source), "run_id": "", "pipeline_version": ""} for source in unknown]
+    finally:
+        child.stop()
+    known = pa.concat_tables([known, pa.Table.from_pylist(rows, schema=schema.SOURCES)])
+    plan = planning.plan(listing, known, changed, state, model_id, extraction)
+    todo = plan.todo if config.limit is None else plan.todo.slice(0, config.limit)
+    shares = share(
+        cluster or Cluster(cpus=local_cpus(), gpus=0),
+        device=config.device,
+        decode_actors=config.decode_actors,
+        ran_actors=config.ran_actors,
+    )
+    need = capacity.estimate(todo, extraction, model_config(model), config, shares)
+    capacity.check(need, store, config, memory_gib=None)
+    listed = {source.source_id for source in listing.sources}
+    kinds = Counter(row["kind"] or "unknown" for row in known.to_pylist() if row["source_id"] in listed)
+    return DryRun(
+        output=config.output,
+        model_id=model_id,
+        sources=dict(kinds),
+        bytes=sum(source.size_bytes for source in listing.sources),
+        skipped_files=listing.skipped,
+        sources_to_probe=len(unknown),
+        segments=plan.total,
+        segments_already_done=plan.already_done,
+        frames_at_most=need.frames,
+        resources=shares,
+        need=need,
+        free_bytes=capacity.free_bytes(os.path.abspath(config.output)) if store.is_local else None,
+    )

@@ -1,0 +1,70 @@
+"""Every error a user can meet, with its exit code or its stable error code."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class ErrorCode(StrEnum):
+    """Stable words for what can be wrong with an input; they are stored in `segments.error_code`."""
+
+    NOT_FOUND = "not_found"
+    PERMISSION = "permission"
+    NOT_MEDIA = "not_media"
+    CORRUPT = "corrupt"
+    TRUNCATED = "truncated"
+    TOO_LARGE = "too_large"
+    TIMEOUT = "timeout"
+    DECODER_CRASH = "decoder_crash"
+    ARCHIVE_MEMBER = "archive_member"
+    UNSUPPORTED = "unsupported"
+    UNREACHABLE = "unreachable"
+    SOURCE_CHANGED = "source_changed"
+    OUT_OF_MEMORY = "out_of_memory"
+    INTERNAL = "internal"
+
+
+class RanError(Exception):
+    """Base of all errors that a user is told in one line. `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class UsageError(RanError):
+    """The command, its configuration or the chosen output is wrong. The message names the value and the mend."""
+
+    exit_code = 2
+
+
+class ErrorRateError(RanError):
+    """The run finished, but more of its sources failed than `--max-error-rate` allows."""
+
+    exit_code = 3
+
+
+class CapacityError(RanError):
+    """The cluster or a disk can't hold the job; raised before anything starts."""
+
+    exit_code = 4
+
+
+class StoreError(RanError):
+    """The output store or the cluster failed under way; running the same command again resumes."""
+
+    exit_code = 5
+
+
+class RunClosedError(StoreError):
+    """Another driver found this run's heartbeat stale and closed it; this driver must commit nothing more."""
+
+
+class MediaError(RanError):
+    """One input can't be read. It becomes a row with `code`; it never stops the job."""
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+    def __reduce__(self) -> tuple[type[MediaError], tuple[ErrorCode, str]]:
+        return (type(self), (self.code, self.message))

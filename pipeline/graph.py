@@ -1,0 +1,104 @@
+"""The way of the data, on one screen.
+
+    plan ──> decode, detect, align ──> RAN ──> stage files ──> manifest
+             (CPU actors)             (GPU or CPU actors)      (the driver commits, `pipeline.driver`)
+
+One row is one segment at every stage: each stage returns exactly the rows that it was given, failed ones too. So a
+replayed task, a lost actor or another grouping can change neither which rows exist nor what they say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, DataContext, Dataset
+
+from pipeline.extract import DecodeActor
+from pipeline.infer import InferConfig, RanActor
+from pipeline.resources import Resources
+from pipeline.stage import StageConfig, StageWriter
+from pipeline.worker import WorkerConfig
+
+# Ray's defaults restart and retry for ever: a segment that kills its actor would loop all night.
+BOUNDED: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphConfig:
+    """The stages' configurations. `model` is a reference to ModelBytes in the object store."""
+
+    worker: WorkerConfig
+    infer: InferConfig
+    stage: StageConfig
+    resources: Resources
+    model: Any
+    deadline_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanFiles:
+    """Parquet files of plan rows that are dispatched in units of `unit_rows` rows."""
+
+    paths: list[str]
+    unit_rows: int
+
+
+def build(plans: list[PlanFiles], filesystem: Any, config: GraphConfig) -> Dataset:
+    """The chain. Units of the plan travel as one block each, so an actor opens a file once for several segments."""
+    share = config.resources
+    return (
+        read_plan(plans, filesystem)
+        .map_batches(
+            DecodeActor,
+            fn_constructor_args=(config.worker, config.deadline_s),
+            compute=ActorPoolStrategy(min_size=share.decode_actors, max_size=share.decode_actors),
+            num_cpus=share.decode_cpus,
+            batch_format="pyarrow",
+            **BOUNDED,
+        )
+        .map_batches(
+            RanActor,
+            fn_constructor_args=(config.model, config.infer),
+            compute=ActorPoolStrategy(min_size=share.ran_actors, max_size=share.ran_actors),
+            num_cpus=share.ran_cpus,
+            num_gpus=share.ran_gpus or None,
+            batch_format="pyarrow",
+            **BOUNDED,
+        )
+        .map_batches(
+            StageWriter(config.stage).__call__,
+            num_cpus=share.write_cpus,
+            batch_format="pyarrow",
+            max_retries=2,
+        )
+    )
+
+
+def read_plan(plans: list[PlanFiles], filesystem: Any) -> Dataset:
+    """The plan as blocks of one dispatch unit each."""
+    parts = [
+        ray.data.read_parquet(plan.paths, filesystem=filesystem, num_cpus=0.1).repartition(
+            target_num_rows_per_block=plan.unit_rows
+        )
+        for plan in plans
+    ]
+    return parts[0].union(*parts[1:]) if len(parts) > 1 else parts[0]
+
+
+def configure_ray_data() -> None:
+    """One block per task, so that a replay can't split differently; no progress bars but ours."""
+    context = DataContext.get_current()
+    context.target_max_block_size = None
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.max_errored_blocks = 0
+    context.execution_no_progress_timeout_s = 3600
+
+
+def manifests(dataset: Dataset) -> Iterator[pa.Table]:
+    """The manifest of each unit as soon as it is staged."""
+    yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)

@@ -1,0 +1,135 @@
+"""The RAN stage: aligned faces in, expression probabilities and region attention out. A GPU actor, or a CPU one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+from numpy.typing import NDArray
+
+CPU_BATCH, GPU_BATCH = 16, 256  # faces per forward pass
+
+#: Columns that this stage adds: per face K probabilities, R self-attention and R final attention weights, flattened.
+PREDICTED = pa.schema(
+    {
+        "probabilities": pa.list_(pa.float32()),
+        "self_attention": pa.list_(pa.float32()),
+        "attention": pa.list_(pa.float32()),
+        "infer_s": pa.float32(),
+    }
+)
+
+
+@dataclass(frozen=True)
+class ModelBytes:
+    """A model directory as bytes. It travels through the object store, so workers need no copy on their disks."""
+
+    config: bytes
+    weights: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferConfig:
+    """How the RAN actor runs.
+
+    device: "auto" takes the GPU that Ray gave the actor, else the CPU; "cpu"; "cuda".
+    batch_size: faces per forward pass; a full GPU wants hundreds, a CPU core is served by 16.
+    keep_pixels: pass the aligned faces on to the writer (`--keep-crops`).
+    """
+
+    device: str = "auto"
+    batch_size: int = 16
+    threads: int = 1
+    keep_pixels: bool = False
+
+
+class RanActor:
+    """Scores the faces of a block. Segments, also failed ones, pass through in order."""
+
+    def __init__(self, model: Any, config: InferConfig) -> None:
+        import torch
+
+        from ran_model.pretrained import load_model_bytes
+
+        torch.set_num_threads(config.threads)
+        device = config.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        stored: ModelBytes = ray.get(model) if isinstance(model, ray.ObjectRef) else model
+        self._model = load_model_bytes(stored.config, stored.weights, device=device)
+        self._device = device
+        self._config = config
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        size, regions = self._model.config.aligned_size, len(self._model.config.regions)
+        counts = [len(faces) for faces in block["faces"]]
+        pixels = [
+            np.frombuffer(row.as_buffer(), np.uint8).reshape(-1, size, size, 3) if count else None
+            for row, count in zip(block["pixels"], counts, strict=True)
+        ]
+        boxes = [
+            np.asarray(row.values, np.float32).reshape(-1, regions, 4) if count else None
+            for row, count in zip(block["region_boxes"], counts, strict=True)
+        ]
+        begun = time.perf_counter()
+        answers = self._predict([p for p in pixels if p is not None], [b for b in boxes if b is not None])
+        seconds_per_face = (time.perf_counter() - begun) / max(1, sum(counts))
+        offsets = np.cumsum([0, *counts])
+        for field, answer in zip(PREDICTED, answers, strict=False):
+            flat = pa.array(answer.ravel())
+            block = block.append_column(
+                field, pa.ListArray.from_arrays(pa.array(offsets * answer.shape[1], pa.int32()), flat)
+            )
+        infer_s = pa.array([count * seconds_per_face for count in counts], pa.float32())
+        block = block.append_column(PREDICTED.field("infer_s"), infer_s).drop_columns(["region_boxes"])
+        return block if self._config.keep_pixels else block.drop_columns(["pixels"])
+
+    def _predict(
+        self, pixels: Sequence[NDArray[np.uint8]], boxes: Sequence[NDArray[np.float32]]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Probabilities (N, K), self-attention (N, R) and attention (N, R) of all faces, in microbatches."""
+        model = self._model.config
+        total = sum(len(part) for part in pixels)
+        probabilities = np.empty((total, len(model.classes)), np.float32)
+        self_attention = np.empty((total, len(model.regions)), np.float32)
+        attention = np.empty((total, len(model.regions)), np.float32)
+        if total:
+            all_boxes = np.concatenate(boxes)
+            done, batch_size = 0, self._config.batch_size
+            while done < total:
+                end = min(done + batch_size, total)
+                try:
+                    output = self._model.predict(_rows(pixels, done, end), all_boxes[done:end])
+                except RuntimeError as error:  # torch.cuda.OutOfMemoryError is one
+                    if "out of memory" not in str(error) or batch_size == 1:
+                        raise
+                    batch_size //= 2
+                    continue
+                probabilities[done:end], self_attention[done:end], attention[done:end] = output
+                done = end
+        return probabilities, self_attention, attention
+
+
+def without_predictions(block: pa.Table) -> pa.Table:
+    """A block without faces as this stage would have returned it."""
+    for field in PREDICTED:
+        empty: list[Any] = [0.0 if field.name == "infer_s" else []] * block.num_rows
+        block = block.append_column(field, pa.array(empty, field.type))
+    return block.drop_columns(["region_boxes"])
+
+
+def _rows(parts: Sequence[NDArray[np.uint8]], begin: int, end: int) -> NDArray[np.uint8]:
+    """Rows begin…end of the concatenation of `parts`, copying only those."""
+    taken: list[NDArray[np.uint8]] = []
+    offset = 0
+    for part in parts:
+        low, high = max(begin - offset, 0), min(end - offset, len(part))
+        if low < high:
+            taken.append(part[low:high])
+        offset += len(part)
+    return np.concatenate(taken)

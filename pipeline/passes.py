@@ -1,0 +1,72 @@
+"""What to run next when a pass over the plan came back with segments missing.
+
+Ray gives up a whole execution when one unit keeps killing its actor, and doesn't say which. So what is missing runs
+again in halves, until the unit at fault is alone. Only a segment that failed alone, twice, becomes an error row.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+FAILURES_ALONE = 2
+MOST_FRUITLESS = 32  # passes in a row that moved nothing: the cluster is at fault, not an input
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """Plan rows for one execution of the graph, in dispatch units of `unit_rows`; None takes the default units."""
+
+    segments: pa.Table
+    unit_rows: int | None = None
+
+
+class PassQueue:
+    """The passes still to run. `first` is the plan; the rest follows from what was lost."""
+
+    def __init__(self, first: pa.Table) -> None:
+        self._waiting = [Pass(segments=first)] if first.num_rows else []
+        self._failed_alone: Counter[str] = Counter()
+        self._fruitless = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def pop(self) -> Pass:
+        """The next pass; each row's `attempts` goes up by one."""
+        taken = self._waiting.pop()
+        index = taken.segments.schema.get_field_index("attempts")
+        attempts = pc.cast(pc.add(taken.segments["attempts"], 1), taken.segments.schema.field(index).type)
+        segments = taken.segments.set_column(index, taken.segments.schema.field(index), attempts)
+        return Pass(segments=segments, unit_rows=taken.unit_rows)
+
+    def add(self, segments: pa.Table) -> None:
+        """More rows that came to light: windows beyond a probed duration, or rows that a full block handed back."""
+        if segments.num_rows:
+            self._waiting.append(Pass(segments=segments, unit_rows=1))
+
+    def lost(self, attempted: Pass, missing: pa.Table) -> pa.Table:
+        """Plans the missing rows of a pass that broke. Returns those that are to become error rows."""
+        fruitless = missing.num_rows == attempted.segments.num_rows
+        self._fruitless = self._fruitless + 1 if fruitless else 0
+        if missing.num_rows == 1:
+            segment_id = missing["segment_id"][0].as_py()
+            self._failed_alone[segment_id] += attempted.segments.num_rows == 1
+            if self._failed_alone[segment_id] >= FAILURES_ALONE:
+                return missing
+            # last in line: if all the others fail too, the cluster is given up before this one is blamed
+            self._waiting.insert(0, Pass(segments=missing, unit_rows=1))
+        elif missing.num_rows:
+            half = missing.num_rows // 2
+            self._waiting += [
+                Pass(segments=part, unit_rows=1) for part in (missing.slice(half), missing.slice(0, half))
+            ]
+        return missing.slice(0, 0)
+
+    @property
+    def hopeless(self) -> bool:
+        """So many passes moved nothing that something other than an input must be wrong."""
+        return self._fruitless >= MOST_FRUITLESS

@@ -1,0 +1,152 @@
+"""plan − committed: which segments the inputs have, which the dataset lacks, and what came to light on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline import schema
+from pipeline.config import Extraction
+from pipeline.errors import ErrorCode
+from pipeline.graph import PlanFiles
+from pipeline.log import LogState
+from pipeline.passes import Pass
+from pipeline.segments import PLAN, plan_table, window_count
+from pipeline.sources import Listing, Source
+from pipeline.store import Store
+
+UNIT_ROWS, PICTURE_UNIT_ROWS = 8, 64
+
+
+@dataclass(kw_only=True)
+class Plan:
+    """todo: PLAN rows that the model has no committed answer for. total: segments of the inputs as far as is known."""
+
+    todo: pa.Table
+    total: int
+
+    @property
+    def already_done(self) -> int:
+        """Segments that an earlier run, or another driver, has committed."""
+        return self.total - int(self.todo.num_rows)
+
+
+def known_sources(store: Store, state: LogState) -> pa.Table:
+    """Every probed source of the dataset: rows of the `sources` table."""
+    tables = [
+        pq.read_table(pa.BufferReader(store.read_bytes(path)), schema=schema.SOURCES)
+        for path in state.live_files("sources")
+    ]
+    return pa.concat_tables(tables) if tables else schema.empty("sources")
+
+
+def new_sources(listing: Listing, known: pa.Table) -> tuple[list[Source], list[Source]]:
+    """Sources that were never probed, and those whose content changed since rows of them were committed.
+
+    A changed source gets one error row while its old rows stay; if it had only errors, it counts as new.
+    """
+    ids = set(known["source_id"].to_pylist())
+    good = known.filter(pc.is_null(known["error_code"]))
+    uris = set(good["source_uri"].to_pylist())
+    unknown = [source for source in listing.sources if source.source_id not in ids]
+    changed = [source for source in unknown if source.uri in uris]
+    return [source for source in unknown if source.uri not in uris], changed
+
+
+def plan(
+    listing: Listing,
+    known: pa.Table,
+    changed: Sequence[Source],
+    state: LogState,
+    model_id: str,
+    extraction: Extraction,
+) -> Plan:
+    """The segments of the listed sources that are known, less those committed for the model."""
+    locations = {source.source_id: source.location for source in listing.sources}
+    listed = known.filter(pc.is_in(known["source_id"], pa.array(list(locations), pa.string())))
+    segments = plan_table(
+        listed, locations=locations, extraction=extraction, extra_windows=_extra_windows(listed, state.tails, extraction)
+    )
+    if changed:
+        rows = [_changed_row(source) for source in changed]
+        segments = pa.concat_tables([segments, plan_table(rows, locations=locations, extraction=extraction)])
+    missing = state.filter_uncommitted(model_id, segments["segment_id"])
+    return Plan(todo=segments.filter(missing), total=segments.num_rows)
+
+
+def next_windows(attempted: pa.Table, more: Iterable[str], extraction: Extraction) -> pa.Table:
+    """The windows after those (by segment_id) that saw frames beyond them."""
+    last = attempted.filter(pc.is_in(attempted["segment_id"], pa.array(list(more), pa.string())))
+    tables = [PLAN.empty_table()]
+    for row in last.to_pylist():
+        source = {**row, "index": None, "container_frames": None, "duration_s": None}
+        wanted = row["window"] + 2
+        windows = plan_table(
+            [source],
+            locations={row["source_id"]: row["location"]},
+            extraction=extraction,
+            extra_windows={row["source_id"]: wanted - window_count(source, extraction)},
+        )
+        tables.append(windows.slice(wanted - 1))
+    return pa.concat_tables(tables)
+
+
+def write_plan(store: Store, run_id: str, number: int, attempted: Pass) -> list[PlanFiles]:
+    """The pass's rows as Parquet under the run's folder: loose pictures apart, since they travel in larger units."""
+    segments = attempted.segments
+    loose = pc.equal(segments["kind"], "picture")
+    files = []
+    for name, rows, unit_rows in (
+        ("pictures", segments.filter(loose), PICTURE_UNIT_ROWS),
+        ("segments", segments.filter(pc.invert(loose)), UNIT_ROWS),
+    ):
+        if rows.num_rows:
+            path = f"_ran/runs/{run_id}/plan-{number:04d}-{name}.parquet"
+            sink = pa.BufferOutputStream()
+            pq.write_table(rows, sink, compression="zstd")
+            store.write_bytes(path, sink.getvalue().to_pybytes())
+            unit = attempted.unit_rows or _spread(rows.num_rows, unit_rows)
+            files.append(PlanFiles(paths=[store.path_of(path)], unit_rows=unit))
+    return files
+
+
+def _spread(rows: int, unit_rows: int) -> int:
+    """Smaller units for a short plan, so that one video still spreads over all actors."""
+    return max(1, min(unit_rows, rows // 8))
+
+
+def count_failed(store: Store, state: LogState, model_id: str, listing: Listing) -> int:
+    """Listed sources with a live error row for the model, `partial` included. Error rows have part files of their own."""
+    failed: set[str] = set()
+    for path in state.live_files("segments", model_id):
+        table = pq.read_table(pa.BufferReader(store.read_bytes(path)), columns=["source_id", "status"])
+        failed.update(table.filter(pc.not_equal(table["status"], "ok"))["source_id"].to_pylist())
+    return len(failed & {source.source_id for source in listing.sources})
+
+
+def _extra_windows(sources: pa.Table, tails: Mapping[str, int], extraction: Extraction) -> dict[str, int]:
+    """Windows that a run found beyond what the probe knew."""
+    if not tails:
+        return {}
+    rows = sources.filter(pc.is_in(sources["source_id"], pa.array(list(tails), pa.string()))).to_pylist()
+    return {row["source_id"]: max(0, tails[row["source_id"]] - window_count(row, extraction)) for row in rows}
+
+
+def _changed_row(source: Source) -> dict[str, Any]:
+    return {
+        "source_id": source.source_id,
+        "source_uri": source.uri,
+        "fingerprint": source.fingerprint,
+        "size_bytes": source.size_bytes,
+        "kind": "unknown",
+        "index": None,
+        "error_code": str(ErrorCode.SOURCE_CHANGED),
+        "error_message": "the file changed after its rows were written; they stay as they are",
+    }
+
+

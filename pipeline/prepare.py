@@ -1,0 +1,55 @@
+"""What has to be right before a run starts: inputs, model and dataset. Nothing is written until all of it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.config import Extraction
+from pipeline.dataset import Dataset
+from pipeline.errors import UsageError
+from pipeline.infer import ModelBytes
+from pipeline.run_config import RunConfig
+from pipeline.sources import Listing, list_sources
+from pipeline.store import Store, fsspec_options
+from ran_model.config import ModelConfig
+from ran_model.pretrained import default_model_dir, load_model_bytes, read_model_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A run's parts, checked."""
+
+    listing: Listing
+    model: ModelBytes
+    model_id: str
+    dataset: Dataset
+
+
+def prepare(config: RunConfig, extraction: Extraction) -> Prepared:
+    """Lists the inputs, loads the model once, and opens or creates the dataset. Raises UsageError."""
+    listing = list_inputs(config)
+    model, model_id = load(config.model)
+    store = Store(config.output, config.storage_options)
+    dataset = Dataset.open_or_create(store, extraction, root=config.root)
+    return Prepared(listing=listing, model=model, model_id=model_id, dataset=dataset)
+
+
+def list_inputs(config: RunConfig) -> Listing:
+    """The sources that this run's inputs name."""
+    return list_sources(
+        config.inputs, root=config.root, storage_options=fsspec_options(config.storage_options)
+    )
+
+
+def load(model: str) -> tuple[ModelBytes, str]:
+    """The model directory's bytes and model_id. Loading it here turns a broken model into an error before any work."""
+    try:
+        stored = ModelBytes(*read_model_bytes(default_model_dir() if model == "default" else model))
+        return stored, load_model_bytes(stored.config, stored.weights).model_id
+    except ValueError as error:
+        raise UsageError(f"--model {model}: {error}") from None
+
+
+def model_config(model: ModelBytes) -> ModelConfig:
+    """The parsed config.json."""
+    return ModelConfig.from_json(model.config)

@@ -1,0 +1,73 @@
+"""How one run is carried out. None of it decides which rows exist; that is `pipeline.config.Extraction`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pipeline.errors import UsageError
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One `ran-pipeline run`.
+
+    inputs, output: paths or URLs. root: sources are named relative to it.
+    model: a model directory, or "default".
+    storage_options: endpoint, profile, keys… for S3; reach the workers, are never saved or shown.
+    limit: at most this many new segments. max_error_rate: see exit code 3.
+    device, decode_actors, ran_actors, batch_size, threads: speed only; None chooses by the cluster.
+    deadline_s: a decoder that needs longer for one segment is killed.
+    decode_memory_gib: a decoder that needs more fails its segment.
+    scratch, scratch_gib: where remote sources are cached on each node, and the cache's cap.
+    commit_interval_s: rows become visible about this often.
+    """
+
+    inputs: tuple[str, ...]
+    output: str
+    root: str | None = None
+    model: str = "default"
+    detector_weights: str | None = None
+    keep_crops: bool = False
+    limit: int | None = None
+    max_error_rate: float = 0.0
+    device: str = "auto"
+    decode_actors: int | None = None
+    ran_actors: int | None = None
+    batch_size: int | None = None
+    deadline_s: float = 300.0
+    decode_memory_gib: float = 4.0
+    scratch: str | None = None
+    scratch_gib: float = 20.0
+    commit_interval_s: float = 60.0
+    heartbeat_s: float = 10.0
+    stale_after_s: float = 60.0
+    address: str | None = None
+    storage_options: dict[str, str] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.inputs:
+            raise UsageError("no input given: name files, folders, globs or s3:// URLs")
+        if self.device not in DEVICES:
+            raise UsageError(f"device is {self.device!r}: it must be one of {', '.join(DEVICES)}")
+        if not 0 <= self.max_error_rate <= 1:
+            raise UsageError(f"max-error-rate is {self.max_error_rate}: it is a share of the sources, from 0 to 1")
+        for name in ("limit", "decode_actors", "ran_actors", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name.replace('_', '-')} is {value}: it must be at least 1")
+        for name in ("deadline_s", "decode_memory_gib", "scratch_gib", "commit_interval_s", "heartbeat_s"):
+            if getattr(self, name) <= 0:
+                raise UsageError(f"{name.replace('_', '-')} is {getattr(self, name)}: it must be above 0")
+        if self.stale_after_s < 2 * self.heartbeat_s:
+            raise UsageError(
+                f"stale-after-s is {self.stale_after_s}: it must be at least twice heartbeat-s ({self.heartbeat_s})"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """What config.json of the run records: everything but the storage options."""
+        values = asdict(self)
+        del values["storage_options"]
+        return values

@@ -1,0 +1,123 @@
+"""What a run did: counts, rates per stage, and which stage was the bottleneck."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.resources import Resources
+
+
+@dataclass(kw_only=True)
+class Summary:
+    """Tallied from manifest rows while the run goes on; written to runs/<run_id>/summary.json at the end.
+
+    Times are in seconds; fetch_s … infer_s are summed over actors. failed_sources counts live errors of this run's
+    sources, from this run or an earlier one.
+    """
+
+    run_id: str = ""
+    model_id: str = ""
+    output: str = ""
+    status: str = "running"
+    sources: int = 0
+    sources_probed: int = 0
+    segments_planned: int = 0
+    segments_already_done: int = 0
+    segments_done: int = 0
+    segments_failed: int = 0
+    sampled_frames: int = 0
+    faces: int = 0
+    failed_sources: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    passes: int = 0
+    startup_s: float = 0.0
+    elapsed_s: float = 0.0
+    fetch_s: float = 0.0
+    decode_s: float = 0.0
+    detect_s: float = 0.0
+    infer_s: float = 0.0
+    resources: Resources | None = None
+    _began_at: float = field(default_factory=time.time)
+    _started_at: float | None = None
+    _ended_at: float | None = None
+
+    @property
+    def processing_s(self) -> float:
+        """Seconds from the first segment that was taken up until now, or until the end; start-up is not in it."""
+        if self._started_at is None:
+            return 0.0
+        return (self._ended_at or time.time()) - self._started_at
+
+    def add(self, manifest: pa.Table) -> None:
+        """Counts the rows of one manifest; deferred rows are not done."""
+        done = manifest.filter(pc.invert(manifest["deferred"]))
+        self.segments_done += done.num_rows
+        self.sampled_frames += pc.sum(done["sampled_frames"]).as_py() or 0
+        self.faces += pc.sum(done["faces_kept"]).as_py() or 0
+        for stage in ("fetch_s", "decode_s", "detect_s", "infer_s"):
+            setattr(self, stage, getattr(self, stage) + (pc.sum(done[stage]).as_py() or 0.0))
+        codes = [code for code in done["error_code"].to_pylist() if code is not None]
+        self.failures.update(codes)
+        self.segments_failed += len(codes)
+        started = pc.min(manifest["started_at"]).as_py()
+        if started is not None and (self._started_at is None or started < self._started_at):
+            self._started_at = started
+            self.startup_s = max(0.0, started - self._began_at)
+
+    def finish(self, status: str) -> None:
+        """Stops the clocks."""
+        self.status = status
+        self._ended_at = self._ended_at or time.time()
+        self.elapsed_s = time.time() - self._began_at
+
+    def processing_ended(self) -> None:
+        """The last row is committed; what follows (leaving Ray) is no longer processing."""
+        self._ended_at = time.time()
+
+    def stages(self) -> dict[str, dict[str, float]]:
+        """Per stage: items, busy seconds, items per second and actor, and the share of its actors' time it was busy."""
+        decode_actors = self.resources.decode_actors if self.resources else 1
+        ran_actors = self.resources.ran_actors if self.resources else 1
+        wall = max(self.processing_s, 1e-9)
+        rows = {
+            "fetch": (self.segments_done, self.fetch_s, decode_actors),
+            "decode": (self.sampled_frames, self.decode_s, decode_actors),
+            "detect": (self.sampled_frames, self.detect_s, decode_actors),
+            "infer": (self.faces, self.infer_s, ran_actors),
+        }
+        return {
+            name: {
+                "items": items,
+                "busy_s": round(busy, 3),
+                "items_per_s": round(items / busy, 2) if busy > 0 else 0.0,
+                "busy_share": round(min(1.0, busy / (wall * actors)), 3),
+            }
+            for name, (items, busy, actors) in rows.items()
+        }
+
+    def bottleneck(self) -> str:
+        """The stage whose actors were busiest: more of those actors, or of their device, would help first."""
+        stages = self.stages()
+        extract = sum(stages[name]["busy_share"] for name in ("fetch", "decode", "detect"))
+        if stages["infer"]["busy_share"] >= extract:
+            return "infer"
+        return max(("fetch", "decode", "detect"), key=lambda name: stages[name]["busy_share"])
+
+    def to_json(self) -> dict[str, Any]:
+        """For summary.json and `--json`."""
+        values = {
+            name: value
+            for name, value in vars(self).items()
+            if not name.startswith("_") and name not in ("failures", "resources")
+        }
+        values["failures"] = dict(self.failures)
+        values["stages"] = self.stages()
+        values["bottleneck"] = self.bottleneck() if self.segments_done else None
+        values["faces_per_s"] = round(self.faces / self.processing_s, 3) if self.processing_s else 0.0
+        return {name: round(value, 3) if isinstance(value, float) else value for name, value in values.items()}

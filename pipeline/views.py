@@ -1,0 +1,60 @@
+"""DuckDB over a dataset's live files: the views `faces`, `frames`, `segments`, `sources`, `errors` and `all_faces`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import duckdb
+
+from pipeline import schema
+from pipeline.log import LogState
+from pipeline.store import Store
+
+VIEWS = ("faces", "frames", "segments", "sources", "errors", "all_faces", "all_segments", "crops")
+
+
+def connect(store: Store, state: LogState) -> duckdb.DuckDBPyConnection:
+    """A connection with the views over exactly the files that the log says are live.
+
+    With several models, `faces`, `frames`, `segments` and `errors` follow the newest that covers every segment;
+    `all_faces` and `all_segments` have every model.
+    """
+    connection = duckdb.connect()
+    if not store.is_local:
+        connection.register_filesystem(store.filesystem)
+    for table, view in (("faces", "all_faces"), ("segments", "all_segments"), ("sources", "sources"), ("crops", "crops")):
+        _create(connection, store, view, table, state.live_files(table))
+    model = current_model(state)
+    where = f"WHERE model_id = '{model}'" if model else ""
+    connection.execute(f"CREATE VIEW faces AS SELECT * FROM all_faces {where}")
+    connection.execute(f"CREATE VIEW segments AS SELECT * FROM all_segments {where}")
+    connection.execute(
+        "CREATE VIEW frames AS SELECT segment_id, source_id, source_uri, model_id, unnest(frames) AS frame, "
+        'unnest(timestamps) AS "timestamp", unnest(members) AS member, unnest(face_counts) AS face_count, '
+        "unnest(frame_errors) AS frame_error FROM segments"
+    )
+    connection.execute(
+        "CREATE VIEW errors AS SELECT source_uri, source_id, segment_id, model_id, kind, status, error_stage, "
+        "error_code, error_message, start_s, end_s, first_member, attempts, run_id, node "
+        "FROM segments WHERE status <> 'ok'"
+    )
+    return connection
+
+
+def current_model(state: LogState) -> str | None:
+    """The newest model whose rows cover every segment; the newest of all if none does."""
+    if not state.models:
+        return None
+    most = max(state.count(model) for model in state.models)
+    return next(model for model in reversed(state.models) if state.count(model) == most)
+
+
+def _create(
+    connection: duckdb.DuckDBPyConnection, store: Store, view: str, table: str, paths: Sequence[str]
+) -> None:
+    if not paths:
+        connection.register(f"_{view}", schema.empty(table))
+        connection.execute(f"CREATE VIEW {view} AS SELECT * FROM _{view}")
+        return
+    quoted = ", ".join("'" + store.url_of(path).replace("'", "''") + "'" for path in paths)
+    connection.execute(f"CREATE VIEW {view} AS SELECT * FROM read_parquet([{quoted}])")

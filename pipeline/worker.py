@@ -1,0 +1,272 @@
+"""The child process of a decode actor: reads a segment, detects and aligns its faces.
+
+Decoders can loop for ever in native code, crash, or eat all memory, and no thread or signal handler can stop them.
+So everything that touches foreign bytes happens here, in a process that `pipeline.child` may kill. It imports neither
+Ray nor torch. Requests and answers are pickles on a pipe; aligned pixels go through a shared memory file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import mmap
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import Extraction
+from pipeline.errors import ErrorCode, MediaError
+from pipeline.extraction import FACE_COLUMNS, ExtractedSegment
+from pipeline.scratch import Scratch
+from pipeline.segments import Segment
+from pipeline.sources import Source
+
+DETECT_BATCH_FRAMES = 8
+DETECT_BATCH_PIXELS = 16_000_000  # large frames are detected in smaller batches, so memory stays flat
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerConfig:
+    """What a child needs to know; sent once, when it starts.
+
+    model_config: the canonical JSON of the model's config.json (alignment template, aligned size, regions).
+    memory_limit_bytes: private memory the child may map; 0 means no limit.
+    """
+
+    extraction: Extraction
+    model_config: bytes
+    detector_weights: str | None = None
+    scratch_dir: str | None = None
+    scratch_bytes: int = 0
+    storage_options: dict[str, str] = field(default_factory=dict, repr=False)
+    threads: int = 1
+    memory_limit_bytes: int = 4 << 30
+
+
+def make_scratch(config: WorkerConfig) -> Scratch:
+    """The node's cache of remote sources."""
+    return Scratch(config.scratch_dir, capacity_bytes=config.scratch_bytes)
+
+
+class SegmentExtractor:
+    """Turns a segment into its frames' faces. Holds the reader, the detector and the alignment template."""
+
+    def __init__(self, config: WorkerConfig) -> None:
+        import cv2
+
+        from pipeline.detect import load_detector
+        from pipeline.read import SegmentReader
+        from ran_model.config import ModelConfig
+
+        cv2.setNumThreads(config.threads)
+        extraction = config.extraction
+        self._extraction = extraction
+        self._model = ModelConfig.from_json(config.model_config)
+        self._template = np.asarray(self._model.template, np.float32)
+        self._reader = SegmentReader(
+            scratch=make_scratch(config),
+            extraction=extraction,
+            storage_options=config.storage_options,
+        )
+        self._detector = load_detector(
+            extraction.detector,
+            weights=config.detector_weights,
+            threads=config.threads,
+            min_score=extraction.min_score,
+            min_face_px=extraction.min_face_px,
+            max_side_px=extraction.detect_max_side_px,
+        )
+
+    def extract(self, segment: Segment, started: Callable[[], None] = lambda: None) -> tuple[ExtractedSegment, NDArray[np.uint8]]:
+        """The segment's rows and its aligned faces (N, S, S, 3). `started` is called when its bytes are at hand."""
+        result = ExtractedSegment(segment_id=segment.segment_id)
+        faces: list[dict[str, NDArray[Any]]] = []
+        aligned: list[NDArray[np.uint8]] = []
+        boxes: list[NDArray[np.float32]] = []
+        try:
+            try:
+                frames = self._reader.read(segment)
+            finally:
+                started()
+            for batch in self._batches(frames, result):
+                self._detect(segment, batch, result, faces, aligned, boxes)
+            result.more, result.covered = frames.more, frames.covered
+            result.fetch_s, result.decode_s = frames.fetch_s, frames.decode_s
+            if frames.error is not None:
+                result.fail(frames.error, partial=bool(result.frames))
+        except MediaError as error:
+            result.fail(error, partial=False)
+        if result.status == "ok" and any(error is not None for error in result.frame_errors):
+            everything = all(error is not None for error in result.frame_errors)
+            first = next(error for error in result.frame_errors if error is not None)
+            code, _, message = first.partition(": ")
+            result.fail(MediaError(ErrorCode(code), message), partial=not everything)
+        size = self._model.aligned_size
+        pixels = np.concatenate(aligned) if aligned else np.empty((0, size, size, 3), np.uint8)
+        result.region_boxes = np.concatenate(boxes) if boxes else np.empty((0, len(self._model.regions), 4), np.float32)
+        result.faces = {name: _concatenate(faces, name, dtype) for name, dtype in FACE_COLUMNS.items()}
+        return result, pixels
+
+    def _batches(self, frames: Any, result: ExtractedSegment) -> Iterator[list[tuple[int, NDArray[np.uint8]]]]:
+        """Groups frames for the detector and notes each sampled frame, readable or not, in `result`."""
+        from pipeline.read import FrameError
+
+        batch: list[tuple[int, NDArray[np.uint8]]] = []
+        pixels = 0
+        for frame in frames:
+            position = len(result.frames)
+            result.frames.append(frame.frame)
+            result.timestamps.append(frame.timestamp)
+            result.members.append(frame.member)
+            result.ordinals.append(frame.ordinal)
+            result.face_counts.append(0)
+            if isinstance(frame, FrameError):
+                result.frame_errors.append(f"{frame.error.code}: {frame.error.message}")
+                continue
+            result.frame_errors.append(None)
+            image = frame.image
+            size = image.shape[0] * image.shape[1]
+            if batch and (len(batch) == DETECT_BATCH_FRAMES or pixels + size > DETECT_BATCH_PIXELS):
+                yield batch
+                batch, pixels = [], 0
+            batch.append((position, image))
+            pixels += size
+        if batch:
+            yield batch
+
+    def _detect(
+        self,
+        segment: Segment,
+        batch: Sequence[tuple[int, NDArray[np.uint8]]],
+        result: ExtractedSegment,
+        faces: list[dict[str, NDArray[Any]]],
+        aligned: list[NDArray[np.uint8]],
+        boxes: list[NDArray[np.float32]],
+    ) -> None:
+        from pipeline.headpose import head_pose
+        from pipeline.quality import sharpness_brightness
+        from ran_model.align import align_faces
+
+        begun = time.perf_counter()
+        found = self._detector.detect([image for _, image in batch])
+        for (position, image), detections in zip(batch, found, strict=True):
+            result.face_counts[position] = len(detections.scores_N)
+            kept = min(len(detections.scores_N), self._extraction.max_faces)
+            if kept == 0:
+                continue
+            boxes_N4, landmarks_N52 = detections.boxes_N4[:kept], detections.landmarks_N52[:kept]
+            pixels = align_faces(image, landmarks_N52, self._template, self._model.aligned_size)
+            height, width = image.shape[:2]
+            rows: dict[str, NDArray[Any]] = {
+                "frame_position": np.full(kept, position),
+                "face": np.arange(kept),
+                "FaceScore": detections.scores_N[:kept],
+                "frame_width": np.full(kept, width),
+                "frame_height": np.full(kept, height),
+            }
+            rows |= dict(zip(("FaceRectX", "FaceRectY", "FaceRectWidth", "FaceRectHeight"), boxes_N4.T, strict=True))
+            points = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
+            for index, point in enumerate(points):
+                rows[f"landmark_{point}_x"] = landmarks_N52[:, index, 0]
+                rows[f"landmark_{point}_y"] = landmarks_N52[:, index, 1]
+            rows |= dict(zip(("Pitch", "Roll", "Yaw"), head_pose(landmarks_N52).T, strict=True))
+            rows |= dict(zip(("sharpness", "brightness"), sharpness_brightness(pixels).T, strict=True))
+            faces.append(rows)
+            aligned.append(pixels)
+            boxes.append(self._region_boxes(segment, result, position, landmarks_N52))
+        result.detect_s += time.perf_counter() - begun
+
+    def _region_boxes(
+        self, segment: Segment, result: ExtractedSegment, position: int, landmarks_N52: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Boxes (N, R, 4) of one frame's faces: decided here, where the landmarks are; cut where pixels are consumed."""
+        from ran_model.align import similarity_transform, transform_points
+        from ran_model.regions import region_boxes
+
+        size = self._model.aligned_size
+        matrices_N23 = similarity_transform(landmarks_N52, self._template, size)
+        frame = f"{segment.source_id}-{result.ordinals[position]}-{result.frames[position]}"
+        return region_boxes(
+            self._model,
+            len(landmarks_N52),
+            landmarks_N52=(transform_points(landmarks_N52, matrices_N23) / size).astype(np.float32),
+            face_ids=[f"{frame}-{face}" for face in range(len(landmarks_N52))],
+        )
+
+
+def _concatenate(parts: Sequence[dict[str, NDArray[Any]]], name: str, dtype: type) -> NDArray[Any]:
+    if not parts:
+        return np.empty(0, dtype)
+    return np.concatenate([part[name] for part in parts]).astype(dtype)
+
+
+def _die_with_parent() -> None:
+    """Linux: be killed when the actor is, so that a looping decoder never outlives it."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def main() -> None:
+    """Serves requests on an inherited pipe until it closes. Arguments: pipe fd, shared memory fd."""
+    pipe, memory_fd = Connection(int(sys.argv[1])), int(sys.argv[2])
+    _die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
+    config, warm = pipe.recv()
+    if config.memory_limit_bytes:
+        limit = config.memory_limit_bytes
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    server = _Server(config, memory_fd, warm)
+    pipe.send(("ready", None))
+    with contextlib.suppress(EOFError):
+        while True:
+            server.serve(pipe, pipe.recv())
+
+
+class _Server:
+    def __init__(self, config: WorkerConfig, memory_fd: int, warm: bool) -> None:
+        self._config = config
+        self._memory_fd = memory_fd
+        # probing alone needs no detector
+        self._extractor = SegmentExtractor(config) if warm else None
+
+    def serve(self, pipe: Connection, request: Segment | Source) -> None:
+        try:
+            if isinstance(request, Source):
+                pipe.send(("done", self._probe(request)))
+                return
+            if self._extractor is None:
+                self._extractor = SegmentExtractor(self._config)
+            result, pixels = self._extractor.extract(request, started=lambda: pipe.send(("started", None)))
+        except MemoryError:
+            pipe.send(("out_of_memory", None))
+            os._exit(3)  # what is left of the heap can't be trusted
+        if pixels.nbytes:
+            os.ftruncate(self._memory_fd, pixels.nbytes)
+            with mmap.mmap(self._memory_fd, pixels.nbytes) as shared:
+                shared[:] = pixels.data.cast("B")
+        pipe.send(("done", (result, pixels.nbytes)))
+
+    def _probe(self, source: Source) -> dict[str, Any]:
+        from pipeline.probe import probe_source
+
+        config = self._config
+        return probe_source(
+            source,
+            scratch=make_scratch(config),
+            storage_options=config.storage_options,
+            extraction=config.extraction,
+        )
+
+
+if __name__ == "__main__":
+    main()

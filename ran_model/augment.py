@@ -1,0 +1,93 @@
+"""Training-time changes to aligned faces, batched on tensors, before the regions are cut: a face's regions agree.
+
+B faces, C channels, S aligned side. Faces are float in 0-1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """How strongly faces are changed. Angles in degrees, shifts as fractions of the side, chances per face.
+
+    Mirroring swaps left and right: it is done to the whole aligned face, so "top_left" stays the left of what the
+    network sees.
+    """
+
+    rotation_deg: float = 12.0
+    scale: float = 0.12
+    shift: float = 0.06
+    shear: float = 0.08
+    contrast: float = 0.4
+    brightness: float = 0.15
+    gamma: float = 0.4
+    blur_chance: float = 0.15
+    occlusion_chance: float = 0.35
+    occlusion_sides: tuple[float, float] = (0.15, 0.5)
+
+    def __call__(self, faces_BCSS: Tensor, generator: Generator) -> Tensor:
+        """Changed copies, clamped to 0-1."""
+        faces = self._moved(faces_BCSS, generator)
+        faces = self._lit(faces, generator)
+        blurred = F.avg_pool2d(F.pad(faces, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+        faces = torch.where(_chance(faces, self.blur_chance, generator), blurred, faces)
+        return self._occluded(faces, generator).clamp(0, 1)
+
+    def _moved(self, faces: Tensor, generator: Generator) -> Tensor:
+        """Mirrored, rotated, scaled, sheared and shifted in one sampling."""
+        count = len(faces)
+        angle = _spread(count, math.radians(self.rotation_deg), generator)
+        scale = torch.exp(_spread(count, self.scale, generator))
+        mirror = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
+        shear = _spread(count, self.shear, generator)
+        cosine, sine = angle.cos() * scale, angle.sin() * scale
+        matrices = torch.stack(
+            [
+                torch.stack(
+                    [mirror * cosine, mirror * (shear - sine), _spread(count, 2 * self.shift, generator)], dim=1
+                ),
+                torch.stack([sine, cosine, _spread(count, 2 * self.shift, generator)], dim=1),
+            ],
+            dim=1,
+        )
+        grid = F.affine_grid(matrices, list(faces.shape), align_corners=False)
+        return F.grid_sample(faces, grid, padding_mode="border", align_corners=False)
+
+    def _lit(self, faces: Tensor, generator: Generator) -> Tensor:
+        gamma = torch.exp(_spread(len(faces), self.gamma, generator))[:, None, None, None]
+        contrast = torch.exp(_spread(len(faces), self.contrast, generator))[:, None, None, None]
+        shift = _spread(len(faces), self.brightness, generator)[:, None, None, None]
+        mean = faces.mean(dim=(2, 3), keepdim=True)
+        return ((faces - mean) * contrast + mean + shift).clamp(1e-3, 1) ** gamma
+
+    def _occluded(self, faces: Tensor, generator: Generator) -> Tensor:
+        """A rectangle of one shade, or of noise, over part of the face."""
+        count, side = len(faces), faces.shape[-1]
+        low, high = self.occlusion_sides
+        extent = low + (high - low) * torch.rand(count, 2, generator=generator)
+        begin = torch.rand(count, 2, generator=generator) * (1 - extent)
+        position = (torch.arange(side) + 0.5) / side
+        within = (position >= begin[..., None]) & (
+            position < (begin + extent)[..., None]
+        )  # (B, 2, S): rows and columns
+        covered = (within[:, 0, :, None] & within[:, 1, None, :])[:, None]
+        shade = torch.rand(count, 1, 1, 1, generator=generator)
+        noise = torch.rand(count, 1, 1, 1, generator=generator) * 0.3
+        cover = shade + noise * torch.randn(faces[:, :1].shape, generator=generator)
+        return torch.where(covered & _chance(faces, self.occlusion_chance, generator), cover, faces)
+
+
+def _spread(count: int, width: float, generator: Generator) -> Tensor:
+    """Uniform in ±width."""
+    return (torch.rand(count, generator=generator) * 2 - 1) * width
+
+
+def _chance(faces: Tensor, chance: float, generator: Generator) -> Tensor:
+    return torch.rand(len(faces), 1, 1, 1, generator=generator) < chance

@@ -1,0 +1,60 @@
+"""How good a model is: accuracy, mean recall, per class, confusion, on the authors' lists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ran_model.data import FaceSet
+from ran_model.network import RegionAttentionNetwork, SinglePassNetwork
+from ran_model.regions import region_boxes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """accuracy: share of right answers. mean_recall: mean over the classes that occur. recall: per class, or None.
+
+    confusion: rows are labels, columns answers, counts.
+    """
+
+    faces: int
+    accuracy: float
+    mean_recall: float
+    recall: list[float | None]
+    confusion: list[list[int]]
+
+
+@torch.inference_mode()
+def predict_labels(
+    network: RegionAttentionNetwork | SinglePassNetwork, faces: FaceSet, *, batch_size: int = 128, bf16: bool = False
+) -> Tensor:
+    """The arg max class of every face, int64 (B,). A single-pass network sees the whole face only."""
+    was_training = network.training
+    network.eval()
+    boxes = torch.from_numpy(region_boxes(network.config, 1))
+    if isinstance(network, SinglePassNetwork):
+        boxes = boxes[:, :1]
+    answers = []
+    for batch in torch.split(faces.faces_BCSS, batch_size):
+        with torch.autocast(batch.device.type, dtype=torch.bfloat16, enabled=bf16):
+            answers.append(network(batch, boxes).logits_BK.argmax(dim=1))
+    network.train(was_training)
+    return torch.cat(answers)
+
+
+def score(labels_B: Tensor, answers_B: Tensor, classes: int) -> Scores:
+    """Compares answers with labels."""
+    confusion_KK = torch.bincount(labels_B * classes + answers_B, minlength=classes**2).reshape(classes, classes)
+    count_K = confusion_KK.sum(dim=1)
+    right_K = confusion_KK.diagonal()
+    recall = [float(right) / float(count) if count else None for right, count in zip(right_K, count_K, strict=True)]
+    known = [value for value in recall if value is not None]
+    return Scores(
+        faces=len(labels_B),
+        accuracy=float(right_K.sum()) / max(1, len(labels_B)),
+        mean_recall=sum(known) / max(1, len(known)),
+        recall=recall,
+        confusion=confusion_KK.tolist(),
+    )

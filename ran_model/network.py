@@ -1,0 +1,111 @@
+"""The region attention network, and the single-pass classifier that it is compared with.
+
+B faces, R regions, C channels, S aligned side, I input side, D features, K classes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from ran_model.attention import RegionAttention
+from ran_model.config import ModelConfig
+from ran_model.crops import crop_regions
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as OpenCV's grey
+
+
+class RanOutput(NamedTuple):
+    """logits_BK; self_attention_BR: μ; attention_BR: μ·ν normalised to sum 1. All float32."""
+
+    logits_BK: Tensor
+    self_attention_BR: Tensor
+    attention_BR: Tensor
+
+
+class Trunk(nn.Module):
+    """Aligned faces to region features: normalised, cut, and through the backbone with all regions in one batch."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        backbone: torchvision.models.ResNet = getattr(torchvision.models, config.backbone)(weights=None)
+        if config.channels != 3:
+            backbone.conv1 = nn.Conv2d(config.channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
+            nn.init.kaiming_normal_(backbone.conv1.weight, mode="fan_out", nonlinearity="relu")
+        self.features = backbone.fc.in_features
+        backbone.fc = nn.Identity()
+        self.backbone = backbone.to(memory_format=torch.channels_last)
+
+    def forward(self, faces_BCSS: Tensor, boxes_BR4: Tensor) -> Tensor:
+        """Aligned faces (uint8, or float in 0-1; RGB or one grey channel) and boxes to features (B, R, D)."""
+        pixels_BCSS = self._normalised(faces_BCSS)
+        crops_BRCII = crop_regions(pixels_BCSS, boxes_BR4, self.config.input_size)
+        batch = crops_BRCII.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        features_BRD: Tensor = self.backbone(batch).unflatten(0, crops_BRCII.shape[:2])
+        return features_BRD
+
+    def _normalised(self, faces_BCSS: Tensor) -> Tensor:
+        dtype = self.backbone.conv1.weight.dtype
+        pixels = faces_BCSS.to(dtype) / 255 if faces_BCSS.dtype == torch.uint8 else faces_BCSS.to(dtype)
+        if self.config.colour == "grey" and pixels.shape[1] == 3:
+            pixels = torch.einsum("bchw,c->bhw", pixels, pixels.new_tensor(LUMA)).unsqueeze(1)
+        return (pixels - self.config.mean) / self.config.std
+
+
+class RegionAttentionNetwork(nn.Module):
+    """Six (or R) trunk passes per face, weighed by region attention. Wang et al., TIP 2020."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.trunk = Trunk(config)
+        features = self.trunk.features
+        self.attention = RegionAttention(features, norm=config.attention_norm, relation=config.relation_attention)
+        self.classifier = nn.Linear(features * (2 if config.relation_attention else 1), len(config.classes))
+
+    def forward(self, faces_BCSS: Tensor, boxes_BR4: Tensor) -> RanOutput:
+        """See `Trunk.forward` for what goes in."""
+        attended = self.attention(self.trunk(faces_BCSS, boxes_BR4))
+        with torch.autocast(faces_BCSS.device.type, enabled=False):
+            logits_BK = self.classifier(attended.features_BP)
+        return RanOutput(logits_BK, attended.self_attention_BR, attended.attention_BR)
+
+    def to_dtype(self, dtype: torch.dtype) -> RegionAttentionNetwork:
+        """The trunk in half precision; attention and classifier stay in float32, where they cost nothing."""
+        self.trunk.to(dtype=dtype)
+        return self
+
+
+class SinglePassNetwork(nn.Module):
+    """The same trunk and a linear layer on one region: RAN's start, and what says whether six passes pay."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.trunk = Trunk(config)
+        self.classifier = nn.Linear(self.trunk.features, len(config.classes))
+
+    def forward(self, faces_BCSS: Tensor, boxes_B14: Tensor) -> RanOutput:
+        """One box per face. The attention is 1 for that region."""
+        logits_BK = self.classifier(self.trunk(faces_BCSS, boxes_B14).squeeze(1))
+        ones_B1 = torch.ones_like(logits_BK[:, :1], dtype=torch.float32)
+        return RanOutput(logits_BK.float(), ones_B1, ones_B1)
+
+
+def ran_from_single_pass(single: SinglePassNetwork) -> RegionAttentionNetwork:
+    """A RAN that starts as the mean of the single-pass answers over its regions: equal attention, the same trunk."""
+    network = RegionAttentionNetwork(single.config)
+    network.trunk.load_state_dict(single.trunk.state_dict())
+    with torch.no_grad():
+        halves = 2 if single.config.relation_attention else 1
+        network.classifier.weight.copy_(single.classifier.weight.repeat(1, halves) / halves)
+        network.classifier.bias.copy_(single.classifier.bias)
+        for layer in (network.attention.self_attention, network.attention.relation_attention):
+            if layer is not None:
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)
+    return network

@@ -1,0 +1,118 @@
+"""Model directories: config.json, model.safetensors and README.md (the model card). Never a pickle.
+
+Weights are stored in half precision, and computed with in float32 on a CPU.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ran_model.config import ModelConfig
+from ran_model.network import RegionAttentionNetwork
+
+CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
+Float = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network ready to answer. model_id: 12 hex, see `model_id`."""
+
+    config: ModelConfig
+    network: RegionAttentionNetwork
+    model_id: str
+    device: str
+
+    @torch.inference_mode()
+    def predict(self, faces_NHWC: NDArray[np.uint8], boxes_NR4: Float) -> tuple[Float, Float, Float]:
+        """Aligned faces and boxes to probabilities (N, K), self-attention μ (N, R) and attention (N, R), float32.
+
+        faces_NHWC: uint8 RGB, `aligned_size` square. One forward pass; the caller chooses how many faces share it.
+        Columns are in the order of `config.classes` and `config.regions`.
+        """
+        faces = torch.from_numpy(np.ascontiguousarray(faces_NHWC)).to(self.device).permute(0, 3, 1, 2)
+        output = self.network(faces, torch.from_numpy(np.ascontiguousarray(boxes_NR4)).to(self.device))
+        answers = (output.logits_BK.softmax(dim=1), output.self_attention_BR, output.attention_BR)
+        probabilities, self_attention, attention = (answer.float().cpu().numpy() for answer in answers)
+        return probabilities, self_attention, attention
+
+
+def default_model_dir() -> Path:
+    """The model that ships with the product."""
+    return Path(__file__).parent / "models" / "default"
+
+
+def model_id(config: ModelConfig, weights: bytes) -> str:
+    """First 12 hex of sha256 over the weights file and the canonical config: what every answer is marked with."""
+    return hashlib.sha256(weights + config.identity()).hexdigest()[:12]
+
+
+def read_model_bytes(directory: str | Path) -> tuple[bytes, bytes]:
+    """config.json and model.safetensors of a model directory, as bytes that may travel to other machines.
+
+    Raises ValueError where a file is missing.
+    """
+    contents = []
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        path = Path(directory) / name
+        try:
+            contents.append(path.read_bytes())
+        except OSError as error:
+            raise ValueError(
+                f"{path} can't be read ({error.strerror}): a model directory holds {CONFIG_FILE} and {WEIGHTS_FILE}"
+            ) from error
+    return contents[0], contents[1]
+
+
+def load_model(directory: str | Path, *, device: str = "cpu", dtype: torch.dtype | None = None) -> LoadedModel:
+    """Loads a model directory, without a network. See `load_model_bytes`."""
+    return load_model_bytes(*read_model_bytes(directory), device=device, dtype=dtype)
+
+
+def load_model_bytes(
+    config: bytes, weights: bytes, *, device: str = "cpu", dtype: torch.dtype | None = None
+) -> LoadedModel:
+    """A model from the bytes of its two files, in evaluation mode on `device`.
+
+    dtype: of the trunk; None takes float32 on a CPU and float16 on a GPU. Raises ValueError for a config or weights
+    that don't fit each other.
+    """
+    parsed = ModelConfig.from_json(config)
+    network = RegionAttentionNetwork(parsed)
+    try:
+        state = safetensors.torch.load(weights)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{WEIGHTS_FILE} is damaged or no safetensors file: {error}") from error
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{WEIGHTS_FILE} does not fit {CONFIG_FILE}: {error}") from error
+    if dtype is None:
+        dtype = torch.float16 if device.startswith("cuda") else torch.float32
+    network.to_dtype(dtype).to(device).eval().requires_grad_(False)
+    return LoadedModel(config=parsed, network=network, model_id=model_id(parsed, weights), device=device)
+
+
+def save_model(directory: str | Path, config: ModelConfig, network: RegionAttentionNetwork, card: str) -> str:
+    """Writes a model directory and returns its model_id. Existing files are replaced."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = safetensors.torch.save({name: _stored(tensor) for name, tensor in network.state_dict().items()})
+    for name, content in ((CONFIG_FILE, config.to_json()), (WEIGHTS_FILE, weights), (CARD_FILE, card.encode())):
+        unfinished = directory / (name + ".unfinished")
+        unfinished.write_bytes(content)
+        unfinished.replace(directory / name)
+    return model_id(config, weights)
+
+
+def _stored(tensor: Tensor) -> Tensor:
+    stored = tensor.detach().cpu().contiguous()
+    return stored.half() if stored.is_floating_point() else stored

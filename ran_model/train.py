@@ -1,0 +1,218 @@
+"""Training: one rise and fall of the rate, a running mean of the weights, a checkpoint after every epoch.
+
+One loop serves both stages: the single-pass start (one random region per face and step) and the RAN (all regions,
+region-biased loss).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Generator, Tensor, nn
+
+from ran_model.augment import Augmentation
+from ran_model.config import ModelConfig
+from ran_model.data import FaceSet
+from ran_model.evaluate import predict_labels
+from ran_model.loss import region_biased_loss, soft_cross_entropy
+from ran_model.network import RanOutput, RegionAttentionNetwork, SinglePassNetwork
+from ran_model.regions import region_boxes
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training stage.
+
+    optimizer: "sgd" (Nesterov momentum, as the paper's) or "adamw", which learns much faster from random weights.
+    learning_rate: the peak; the rate rises to it over `warmup` of all steps and falls to zero as a cosine.
+    attention_rate: factor on the rate of the attention layers, which start from nothing when the trunk is trained
+    already.
+    mean_decay: of the running mean of the weights, which is what is evaluated and kept.
+    margin: α of the region-biased loss. whole_share: how often a single-pass step sees the whole face rather than
+    another region.
+    bf16: compute in bfloat16 (autocast); pays on processors with AVX512-BF16 or AMX, and on GPUs.
+    """
+
+    optimizer: str = "sgd"
+    epochs: int = 20
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    attention_rate: float = 1.0
+    warmup: float = 0.15
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    mean_decay: float = 0.998
+    margin: float = 0.02
+    whole_share: float = 0.5
+    bf16: bool = True
+    seed: int = 0
+
+
+def train(
+    network: RegionAttentionNetwork | SinglePassNetwork,
+    faces: FaceSet,
+    validation: FaceSet,
+    config: TrainConfig,
+    folder: Path,
+    augmentation: Augmentation | None = None,
+) -> None:
+    """Trains in place; `network` ends as the running mean of its weights. Goes on from a checkpoint in `folder`.
+
+    folder: gets checkpoint.safetensors (after every epoch), curve.csv and train.json. Shuffling and augmentation are
+    seeded per epoch, so a continued run sees what an uninterrupted one would have.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "train.json").write_text(json.dumps(asdict(config), indent=2) + "\n")
+    augmentation = augmentation or Augmentation()
+    optimizer = _optimizer(network, config)
+    mean = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    steps_per_epoch = len(faces) // config.batch_size
+    first_epoch = _restore(folder / "checkpoint.safetensors", network, optimizer, mean)
+    for epoch in range(first_epoch, config.epochs):
+        begun = time.monotonic()
+        network.train()
+        losses = []
+        for index, batch in enumerate(_batches(faces, config, epoch, augmentation)):
+            step = epoch * steps_per_epoch + index
+            rate = learning_rate(step, config.epochs * steps_per_epoch, config)
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["rate_factor"]
+            optimizer.zero_grad()
+            with torch.autocast(batch.faces_BCSS.device.type, dtype=torch.bfloat16, enabled=config.bf16):
+                output = network(batch.faces_BCSS, _training_boxes(network, len(batch), config, step))
+            loss = _loss(output, batch.targets_BK, config)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            _update_mean(mean, network, min(config.mean_decay, (step + 1) / (step + 10)))
+            losses.append(loss.detach())
+            if index % 20 == 0:
+                log.info("epoch %d step %d/%d loss %.4f", epoch, index, steps_per_epoch, float(loss.detach()))
+        _save(folder / "checkpoint.safetensors", network, optimizer, mean, epoch + 1)
+        seconds = time.monotonic() - begun
+        kept = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        network.load_state_dict(mean)
+        accuracy = float((predict_labels(network, validation, bf16=config.bf16) == validation.labels_B).float().mean())
+        network.load_state_dict(kept)
+        row = {
+            "epoch": epoch + 1,
+            "loss": round(float(torch.stack(losses).mean()), 4),
+            "validation_accuracy": round(accuracy, 4),
+            "seconds": round(seconds, 1),
+            "faces_per_second": round(steps_per_epoch * config.batch_size / seconds, 1),
+        }
+        _append(folder / "curve.csv", row)
+        log.info("%s", row)
+    network.load_state_dict(mean)
+    network.eval()
+
+
+def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
+    """The rate at a step: a linear rise, then half a cosine down to zero."""
+    rise = max(1.0, config.warmup * steps)
+    if step < rise:
+        return config.learning_rate * (step + 1) / (rise + 1)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1.0, steps - rise)))
+
+
+def _loss(output: RanOutput, targets_BK: Tensor, config: TrainConfig) -> Tensor:
+    loss = soft_cross_entropy(output.logits_BK, targets_BK)
+    if output.self_attention_BR.shape[1] > 1:
+        loss = loss + region_biased_loss(output.self_attention_BR, config.margin)
+    return loss
+
+
+def _batches(faces: FaceSet, config: TrainConfig, epoch: int, augmentation: Augmentation) -> Iterator[FaceSet]:
+    generator = Generator().manual_seed(config.seed * 1000 + epoch)
+    order = torch.randperm(len(faces), generator=generator)
+    for start in range(0, len(order) - config.batch_size + 1, config.batch_size):
+        batch = faces.take(order[start : start + config.batch_size])
+        changed = augmentation(batch.faces_BCSS.float() / 255, generator)
+        yield FaceSet(faces_BCSS=changed, targets_BK=batch.targets_BK, labels_B=batch.labels_B)
+
+
+def _training_boxes(network: nn.Module, count: int, config: TrainConfig, step: int) -> Tensor:
+    """All regions for a RAN; for a single pass one per face, the whole or another, so that the trunk knows both."""
+    model: ModelConfig = network.config  # type: ignore[assignment]
+    boxes_BR4 = torch.from_numpy(region_boxes(model, 1))
+    if isinstance(network, RegionAttentionNetwork):
+        return boxes_BR4
+    generator = Generator().manual_seed(config.seed * 1_000_000 + step)
+    region_B = torch.randint(1, boxes_BR4.shape[1], (count,), generator=generator)
+    region_B[torch.rand(count, generator=generator) < config.whole_share] = 0
+    return boxes_BR4[0, region_B][:, None]
+
+
+def _optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    attention = [p for name, p in network.named_parameters() if name.startswith("attention.")]
+    others = [p for name, p in network.named_parameters() if not name.startswith("attention.")]
+    groups: list[dict[str, Any]] = [{"params": others, "rate_factor": 1.0}]
+    if attention:
+        groups.append({"params": attention, "rate_factor": config.attention_rate})
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+    return torch.optim.SGD(
+        groups, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay, nesterov=True
+    )
+
+
+@torch.no_grad()
+def _update_mean(mean: dict[str, Tensor], network: nn.Module, decay: float) -> None:
+    state = network.state_dict()
+    floats = [name for name in mean if mean[name].is_floating_point()]
+    torch._foreach_lerp_([mean[n] for n in floats], [state[n] for n in floats], 1 - decay)
+
+
+def _save(
+    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, mean: dict[str, Tensor], epoch: int
+) -> None:
+    """Everything needed to go on, as safetensors; replaced whole, so that a kill leaves the last one."""
+    tensors = {f"weights.{name}": tensor for name, tensor in network.state_dict().items()}
+    tensors |= {f"mean.{name}": tensor for name, tensor in mean.items()}
+    for name, parameter in network.named_parameters():
+        tensors |= {f"optimizer/{key}/{name}": tensor for key, tensor in optimizer.state[parameter].items()}
+    unfinished = path.with_suffix(".unfinished")
+    safetensors.torch.save_file(
+        {n: t.contiguous().clone() for n, t in tensors.items()}, unfinished, {"epoch": str(epoch)}
+    )
+    unfinished.replace(path)
+
+
+def _restore(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, mean: dict[str, Tensor]) -> int:
+    """Loads a checkpoint into its three holders and returns the epochs done; 0 where there is none."""
+    if not path.exists():
+        return 0
+    with safetensors.safe_open(path, framework="pt") as file:
+        epoch = int(file.metadata()["epoch"])
+    tensors = safetensors.torch.load_file(path)
+    network.load_state_dict({n.removeprefix("weights."): t for n, t in tensors.items() if n.startswith("weights.")})
+    for name in mean:
+        mean[name].copy_(tensors[f"mean.{name}"])
+    parameters = dict(network.named_parameters())
+    for full_name, tensor in tensors.items():
+        if full_name.startswith("optimizer/"):
+            _, key, name = full_name.split("/")
+            optimizer.state[parameters[name]][key] = tensor
+    log.info("going on after epoch %d", epoch)
+    return epoch
+
+
+def _append(path: Path, row: dict[str, float]) -> None:
+    is_new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(row))
+        if is_new:
+            writer.writeheader()
+        writer.writerow(row)

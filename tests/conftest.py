@@ -1,0 +1,78 @@
+"""What the whole suite shares: one Ray, one S3 server, a tiny model, real media."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SHARED_MEDIA = ROOT.parent / "shared" / "media"
+DEMO_MEDIA = ROOT / "examples" / "media"
+
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+
+
+@pytest.fixture(scope="session")
+def ray_address() -> Iterator[str]:
+    """A local Ray for the whole suite; runs in this process use it, subprocesses join it by address."""
+    import ray
+
+    from pipeline.cluster import connected
+
+    with connected(None):
+        yield ray.get_runtime_context().gcs_address
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model directory with random weights and small pictures: the real code, quickly."""
+    import torch
+
+    from ran_model.config import ModelConfig
+    from ran_model.network import RegionAttentionNetwork
+    from ran_model.pretrained import save_model
+
+    torch.manual_seed(7)
+    config = ModelConfig(name="tiny", input_size=32, aligned_size=48)
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    save_model(folder, config, RegionAttentionNetwork(config), "# A random model for tests\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_media() -> Path:
+    """Real videos and photos that are not part of the product."""
+    if not SHARED_MEDIA.is_dir():
+        pytest.skip("../shared/media is not here")
+    return SHARED_MEDIA
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The endpoint of a real S3 server (moto) on this machine."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+def run_cli(*arguments: str | Path, address: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`ran-pipeline` as a user runs it."""
+    variables = os.environ | environment | ({"RAY_ADDRESS": address} if address else {})
+    return subprocess.run(
+        [sys.executable, "-m", "jobs.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=variables,
+        cwd=ROOT,
+        timeout=280,
+        check=False,
+    )

@@ -1,0 +1,79 @@
+"""Mistakes are told at once: what was wrong, and what to do. Exit codes are those that scripts rely on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import DEMO_MEDIA, run_cli
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--fps", "fast"], "'all'"),
+        (["--model", "/nowhere"], "config.json"),
+        (["--storage-option", "endpoint"], "KEY=VALUE"),
+        (["--detector", "retinaface-resnet50"], "--detector-weights"),
+        (["--device", "tpu"], "auto"),
+        (["--max-error-rate", "7"], "0 to 1"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_written(arguments: list[str], says: str, tmp_path: Path) -> None:
+    done = run_cli("run", DEMO_MEDIA, "-o", tmp_path / "out", *arguments)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_inputs_without_media_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = run_cli("run", tmp_path / "empty", "-o", tmp_path / "out")
+    assert done.returncode == 2
+    assert str(tmp_path / "empty") in done.stderr
+
+
+def test_a_job_that_the_machine_cannot_hold_is_told_before_it_starts(tmp_path: Path) -> None:
+    done = run_cli("plan", DEMO_MEDIA, "-o", tmp_path / "out", "--ran-actors", "500")
+    assert done.returncode == 4
+    assert "--ran-actors" in done.stderr
+    assert "350" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_plan_says_what_run_would_do_and_writes_nothing(tmp_path: Path) -> None:
+    done = run_cli("plan", DEMO_MEDIA / "portraits.tar", "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "1 archive" in done.stdout
+    assert "1 segments, 0 already done" in done.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_yaml_stands_in_for_flags_and_flags_win(tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text(f"fps: 2\nsegment-frames: 4\noutput: {tmp_path / 'out'}\n")
+    four = run_cli("plan", DEMO_MEDIA / "portrait.mp4", "--config", config)
+    assert four.returncode == 0, four.stderr
+    eight = run_cli("plan", DEMO_MEDIA / "portrait.mp4", "--config", config, "--segment-frames", "8")
+    count = [int(done.stdout.splitlines()[1].split()[0]) for done in (four, eight)]
+    assert count[0] == 2 * count[1]
+    config.write_text("frames-per-second: 5\n")
+    unknown = run_cli("plan", DEMO_MEDIA, "--config", config, "-o", tmp_path / "out")
+    assert unknown.returncode == 2
+    assert "fps" in unknown.stderr
+
+
+def test_commands_on_a_folder_without_a_dataset_say_so(tmp_path: Path) -> None:
+    for command in (["inspect"], ["errors"], ["query"]):
+        done = run_cli(*command, tmp_path, *(["SELECT 1"] if command == ["query"] else []))
+        assert done.returncode == 2, done.stderr
+        assert str(tmp_path) in done.stderr
+
+
+def test_doctor_finds_this_machine_ready(tmp_path: Path) -> None:
+    done = run_cli("doctor", "--store", tmp_path / "store")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for check in ("video decoder", "detector", "model", "ray", "store"):
+        assert check in done.stdout
+    assert "FAILED" not in done.stdout

@@ -1,0 +1,53 @@
+"""Augmentation: seeded, bounded, and each change does what its name says."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator
+
+from ran_model.augment import Augmentation
+
+STILL = {
+    "rotation_deg": 0.0,
+    "scale": 0.0,
+    "shift": 0.0,
+    "shear": 0.0,
+    "contrast": 0.0,
+    "brightness": 0.0,
+    "gamma": 0.0,
+    "blur_chance": 0.0,
+    "occlusion_chance": 0.0,
+}
+
+
+def faces(count: int = 64) -> torch.Tensor:
+    return torch.rand(count, 1, 48, 48, generator=Generator().manual_seed(5)) * 0.9 + 0.05
+
+
+def test_the_same_seed_gives_the_same_faces_within_bounds() -> None:
+    first, again = (Augmentation()(faces(), Generator().manual_seed(7)) for _ in range(2))
+    torch.testing.assert_close(first, again)
+    assert (Augmentation()(faces(), Generator().manual_seed(8)) != first).any()
+    assert first.min() >= 0
+    assert first.max() <= 1
+
+
+def test_without_strength_faces_are_only_mirrored_about_half_the_time() -> None:
+    changed = Augmentation(**STILL)(faces(), Generator().manual_seed(0))
+    kept = (changed - faces()).abs().amax(dim=(1, 2, 3)) < 1e-3
+    mirrored = (changed - faces().flip(3)).abs().amax(dim=(1, 2, 3)) < 1e-3
+    assert (kept ^ mirrored).all()
+    assert 16 < int(mirrored.sum()) < 48
+
+
+def test_an_occlusion_covers_one_rectangle_of_the_stated_extent() -> None:
+    augmentation = Augmentation(**STILL | {"occlusion_chance": 1.0})
+    changed = augmentation(faces(), Generator().manual_seed(0))
+    plain = Augmentation(**STILL)(faces(), Generator().manual_seed(0))
+    covered = (changed - plain).abs()[:, 0] > 1e-6
+    rows, columns = covered.any(dim=2).sum(dim=1), covered.any(dim=1).sum(dim=1)
+    low, high = augmentation.occlusion_sides
+    for extent in (rows, columns):
+        assert extent.min() >= low * 48 - 2
+        assert extent.max() <= high * 48 + 2
+    assert (covered.sum(dim=(1, 2)) > 0.9 * rows * columns).all()

@@ -1,0 +1,77 @@
+"""The search for a segment that kills its actor: halves, then alone, then an error row; everything else gets done."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.passes import MOST_FRUITLESS, PassQueue
+from pipeline.segments import PLAN
+
+
+def plan_of(count: int) -> pa.Table:
+    rows = [
+        {
+            "segment_id": f"s{number}",
+            "source_id": "a",
+            "source_uri": "/a.mp4",
+            "location": "/a.mp4",
+            "fingerprint": "1:1",
+            "kind": "video",
+            "size_bytes": 1,
+            "window": number,
+            "is_last": False,
+            "attempts": 0,
+        }
+        for number in range(count)
+    ]
+    return pa.Table.from_pylist(rows, schema=PLAN)
+
+
+@given(count=st.integers(1, 60), data=st.data())
+def test_only_segments_that_kill_their_actor_become_errors(count: int, data: st.DataObject) -> None:
+    poison = data.draw(st.sets(st.integers(0, count - 1), max_size=4))
+    passes = PassQueue(plan_of(count))
+    done: set[str] = set()
+    errors: set[str] = set()
+    for _ in range(1000):
+        if not passes:
+            break
+        attempted = passes.pop()
+        ids = attempted.segments["segment_id"].to_pylist()
+        bad = [segment for segment in ids if int(segment[1:]) in poison]
+        # the execution ends when the first bad one is met; a few good ones may have come out before
+        finished = ids if not bad else ids[: data.draw(st.integers(0, ids.index(bad[0])))]
+        assert not done & set(finished)
+        done.update(finished)
+        missing = attempted.segments.filter(pc.invert(pc.is_in(attempted.segments["segment_id"], pa.array(finished, pa.string()))))
+        if bad:
+            failed = passes.lost(attempted, missing)["segment_id"].to_pylist()
+            errors.update(failed)
+            assert not passes.hopeless
+    assert errors == {f"s{number}" for number in poison}
+    assert done == {f"s{number}" for number in range(count)} - errors
+
+
+def test_an_error_needs_two_failures_alone() -> None:
+    passes = PassQueue(plan_of(1))
+    first = passes.pop()
+    assert passes.lost(first, first.segments).num_rows == 0
+    second = passes.pop()
+    assert second.segments["attempts"].to_pylist() == [2]
+    assert passes.lost(second, second.segments)["segment_id"].to_pylist() == ["s0"]
+    assert not passes
+
+
+def test_a_cluster_that_moves_nothing_is_given_up() -> None:
+    passes = PassQueue(plan_of(4096))
+    for _ in range(MOST_FRUITLESS):
+        attempted = passes.pop()
+        if passes.lost(attempted, attempted.segments).num_rows:
+            pytest.fail("an input was blamed while nothing at all worked")
+        if passes.hopeless:
+            return
+    assert passes.hopeless

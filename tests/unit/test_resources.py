@@ -1,0 +1,38 @@
+"""Every stage's share is explicit, fits, and is refused with numbers and a flag when it doesn't."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.errors import CapacityError
+from pipeline.resources import Cluster, share
+
+
+@pytest.mark.parametrize("cores", [1, 2, 4, 16, 400])
+def test_the_default_fits_a_local_machine_of_any_size(cores: int) -> None:
+    cluster = Cluster(cpus=cores + 1, gpus=0)
+    resources = share(cluster)
+    assert resources.decode_actors >= 1
+    assert resources.ran_actors >= 1
+    assert resources.cpus <= cluster.cpus
+
+
+@pytest.mark.parametrize(("cpus", "gpus"), [(4, 1), (16, 1), (96, 8)])
+def test_a_gpu_cluster_gives_each_gpu_to_one_ran_actor(cpus: int, gpus: int) -> None:
+    resources = share(Cluster(cpus=cpus, gpus=gpus))
+    assert resources.ran_actors == gpus
+    assert resources.ran_gpus == 1
+    assert resources.cpus <= cpus
+
+
+def test_too_many_actors_are_refused_with_numbers_and_the_flag() -> None:
+    with pytest.raises(CapacityError, match=r"needs 16\.1 CPUs.*has 3; lower --decode-actors") as caught:
+        share(Cluster(cpus=3, gpus=0), decode_actors=5, ran_actors=20)
+    assert caught.value.exit_code == 4
+
+
+def test_a_gpu_that_is_not_there_is_refused() -> None:
+    with pytest.raises(CapacityError, match="--device cuda"):
+        share(Cluster(cpus=8, gpus=0), device="cuda")
+    with pytest.raises(CapacityError, match="--ran-actors"):
+        share(Cluster(cpus=64, gpus=1), ran_actors=2)

@@ -1,0 +1,65 @@
+"""The sampling grid against a brute-force reading of its definition."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import ceil
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.sampling import Grid, sample, windows_for_duration, windows_for_frames
+
+rates = st.one_of(
+    st.integers(1, 120).map(Fraction),
+    st.sampled_from([Fraction(30000, 1001), Fraction(24000, 1001), Fraction(1, 2), Fraction(1, 60), Fraction("0.9")]),
+)
+time_bases = st.sampled_from([Fraction(1, n) for n in (1, 24, 25, 600, 1000, 11988, 12800, 30000, 90000)])
+grids = st.builds(lambda rate, time_base: Grid(rate=rate, time_base=time_base), rates, time_bases)
+times = st.lists(st.integers(0, 200_000), unique=True, max_size=80).map(sorted)
+
+
+def test_a_frame_on_a_grid_point_belongs_to_it() -> None:
+    grid = Grid(rate=Fraction(5), time_base=Fraction(1, 12800))
+    at_25_fps = [grid.point(512 * frame) for frame in range(11)]
+    assert at_25_fps == [0, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2]
+    assert list(sample((512 * frame for frame in range(11)), grid)) == [0, 1, 6]
+
+
+@given(grids, st.integers(0, 10**12))
+def test_a_point_is_the_ceiling_of_time_times_rate(grid: Grid, tick: int) -> None:
+    assert grid.point(tick) == ceil(tick * grid.time_base * grid.rate)
+
+
+@given(grids, st.integers(0, 10**7))
+def test_the_first_tick_of_a_point_is_the_earliest_that_reaches_it(grid: Grid, point: int) -> None:
+    tick = grid.first_tick(point)
+    assert tick >= 0
+    assert grid.point(tick) >= point
+    assert tick == 0 or grid.point(tick - 1) < point
+
+
+@given(grids, times, st.integers(1, 9))
+def test_windows_are_disjoint_and_their_union_is_the_whole_sampling(grid: Grid, ticks: list[int], size: int) -> None:
+    whole = [ticks[at] for at in sample(ticks, grid)]
+    points = [ceil(tick * grid.time_base * grid.rate) for tick in ticks]
+    assert whole == [tick for at, tick in enumerate(ticks) if points[at] not in points[:at]]
+    windows = range(max(points, default=0) // size + 1)
+    parts = []
+    for window in windows:
+        start, end = grid.window_ticks(window, size)
+        inside = [tick for tick in ticks if start <= tick < end]
+        parts += [inside[at] for at in sample(inside, grid)]
+        assert all(grid.window_of(tick, size) == window for tick in inside)
+    assert parts == whole
+
+
+@given(rates, st.integers(1, 64), st.floats(0, 10_000))
+def test_planned_windows_reach_the_end_of_the_duration(rate: Fraction, size: int, duration_s: float) -> None:
+    windows = windows_for_duration(duration_s, rate, size)
+    assert (windows - 1) * size <= ceil(Fraction(duration_s) * rate) + 1
+    assert windows * size > Fraction(duration_s) * rate - 1
+
+
+def test_windows_of_frames() -> None:
+    assert [windows_for_frames(count, 32) for count in (0, 1, 32, 33)] == [1, 1, 1, 2]

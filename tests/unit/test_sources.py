@@ -1,0 +1,166 @@
+"""INPUT arguments to sources: the same ids however an input is spelled."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import UsageError
+from pipeline.sources import MISSING, Listing, list_sources
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """a.mp4, b.mov, deep/c.mp4, deep/er/d.jpg, deep/notes.txt, .hidden.mp4, plain"""
+    root = tmp_path / "in"
+    (root / "deep" / "er").mkdir(parents=True)
+    for name in ("a.mp4", "b.mov", "deep/c.mp4", "deep/er/d.jpg", "deep/notes.txt", ".hidden.mp4", "plain"):
+        (root / name).write_bytes(name.encode())
+    monkeypatch.chdir(root)
+    return root
+
+
+def ids(listing: Listing) -> list[str]:
+    return [source.source_id for source in listing.sources]
+
+
+def names(listing: Listing, tree: Path) -> list[str]:
+    return [source.uri.removeprefix(f"{tree}/") for source in listing.sources]
+
+
+def test_a_directory_gives_known_media_and_counts_the_rest(tree: Path) -> None:
+    listing = list_sources([str(tree)])
+    assert names(listing, tree) == ["a.mp4", "b.mov", "deep/c.mp4", "deep/er/d.jpg"]
+    assert listing.skipped == 3
+
+
+def test_a_named_file_is_taken_whatever_its_suffix(tree: Path) -> None:
+    assert names(list_sources(["plain", "deep/notes.txt"]), tree) == ["deep/notes.txt", "plain"]
+
+
+def test_an_input_that_overlaps_another_counts_once(tree: Path) -> None:
+    assert ids(list_sources([str(tree), "a.mp4", "deep", "**/*.mp4"])) == ids(list_sources(["."]))
+
+
+def test_globs(tree: Path) -> None:
+    assert names(list_sources(["*.mp4"]), tree) == ["a.mp4"]
+    assert names(list_sources(["**/*.mp4"]), tree) == ["a.mp4", "deep/c.mp4"]
+    assert names(list_sources(["**"]), tree) == ["a.mp4", "b.mov", "deep/c.mp4", "deep/er/d.jpg"]
+    assert names(list_sources(["d*"]), tree) == ["deep/c.mp4", "deep/er/d.jpg"]
+    assert names(list_sources(["deep/*.txt"]), tree) == ["deep/notes.txt"]
+    assert names(list_sources(["[ab].m*"]), tree) == ["a.mp4", "b.mov"]
+
+
+def test_a_name_with_brackets_is_the_file_of_that_name(tree: Path) -> None:
+    (tree / "take[1].mp4").write_bytes(b"x")
+    assert names(list_sources(["take[1].mp4"]), tree) == ["take[1].mp4"]
+
+
+spellings = st.lists(st.sampled_from(["./", "deep/../", "/", "deep/er/../../"]), max_size=4).map("".join)
+
+
+@settings(max_examples=40, deadline=None)
+@given(prefix=spellings, seed=st.integers(0, 99), scheme=st.sampled_from(["", "file://"]))
+def test_spelling_order_and_grouping_do_not_change_ids(
+    tmp_path_factory: pytest.TempPathFactory, prefix: str, seed: int, scheme: str
+) -> None:
+    root = tmp_path_factory.getbasetemp() / "spelled"
+    (root / "deep" / "er").mkdir(parents=True, exist_ok=True)
+    files = ["a.mp4", "b c.mov", "deep/c.mp4", "deep/er/d.jpg"]
+    for name in files:
+        if not (root / name).exists():
+            (root / name).write_bytes(b"x")
+    expected = list_sources([str(root)])
+    shuffled = random.Random(seed).sample(files, len(files))
+    spelled = [f"{scheme}{root}/{prefix}{name}" for name in shuffled]
+    assert list_sources(spelled).sources == expected.sources
+    parts = [*spelled[:2], f"{scheme}{root}/{prefix}deep", *spelled[2:]]
+    assert ids(list_sources(parts)) == ids(expected)
+
+
+def test_unicode_forms_of_a_name_are_one_uri(tree: Path) -> None:
+    (tree / "caf\u0065\u0301.mp4").write_bytes(b"x")
+    assert list_sources(["caf*.mp4"]).sources[0].uri.endswith("caf\u00e9.mp4")
+    assert Path(list_sources(["caf*.mp4"]).sources[0].location).exists()
+
+
+def test_two_files_that_differ_in_unicode_form_only_both_count(tree: Path) -> None:
+    for name in ("caf\u0065\u0301.mp4", "caf\u00e9.mp4"):
+        (tree / name).write_bytes(b"x")
+    listing = list_sources(["."])
+    assert len({source.location for source in listing.sources if "caf" in source.uri}) == 2
+    assert len(set(ids(listing))) == len(listing.sources)
+
+
+def test_a_name_that_is_no_unicode_can_be_opened(tree: Path) -> None:
+    from pipeline.sources import local_path
+
+    raw = os.fsencode(str(tree)) + b"/\xff\xfe.mp4"
+    Path(os.fsdecode(raw)).write_bytes(b"x")
+    (source,) = [source for source in list_sources(["."]).sources if "%FF" in source.uri]
+    path = local_path(source.location)
+    assert path is not None
+    assert os.fsencode(path) == raw
+
+
+def test_links_are_not_resolved_and_loops_end(tree: Path) -> None:
+    (tree / "linked.mp4").symlink_to("a.mp4")
+    (tree / "deep" / "up").symlink_to(tree, target_is_directory=True)
+    (tree / "broken.mp4").symlink_to("nowhere.mp4")
+    listing = list_sources(["."])
+    assert "linked.mp4" in names(listing, tree)
+    assert {source.fingerprint for source in listing.sources if source.uri.endswith("broken.mp4")} == {MISSING}
+
+
+def test_a_named_file_that_is_not_there_is_a_source(tree: Path) -> None:
+    listing = list_sources(["gone.mp4", "a.mp4"])
+    assert [source.fingerprint == MISSING for source in listing.sources] == [False, True]
+
+
+def test_nothing_at_all_is_an_error_that_names_the_inputs(tree: Path) -> None:
+    (tree / "empty").mkdir()
+    with pytest.raises(UsageError, match=r"empty, x\*\.mp4"):
+        list_sources(["empty", "x*.mp4"])
+    assert list_sources(["empty", "x*.mp4", "a.mp4"]).unmatched == ["empty", "x*.mp4"]
+
+
+def test_uris_are_relative_to_root(tree: Path) -> None:
+    assert [source.uri for source in list_sources(["deep"], root=".").sources] == ["deep/c.mp4", "deep/er/d.jpg"]
+    with pytest.raises(UsageError, match="outside of --root"):
+        list_sources(["a.mp4"], root="deep")
+
+
+def test_a_moved_tree_keeps_its_ids_under_root(tree: Path) -> None:
+    before = ids(list_sources(["."], root="."))
+    moved = tree.rename(tree.parent / "elsewhere")
+    assert ids(list_sources([str(moved)], root=str(moved))) == before
+
+
+def test_a_changed_file_is_another_source(tree: Path) -> None:
+    before = list_sources(["a.mp4"]).sources[0]
+    os.utime(tree / "a.mp4", ns=(1, 1))
+    after = list_sources(["a.mp4"]).sources[0]
+    assert before.uri == after.uri
+    assert before.source_id != after.source_id
+
+
+def test_user_info_and_query_never_reach_the_uri() -> None:
+    from pipeline.sources import _normalise
+
+    assert _normalise("https://me:secret@host/a.mp4?token=t#x") == "https://host/a.mp4"
+    assert _normalise("s3a://key:secret@bucket/a.mp4") == "s3://bucket/a.mp4"
+
+
+def test_any_fsspec_filesystem_will_do() -> None:
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    memory.pipe({"/media/a.mp4": b"1", "/media/b/c.mp4": b"2", "/media/d.txt": b"3"})
+    listing = list_sources(["memory://media"])
+    assert [source.uri for source in listing.sources] == ["memory:///media/a.mp4", "memory:///media/b/c.mp4"]
+    assert listing.skipped == 1

@@ -1,0 +1,88 @@
+"""Training: it learns, its curve is written, and a continued run equals an uninterrupted one."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+from ran_model import train as training
+from ran_model.config import ModelConfig
+from ran_model.data import FaceSet
+from ran_model.evaluate import predict_labels
+from ran_model.network import RegionAttentionNetwork, SinglePassNetwork, ran_from_single_pass
+from ran_model.train import TrainConfig, learning_rate, train
+
+SMALL = ModelConfig(input_size=32, aligned_size=32, classes=("neutral", "happiness"))
+
+
+def halves(count: int) -> FaceSet:
+    """Faces that are bright above or bright below: mirroring and crops can't hide which."""
+    labels = torch.arange(count) % 2
+    faces = torch.randint(0, 60, (count, 1, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for index, label in enumerate(labels.tolist()):
+        rows = slice(4, 14) if label else slice(18, 28)
+        faces[index, :, rows] += 150
+    return FaceSet(faces_BCSS=faces, targets_BK=torch.eye(2)[labels], labels_B=labels)
+
+
+def test_both_stages_learn_an_easy_task(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    faces = halves(64)
+    config = TrainConfig(optimizer="adamw", epochs=5, batch_size=16, learning_rate=1e-3, mean_decay=0.8, bf16=False)
+    single = SinglePassNetwork(SMALL)
+    train(single, faces, faces, config, tmp_path / "single")
+    network = ran_from_single_pass(single)
+    sgd = TrainConfig(epochs=1, batch_size=16, learning_rate=0.01, mean_decay=0.5, bf16=False)
+    train(network, faces, faces, sgd, tmp_path / "ran")
+    for trained in (single, network):
+        assert not trained.training
+        assert (predict_labels(trained, faces) == faces.labels_B).float().mean() > 0.95
+    with (tmp_path / "single" / "curve.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5"]
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(
+    optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faces = halves(32)
+    config = TrainConfig(optimizer=optimizer, epochs=2, batch_size=16, learning_rate=1e-3, bf16=False)
+
+    def fresh() -> RegionAttentionNetwork:
+        torch.manual_seed(0)
+        return RegionAttentionNetwork(SMALL)
+
+    whole = fresh()
+    train(whole, faces, faces, config, tmp_path / "whole")
+
+    class KilledError(Exception):
+        pass
+
+    def killed(*_: object) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_append", killed)  # after the first checkpoint, before anything else
+        with pytest.raises(KilledError):
+            train(fresh(), faces, faces, config, tmp_path / "broken")
+    torch.manual_seed(99)
+    continued = RegionAttentionNetwork(SMALL)
+    train(continued, faces, faces, config, tmp_path / "broken")
+    for name, tensor in whole.state_dict().items():
+        torch.testing.assert_close(continued.state_dict()[name], tensor, rtol=0, atol=0)
+
+
+def test_the_rate_rises_once_and_falls_to_zero() -> None:
+    config = TrainConfig(learning_rate=0.1, warmup=0.2)
+    rates = [learning_rate(step, 100, config) for step in range(100)]
+    top = rates.index(max(rates))
+    assert top == 20
+    assert rates[top] == pytest.approx(0.1)
+    assert rates[:top] == sorted(rates[:top])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert rates[-1] < 1e-4
