@@ -1,6 +1,6 @@
-"""How a face's answer looks: its box in the frame, and a panel with the face, the expression and what each region counted.
+"""How a face's answer looks: its box in the frame, and a panel with face, expression and what each region counted.
 
-Pillow draws; nothing here reads a dataset. Colours are those of a diverging scale that colour-blind readers can tell apart:
+Pillow draws; nothing here reads a dataset. The colours are a diverging scale that colour-blind readers can tell apart:
 orange where a region counted more than an equal share, blue where it counted less.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -19,7 +20,7 @@ Colour = tuple[int, int, int]
 
 INK: Colour = (27, 31, 36)
 MUTED: Colour = (104, 112, 122)
-FAINT: Colour = (224, 227, 232)
+FAINT: Colour = (226, 229, 234)
 PAPER: Colour = (255, 255, 255)
 BACKGROUND: Colour = (243, 244, 247)
 MORE: Colour = (232, 89, 12)
@@ -27,17 +28,19 @@ EQUAL: Colour = (173, 181, 189)
 LESS: Colour = (28, 110, 200)
 BOX: Colour = (255, 200, 40)
 
-PANEL_WIDTH, PANEL_HEIGHT = 456, 222
-FACE_PX = 168
-ROW_PX, GLYPH_PX = 28, 20
-FULL_COLOUR = 2.0  # a region at this multiple of its equal share, or at 1/this, has the scale's end colour
+PANEL_WIDTH, PANEL_HEIGHT = 468, 210
+FACE_PX, TITLE_PX = 168, 34
+ROW_PX, GLYPH_PX, LABEL_PX, VALUE_PX = 28, 20, 122, 42
+FULL_COLOUR = 2.0  # at this multiple of its equal share, or at 1/this, a region has the scale's end colour
+FULL_TINT = 1.25  # the same for the tint: where regions overlap, shares differ less
+SOFTNESS = 0.03  # of the face's side
 
 REGION_LABELS = {
     "whole": "whole face",
     "top_left": "upper left",
     "top_right": "upper right",
-    "center_down": "lower half",
-    "center_top": "upper half",
+    "center_down": "lower centre",
+    "center_top": "upper centre",
     "center_90": "inner 90%",
     "center_85": "inner 85%",
     "center_80": "inner 80%",
@@ -50,14 +53,15 @@ class FaceAnswer:
     """One face as the dataset has it.
 
     number: 1-based within its frame. box: x, y, width, height in pixels of the frame. aligned: uint8 (S, S, 3) RGB.
-    regions, attention: names and weights (they sum to 1). region_boxes: x0, y0, x1, y1 per region, fractions of the
-    aligned square.
+    probabilities: by expression. regions, attention: names and weights, of sum 1. region_boxes: x0, y0, x1, y1 per
+    region, fractions of the aligned square.
     """
 
     number: int
     box: tuple[float, float, float, float]
     expression: str
     confidence: float
+    probabilities: dict[str, float]
     aligned: NDArray[np.uint8]
     regions: tuple[str, ...]
     attention: tuple[float, ...]
@@ -66,7 +70,7 @@ class FaceAnswer:
 
 @lru_cache(maxsize=32)
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own font, so that the picture is the same on every machine."""
+    """Pillow's own font, so that a picture is the same on every machine."""
     return ImageFont.load_default(size=size)
 
 
@@ -81,8 +85,9 @@ def text(
     bold: bool = False,
     most_px: float | None = None,
 ) -> None:
-    """One line; shortened at its start beyond `most_px` pixels. The font has Latin letters only: accents are dropped."""
-    words = unicodedata.normalize("NFKD", words).encode("ascii", "ignore").decode() or "?"
+    """One line, cut at its start beyond `most_px` pixels. The font has plain Latin letters: accents are dropped."""
+    plain = "".join(letter if letter == "·" else unicodedata.normalize("NFKD", letter) for letter in words)
+    words = "".join(letter for letter in plain if letter == "·" or letter.isascii()) or "?"
     if most_px is not None and draw.textlength(words, font=font(size)) > most_px:
         while len(words) > 1 and draw.textlength("..." + words, font=font(size)) > most_px:
             words = words[1:]
@@ -90,19 +95,24 @@ def text(
     draw.text(at, words, fill=colour, font=font(size), anchor=anchor, stroke_width=0.4 if bold else 0)
 
 
+def region_label(name: str) -> str:
+    """A region's name for people; left is left in the picture."""
+    return REGION_LABELS.get(name, name.replace("_", " "))
+
+
 def share_colour(weight: float, regions: int) -> Colour:
     """A weight's colour: grey at an equal share (1 / regions), orange above, blue below."""
-    ratio = max(weight * regions, 1e-6)
-    strength = float(np.clip(np.log(ratio) / np.log(FULL_COLOUR), -1, 1))
+    strength = float(np.clip(np.log(max(weight * regions, 1e-6)) / np.log(FULL_COLOUR), -1, 1))
     end = MORE if strength > 0 else LESS
-    return _mix(EQUAL, end, abs(strength))
+    red, green, blue = (round(p + (q - p) * abs(strength)) for p, q in zip(EQUAL, end, strict=True))
+    return red, green, blue
 
 
 def attention_map(attention: Sequence[float], boxes: Sequence[Sequence[float]], size: int) -> NDArray[np.float32]:
     """How much the regions over each pixel counted, against equal shares: float32 (size, size), 1 where they agree.
 
-    A pixel's value is the attention of all regions that hold it over what the same regions would have with equal
-    shares; what overlaps is thus counted once.
+    A pixel's value is the attention of all regions that hold it over what they would have with equal shares. Edges are
+    softened, for they mean nothing to the pixels beside them.
     """
     given = np.zeros((size, size), np.float32)
     equal = np.zeros((size, size), np.float32)
@@ -110,14 +120,15 @@ def attention_map(attention: Sequence[float], boxes: Sequence[Sequence[float]], 
         inside = np.s_[round(y0 * size) : round(y1 * size), round(x0 * size) : round(x1 * size)]
         given[inside] += weight
         equal[inside] += 1 / len(attention)
-    return np.divide(given, equal, out=np.ones_like(given), where=equal > 0)
+    ratio = np.divide(given, equal, out=np.ones_like(given), where=equal > 0)
+    return cv2.GaussianBlur(ratio, (0, 0), sigmaX=size * SOFTNESS).astype(np.float32)
 
 
-def tinted(face: FaceAnswer, size: int, *, full_colour: float = 1.25) -> Image.Image:
-    """The aligned face, grey, under its attention map: orange where it counted more than elsewhere, blue where less."""
+def tinted(face: FaceAnswer, size: int) -> Image.Image:
+    """The aligned face, grey, under its attention map: orange where it counted more, blue where less."""
     grey = Image.fromarray(face.aligned).convert("L").resize((size, size), Image.Resampling.LANCZOS).convert("RGB")
     ratio = attention_map(face.attention, face.region_boxes, size)
-    strength = np.clip(np.log(np.maximum(ratio, 1e-6)) / np.log(full_colour), -1, 1)[..., None]
+    strength = np.clip(np.log(np.maximum(ratio, 1e-6)) / np.log(FULL_TINT), -1, 1)[..., None]
     ends = np.where(strength > 0, np.array(MORE, np.float32), np.array(LESS, np.float32))
     alpha = 0.62 * np.abs(strength)
     pixels = np.asarray(grey, np.float32) * (1 - alpha) + ends * alpha
@@ -131,7 +142,7 @@ def framed(image: NDArray[np.uint8], faces: Sequence[FaceAnswer], width: int, he
     picture = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(picture)
     letters = 15 if size[0] >= 400 else 13
-    for face in faces:
+    for face in reversed(faces):  # the surest last, on top
         x, y, w, h = (value * scale for value in face.box)
         draw.rounded_rectangle((x, y, x + w, y + h), radius=4, outline=BOX, width=2)
         words = f"{face.expression} {face.confidence:.0%}"
@@ -144,40 +155,74 @@ def framed(image: NDArray[np.uint8], faces: Sequence[FaceAnswer], width: int, he
     return picture
 
 
-def panel(face: FaceAnswer, *, numbered: bool = False) -> Image.Image:
-    """PANEL_WIDTH x PANEL_HEIGHT: the tinted face, the expression, and a bar per region."""
-    picture = Image.new("RGB", (PANEL_WIDTH, PANEL_HEIGHT), PAPER)
+def panel(face: FaceAnswer, *, numbered: bool = False, paper: Colour = PAPER) -> Image.Image:
+    """PANEL_WIDTH x PANEL_HEIGHT: the tinted face, the expression, and a row per region.
+
+    A row shows where the region lies, its name, and a bar as long as its weight; a tick marks the equal share.
+    """
+    picture = Image.new("RGB", (PANEL_WIDTH, PANEL_HEIGHT), paper)
     draw = ImageDraw.Draw(picture)
     name = f"{face.number}  {face.expression}" if numbered else face.expression
     text(draw, (0, 0), name, 21, bold=True)
     text(draw, (FACE_PX, 4), f"{face.confidence:.0%}", 16, MUTED, anchor="ra")
-    picture.paste(tinted(face, FACE_PX), (0, 34))
-    x = FACE_PX + 24
-    text(draw, (x, 4), "what each region counted", 14, MUTED)
-    bars(draw, (x, 34), PANEL_WIDTH - x, face)
+    picture.paste(tinted(face, FACE_PX), (0, TITLE_PX))
+    left, count = FACE_PX + 24, len(face.regions)
+    text(draw, (left, 4), "what each region counted", 14, MUTED)
+    row_px = min(ROW_PX, FACE_PX / count)
+    longest = max(2 / count, *face.attention)
+    for index, (region, weight, box) in enumerate(zip(face.regions, face.attention, face.region_boxes, strict=True)):
+        y, colour = TITLE_PX + index * row_px, share_colour(weight, count)
+        _glyph(draw, (left, y + 2), min(GLYPH_PX, row_px - 4), box, colour)
+        _row(draw, (left + 28, y, PANEL_WIDTH, row_px), region_label(region), weight, longest, colour, tick=1 / count)
     return picture
 
 
-def bars(draw: ImageDraw.ImageDraw, at: tuple[int, int], width: int, face: FaceAnswer) -> None:
-    """A row per region: where it lies, its name, a bar as long as its weight, the weight. A tick marks the equal share."""
-    left, top = at
-    count = len(face.regions)
-    row_px = min(ROW_PX, (PANEL_HEIGHT - top) / count)
-    start, end = left + 112, left + width - 40
-    longest = max(2 / count, max(face.attention))
-    for index, (name, weight, box) in enumerate(zip(face.regions, face.attention, face.region_boxes, strict=True)):
-        y = top + index * row_px
-        colour = share_colour(weight, count)
-        _glyph(draw, (left, y + 2), min(GLYPH_PX, row_px - 4), box, colour)
-        text(draw, (left + 28, y + row_px / 2 - 2), REGION_LABELS.get(name, name.replace("_", " ")), 14, anchor="lm")
-        middle = y + row_px / 2 - 2
-        draw.rounded_rectangle((start, middle - 5, end, middle + 5), radius=2, fill=BACKGROUND)
-        draw.rounded_rectangle(
-            (start, middle - 5, start + (end - start) * weight / longest, middle + 5), radius=2, fill=colour
-        )
-        tick = start + (end - start) / count / longest
-        draw.line((tick, middle - 8, tick, middle + 8), fill=INK, width=1)
-        text(draw, (left + width, middle), f"{weight:.0%}", 14, anchor="rm")
+def expressions(face: FaceAnswer, *, paper: Colour = PAPER) -> Image.Image:
+    """PANEL_WIDTH wide: a bar per expression, the likeliest first."""
+    row_px = 24
+    picture = Image.new("RGB", (PANEL_WIDTH, TITLE_PX + row_px * len(face.probabilities)), paper)
+    draw = ImageDraw.Draw(picture)
+    text(draw, (0, 4), "what an annotator would report", 14, MUTED)
+    for index, (name, share) in enumerate(sorted(face.probabilities.items(), key=lambda item: -item[1])):
+        row = (0.0, float(TITLE_PX + index * row_px), PANEL_WIDTH, row_px)
+        _row(draw, row, name, share, 1.0, INK if index == 0 else MUTED)
+    return picture
+
+
+def legend() -> Image.Image:
+    """What the colours mean."""
+    width, height = 320, 44
+    picture = Image.new("RGB", (width, height), BACKGROUND)
+    draw = ImageDraw.Draw(picture)
+    for x in range(width):
+        draw.line((x, 0, x, 12), fill=share_colour(FULL_COLOUR ** (2 * x / (width - 1) - 1), 1))
+    text(draw, (0, 20), "counted half", 14, MUTED)
+    text(draw, (width / 2, 20), "an equal share", 14, MUTED, anchor="ma")
+    text(draw, (width - 1, 20), "twice", 14, MUTED, anchor="ra")
+    return picture
+
+
+def _row(
+    draw: ImageDraw.ImageDraw,
+    box: tuple[float, float, float, float],
+    label: str,
+    value: float,
+    longest: float,
+    colour: Colour,
+    tick: float | None = None,
+) -> None:
+    """Label, bar and percentage in a box of left, top, right, height. A bar of `longest` fills its groove."""
+    left, top, right, height = box
+    middle = top + height / 2 - 2
+    start, end = left + LABEL_PX - 28, right - VALUE_PX
+    text(draw, (left, middle), label, 14, anchor="lm")
+    draw.rounded_rectangle((start, middle - 5, end, middle + 5), radius=2, fill=FAINT)
+    if value > 0:
+        draw.rectangle((start, middle - 5, start + (end - start) * value / longest, middle + 5), fill=colour)
+    if tick is not None:
+        x = start + (end - start) * tick / longest
+        draw.line((x, middle - 8, x, middle + 8), fill=INK, width=1)
+    text(draw, (right, middle), f"{value:.0%}", 14, anchor="rm")
 
 
 def _glyph(
@@ -185,11 +230,6 @@ def _glyph(
 ) -> None:
     """A small square for the face, with the region filled."""
     x, y = at
-    draw.rectangle((x, y, x + size, y + size), outline=FAINT, fill=BACKGROUND)
+    draw.rectangle((x, y, x + size, y + size), outline=FAINT, fill=PAPER)
     x0, y0, x1, y1 = box
     draw.rectangle((x + x0 * size, y + y0 * size, x + x1 * size, y + y1 * size), fill=colour)
-
-
-def _mix(a: Colour, b: Colour, share: float) -> Colour:
-    red, green, blue = (round(p + (q - p) * share) for p, q in zip(a, b, strict=True))
-    return red, green, blue

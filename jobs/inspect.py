@@ -29,7 +29,9 @@ def inspect_command(output: str, storage_options: tuple[str, ...], as_json: bool
         report: dict[str, Any] = {
             "output": output,
             "extraction": dataset.extraction.to_json(),
-            "sources": query("SELECT kind, count(*) AS sources, sum(size_bytes)::BIGINT AS bytes FROM sources GROUP BY 1 ORDER BY 1"),
+            "sources": query(
+                "SELECT kind, count(*) AS sources, sum(size_bytes)::BIGINT AS bytes FROM sources GROUP BY 1 ORDER BY 1"
+            ),
             **totals,
             "models": [{"model_id": model, "segments": state.count(model)} for model in state.models],
             "expressions": query("SELECT expression, count(*) AS faces FROM faces GROUP BY 1 ORDER BY 2 DESC, 1"),

@@ -20,7 +20,9 @@ MOST_TABLE_ROWS = 1000
 @click.command("query")
 @click.argument("output", metavar="OUT")
 @click.argument("sql", metavar='"SQL"')
-@click.option("--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]), default="table", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]), default="table", show_default=True
+)
 @click.option("--to", metavar="FILE", help="Write there instead of stdout.")
 @storage_option
 def query_command(output: str, sql: str, form: str, to: str | None, storage_options: tuple[str, ...]) -> None:
@@ -35,7 +37,9 @@ def query_command(output: str, sql: str, form: str, to: str | None, storage_opti
                 text = table(relation.columns, rows[:MOST_TABLE_ROWS])
                 _write(text, to)
                 if len(rows) > MOST_TABLE_ROWS:
-                    click.echo(f"only the first {MOST_TABLE_ROWS} rows; --format csv, json or parquet has all", err=True)
+                    click.echo(
+                        f"only the first {MOST_TABLE_ROWS} rows; --format csv, json or parquet has all", err=True
+                    )
             elif form == "parquet":
                 if to is None:
                     raise UsageError("--format parquet is binary: say where with --to FILE")

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 import logging
+import uuid
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 import torch
+import torch.distributed
+import torch.multiprocessing
 
 from jobs.align_ferplus import ALIGNED_SIZE, align_ferplus
 from jobs.model_card import write_card
@@ -26,8 +29,18 @@ from ran_model.train import TrainConfig, train
 log = logging.getLogger(__name__)
 
 MODEL = ModelConfig(name="ran-resnet18-ferplus-64", aligned_size=ALIGNED_SIZE, input_size=64)
-SINGLE_PASS = TrainConfig(optimizer="adamw", epochs=22, learning_rate=1e-3, weight_decay=0.05)
-RAN = TrainConfig(epochs=1, batch_size=64, learning_rate=0.01, attention_rate=5.0, warmup=0.1, mean_decay=0.99)
+SINGLE_PASS = TrainConfig(optimizer="adamw", epochs=6, learning_rate=1e-3, weight_decay=0.05)
+RAN = TrainConfig(
+    optimizer="adamw",
+    epochs=4,
+    epoch_steps=98,  # a quarter of the faces, so that a checkpoint comes every few minutes
+    batch_size=64,
+    learning_rate=2e-4,
+    attention_rate=10.0,
+    weight_decay=0.05,
+    warmup=0.1,
+    mean_decay=0.99,
+)
 
 
 @click.command()
@@ -38,20 +51,33 @@ RAN = TrainConfig(epochs=1, batch_size=64, learning_rate=0.01, attention_rate=5.
 @click.option(
     "--output", type=click.Path(path_type=Path), default=default_model_dir(), help="Model directory to write."
 )
-@click.option("--threads", type=int, default=2, show_default=True)
-def main(table: Path, work: Path, output: Path, threads: int) -> None:
+@click.option("--processes", type=int, default=2, show_default=True, help="One per core that may be used.")
+def main(table: Path, work: Path, output: Path, processes: int) -> None:
     """Train the default model from FERPlus."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_num_threads(threads)
-    torch.manual_seed(0)
     aligned = work / f"ferplus_{ALIGNED_SIZE}.npz"
     if not aligned.exists():
-        align_ferplus(table, aligned, threads=threads)
-    data = FerPlus(table, aligned)
+        _log_to_stderr()
+        align_ferplus(table, aligned, threads=processes)
+    rendezvous = work / f"rendezvous-{uuid.uuid4().hex}"
+    torch.multiprocessing.spawn(_train, (processes, rendezvous.resolve(), table, work, output), nprocs=processes)
+    rendezvous.unlink(missing_ok=True)
+
+
+def _train(rank: int, processes: int, rendezvous: Path, table: Path, work: Path, output: Path) -> None:
+    """One of the training processes; the first also evaluates and writes."""
+    if rank == 0:
+        _log_to_stderr()
+    torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=processes)
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    data = FerPlus(table, work / f"ferplus_{ALIGNED_SIZE}.npz")
     single = SinglePassNetwork(MODEL)
     train(single, data.train(), data.validation(), SINGLE_PASS, work / "single_pass")
     network = ran_from_single_pass(single)
     train(network, data.train(), data.validation(), RAN, work / "ran")
+    torch.distributed.destroy_process_group()
+    if rank > 0:
+        return
     identity = save_model(output, MODEL, network, "# Being evaluated\n")
     stored = load_model(output)  # what ships, half-precision weights included, is what is reported
     figures = {"ran": _on_lists(stored.network, data), "single_pass": _on_lists(single, data)}
@@ -61,9 +87,15 @@ def main(table: Path, work: Path, output: Path, threads: int) -> None:
         )
         + "\n"
     )
-    card = write_card(figures, data, model_id=identity, config=MODEL, stages=(SINGLE_PASS, RAN), work=work)
+    card = write_card(
+        figures, model_id=identity, config=MODEL, stages=(SINGLE_PASS, RAN), found_fraction=data.found_fraction
+    )
     save_model(output, MODEL, network, card)
     log.info("model %s is in %s", identity, output)
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
 
 
 def _on_lists(network: RegionAttentionNetwork | SinglePassNetwork, data: FerPlus) -> dict[str, Scores]:

@@ -73,6 +73,7 @@ class Archive:
         self._file.close()
 
     def _tar_members(self) -> Iterator[Member]:
+        self._file.seek(0)
         with tarfile.open(fileobj=self._file, mode="r:", errorlevel=1) as archive:
             ordinal = 0
             with contextlib.suppress(tarfile.ReadError):  # the end is missing; the last member, cut, says so when read
@@ -114,7 +115,7 @@ def uncompressed(path: Path, scratch: Scratch, source_id: str) -> LocalFile:
         room = scratch.room_bytes()
         with _explained(), gzip.open(path) as packed, target.open("wb") as file:
             try:
-                while chunk := packed.read(_CHUNK_BYTES):
+                while chunk := packed.read1(_CHUNK_BYTES):
                     if file.tell() + len(chunk) > room:
                         raise MediaError(
                             ErrorCode.TOO_LARGE, f"decompressed over {room} bytes, the room in scratch: give it more"

@@ -41,7 +41,7 @@ def to_parquet(state: LogState) -> bytes:
     rows += [("model", model_id, None, None) for model_id in state.models]
     rows += [("tail", "", source_id, windows) for source_id, windows in state.tails.items()]
     rows += [("closed", "", run_id, None) for run_id in sorted(state.closed_runs)]
-    rows += [("removed", "", path, None) for path in sorted(state.removed_files)]
+    rows += [("removed", "", json.dumps(pair), None) for pair in state.removed_files.items()]
     rows += [("run", "", f"{run_id} {nonce}", None) for run_id, nonce in state.last_nonces.items()]
     rows += [("file", file.model_id, json.dumps(asdict(file)), None) for file in state.live.values()]
     tables = [_rows(rows), _ids("source", "", state.sources), _ids("crop", "", state.crops)]
@@ -87,7 +87,7 @@ def _parsed(table: pa.Table, entries: int) -> LogState:
     tails = table.filter(pc.equal(table["kind"], "tail"))
     state.tails = dict(zip(tails["text"].to_pylist(), tails["number"].to_pylist(), strict=True))
     state.closed_runs = set(texts("closed"))
-    state.removed_files = set(texts("removed"))
+    state.removed_files = dict(json.loads(text) for text in texts("removed"))
     for text in texts("run"):
         run_id, _, nonce = text.partition(" ")
         state.last_nonces[run_id] = nonce

@@ -147,7 +147,9 @@ class DecodeChild:
 
     def _out_of_memory(self) -> MediaError:
         limit = self._config.memory_limit_bytes / 2**30
-        return MediaError(ErrorCode.OUT_OF_MEMORY, f"decoding needed more than its {limit:.1f} GiB; see --decode-memory")
+        return MediaError(
+            ErrorCode.OUT_OF_MEMORY, f"decoding needed more than its {limit:.1f} GiB; see --decode-memory"
+        )
 
 
 def _memory_file() -> int:

@@ -42,9 +42,7 @@ class Extraction:
             try:
                 rate = Fraction(self.fps)
             except (ValueError, ZeroDivisionError):
-                raise UsageError(
-                    f"fps is {self.fps!r}: give frames per second (5, 0.5, 30000/1001) or 'all'"
-                ) from None
+                raise UsageError(f"fps is {self.fps!r}: give frames per second (5, 0.5, 30000/1001) or 'all'") from None
             if not 0 < rate <= 1000:
                 raise UsageError(f"fps is {self.fps}: it must be above 0 and at most 1000, or 'all'")
             object.__setattr__(self, "fps", str(rate))  # 5, 5.0 and 10/2 are one extraction

@@ -37,7 +37,9 @@ class Dataset:
         try:
             data = store.read_bytes(DATASET_FILE)
         except FileNotFoundError:
-            raise UsageError(f"{store.url} holds no dataset (no {DATASET_FILE}); `run … -o {store.url}` makes one") from None
+            raise UsageError(
+                f"{store.url} holds no dataset (no {DATASET_FILE}); `run … -o {store.url}` makes one"
+            ) from None
         dataset = _parsed(store, data)
         if extraction is not None:
             dataset._require(extraction)

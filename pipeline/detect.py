@@ -24,7 +24,7 @@ from pipeline.errors import UsageError
 
 Float = NDArray[np.float32]
 Image = NDArray[np.uint8]
-Forward = Callable[[Float], tuple[Float, Float, Float]]
+Forward = Callable[[Image], tuple[Float, Float, Float]]
 
 MOBILENET = "retinaface-mobilenet0.25"
 RESNET50 = "retinaface-resnet50"
@@ -72,8 +72,8 @@ class Detector(Protocol):
 class RetinaFaceDetector:
     """RetinaFace around a forward pass: shrinks, pads, batches, decodes, and scales back.
 
-    forward: (N, 3, H, W) float32 BGR minus mean to box offsets (N, A, 4), face probabilities (N, A), landmark offsets
-    (N, A, 10).
+    forward: uint8 RGB pictures (N, H, W, 3) to box offsets (N, A, 4), face probabilities (N, A) and landmark offsets
+    (N, A, 10), float32; the network's own normalisation is its business.
     min_score, min_face_px, max_side_px: as in `pipeline.config.Extraction`.
     """
 
@@ -141,20 +141,18 @@ class _Frame:
     def padded_width(self) -> int:
         return self.scaled_width + 2 * self.margin
 
-    def prepare(self, image: Image) -> Float:
-        """HWC RGB uint8 to CHW float32 BGR minus the mean; the margin is the mean colour."""
+    def prepare(self, image: Image) -> Image:
+        """The picture scaled, in a margin of the mean colour."""
         if (self.scaled_height, self.scaled_width) != (self.height, self.width):
             how = cv2.INTER_AREA if self.scaled_height < self.height else cv2.INTER_LINEAR
             image = cv2.resize(image, (self.scaled_width, self.scaled_height), interpolation=how).astype(np.uint8)
-        planes = np.zeros((3, self.padded_height, self.padded_width), dtype=np.float32)
-        rows, columns = (
-            slice(self.margin, self.margin + self.scaled_height),
-            slice(self.margin, self.margin + self.scaled_width),
-        )
-        np.subtract(
-            image[:, :, ::-1].transpose(2, 0, 1), retinaface.MEAN_BGR[:, None, None], out=planes[:, rows, columns]
-        )
-        return planes
+        if not self.margin:
+            return image
+        canvas = np.empty((self.padded_height, self.padded_width, 3), dtype=np.uint8)
+        canvas[:] = retinaface.MEAN_BGR[::-1].astype(np.uint8)
+        m = self.margin
+        canvas[m : m + self.scaled_height, m : m + self.scaled_width] = image
+        return canvas
 
     def restore(self, points: Float) -> Float:
         """Points (…, 2) of the padded picture back to pixels of the original."""
@@ -237,7 +235,8 @@ def _load_onnx(path: Path, threads: int, providers: str) -> tuple[Forward, str]:
     except Exception as error:  # onnxruntime's errors share no public base class
         raise UsageError(f"detector weights {path} are no ONNX model that onnxruntime can load: {error}") from error
 
-    def forward(images_NCHW: Float) -> tuple[Float, Float, Float]:
+    def forward(images_NHWC: Image) -> tuple[Float, Float, Float]:
+        images_NCHW = np.ascontiguousarray((images_NHWC[..., ::-1] - retinaface.MEAN_BGR).transpose(0, 3, 1, 2))
         offsets_NA4, classes_NA2, landmarks_NA10 = session.run(None, {"input": images_NCHW})
         return offsets_NA4, classes_NA2[:, :, 1], landmarks_NA10
 

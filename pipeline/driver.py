@@ -19,7 +19,7 @@ import ray
 
 from pipeline import capacity, graph, planning, resources
 from pipeline.cluster import check_output_is_shared, connected
-from pipeline.commit import Committer, StagedSet
+from pipeline.commit import Committer
 from pipeline.config import Extraction
 from pipeline.errors import ErrorCode, MediaError, RanError, StoreError
 from pipeline.extract import failed_block
@@ -32,7 +32,7 @@ from pipeline.progress import ProgressReporter
 from pipeline.run_config import RunConfig
 from pipeline.runs import Run
 from pipeline.stage import StageConfig, StageWriter
-from pipeline.staging import StagedFile, stage_table
+from pipeline.staging import StagedFile, StagedSet, stage_table
 from pipeline.store import fsspec_options
 from pipeline.summary import Summary
 from pipeline.worker import WorkerConfig
@@ -59,9 +59,7 @@ class Driver:
         summary, listing = self.summary, self._listing
         log = CommitLog(self._store)
         log.refresh()
-        run = Run.create(
-            self._store, interval_s=self._config.heartbeat_s, stale_after_s=self._config.stale_after_s
-        )
+        run = Run.create(self._store, interval_s=self._config.heartbeat_s, stale_after_s=self._config.stale_after_s)
         summary.run_id, summary.sources = run.run_id, len(listing.sources)
         with run, self._interruptible(progress):
             run.save_config({"run": self._config.to_json(), "extraction": self._extraction.to_json()})
@@ -105,9 +103,7 @@ class Driver:
             progress.note(f"{plan.already_done} segments are already done and stay as they are")
 
     def _check_capacity(self, plan: planning.Plan, size: resources.Cluster) -> None:
-        need = capacity.estimate(
-            plan.todo, self._extraction, model_config(self._model), self._config, self._resources
-        )
+        need = capacity.estimate(plan.todo, self._extraction, model_config(self._model), self._config, self._resources)
         capacity.check(need, self._store, self._config, memory_gib=size.memory_gib)
 
     def _probe(self, unknown: list[Any], committer: Committer) -> Iterator[pa.Table]:
@@ -169,6 +165,7 @@ class Driver:
                 passes.add(missing)
             else:
                 self._recover(passes, attempted, missing, broken, committer, progress)
+        committer.finish()
         self.summary.processing_ended()
         progress.update(self.summary, final=True)
 
@@ -210,8 +207,7 @@ class Driver:
             model=model,
             deadline_s=self._config.deadline_s,
         )
-        plans = planning.write_plan(self._store, self.summary.run_id, self.summary.passes, attempted)
-        dataset = graph.build(plans, self._store.arrow_filesystem, config)
+        dataset = graph.build(planning.dispatch_units(attempted), config)
         results: queue.Queue[pa.Table | BaseException | None] = queue.Queue()
 
         def drain() -> None:

@@ -45,9 +45,9 @@ class DryRun:
 
 def dry_run(config: RunConfig, extraction: Extraction, cluster: Cluster | None = None) -> DryRun:
     """Lists, probes what the dataset does not know (on this machine), and plans. Raises CapacityError like `run`."""
-    listing = list_inputs(config)
-    model, model_id = load(config.model)
     store = Store(config.output, config.storage_options)
+    listing = list_inputs(config, store)
+    model, model_id = load(config.model)
     state = LogState()
     if Dataset.exists(store):
         Dataset.open(store, extraction, root=config.root)

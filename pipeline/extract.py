@@ -138,7 +138,9 @@ def segment_from_row(row: Mapping[str, Any]) -> Segment:
     return Segment(**{field.name: row[field.name] for field in fields(Segment)})
 
 
-def _span_s(row: Mapping[str, Any], result: ExtractedSegment, extraction: Extraction) -> tuple[float | None, float | None]:
+def _span_s(
+    row: Mapping[str, Any], result: ExtractedSegment, extraction: Extraction
+) -> tuple[float | None, float | None]:
     """The window's span in seconds: of its grid points for a sampled video, of its frames when all are taken."""
     if row["kind"] != "video":
         return None, None

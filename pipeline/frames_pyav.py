@@ -13,8 +13,9 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from pipeline.containers import open_container, video_stream
 from pipeline.errors import ErrorCode, MediaError
-from pipeline.packets import PacketIndex, open_container, video_stream
+from pipeline.packets import PacketIndex
 from pipeline.sniff import Content
 
 SEEK_GAP_FRAMES = 8  # decoding this far costs less than seeking
@@ -111,6 +112,8 @@ class PyavFrames:
             broken: BrokenError | None = None
             try:
                 frames = packet.decode()
+            except MemoryError:
+                raise  # FFmpeg's is one of its own errors too
             except av.FFmpegError as error:
                 if packet.pts is not None and packet.pts < first:
                     continue  # shown before the keyframe and made from what was before it
@@ -132,6 +135,8 @@ class PyavFrames:
         assert self._stream is not None
         try:
             frames = self._stream.codec_context.decode(None)
+        except MemoryError:
+            raise
         except av.FFmpegError:
             return []
         return [frame for frame in frames if before is None or frame.pts is None or frame.pts < before]
@@ -169,6 +174,8 @@ class PyavFrames:
             for packet in self._container.demux(self._stream):
                 if not (packet.is_corrupt and self._is_unknown(packet.pts)):  # cut off; the index leaves it out too
                     yield packet
+        except MemoryError:
+            raise
         except (av.FFmpegError, OSError) as error:
             raise BrokenError(_reason(error)) from None
 

@@ -9,6 +9,7 @@ replayed task, a lost actor or another grouping can change neither which rows ex
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,8 @@ from pipeline.resources import Resources
 from pipeline.stage import StageConfig, StageWriter
 from pipeline.worker import WorkerConfig
 
+# Ray calls keyword arguments of the remote layer deprecated but has no other way to say this (it is pinned below 2.64).
+warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
 # Ray's defaults restart and retry for ever: a segment that kills its actor would loop all night.
 BOUNDED: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 2}
 
@@ -39,19 +42,15 @@ class GraphConfig:
     deadline_s: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class PlanFiles:
-    """Parquet files of plan rows that are dispatched in units of `unit_rows` rows."""
+def build(units: list[pa.Table], config: GraphConfig) -> Dataset:
+    """The chain over dispatch units, each of which travels as one block, so an actor opens a file once for several rows.
 
-    paths: list[str]
-    unit_rows: int
-
-
-def build(plans: list[PlanFiles], filesystem: Any, config: GraphConfig) -> Dataset:
-    """The chain. Units of the plan travel as one block each, so an actor opens a file once for several segments."""
+    Units come from the driver's memory: reading them back from a file took three more worker processes and their
+    start-up, and put locations, which may be signed URLs, into the output.
+    """
     share = config.resources
     return (
-        read_plan(plans, filesystem)
+        ray.data.from_arrow(units)
         .map_batches(
             DecodeActor,
             fn_constructor_args=(config.worker, config.deadline_s),
@@ -76,17 +75,6 @@ def build(plans: list[PlanFiles], filesystem: Any, config: GraphConfig) -> Datas
             max_retries=2,
         )
     )
-
-
-def read_plan(plans: list[PlanFiles], filesystem: Any) -> Dataset:
-    """The plan as blocks of one dispatch unit each."""
-    parts = [
-        ray.data.read_parquet(plan.paths, filesystem=filesystem, num_cpus=0.1).repartition(
-            target_num_rows_per_block=plan.unit_rows
-        )
-        for plan in plans
-    ]
-    return parts[0].union(*parts[1:]) if len(parts) > 1 else parts[0]
 
 
 def configure_ray_data() -> None:

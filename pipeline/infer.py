@@ -12,6 +12,8 @@ import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 
+from pipeline.errors import UsageError
+
 CPU_BATCH, GPU_BATCH = 16, 256  # faces per forward pass
 
 #: Columns that this stage adds: per face K probabilities, R self-attention and R final attention weights, flattened.
@@ -61,7 +63,10 @@ class RanActor:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         stored: ModelBytes = ray.get(model) if isinstance(model, ray.ObjectRef) else model
-        self._model = load_model_bytes(stored.config, stored.weights, device=device)
+        try:
+            self._model = load_model_bytes(stored.config, stored.weights, device=device)
+        except ValueError as error:
+            raise UsageError(f"the model can't be used: {error}") from error
         self._device = device
         self._config = config
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from pipeline import checkpoint
-from pipeline.errors import RunClosedError, StoreError
+from pipeline.errors import StoreError
 from pipeline.log_entry import Entry, parse_entry
 from pipeline.log_state import LogState
 from pipeline.store import Store
@@ -38,9 +38,22 @@ class CommitLog:
 
     def __init__(self, store: Store, *, checkpoint_every: int = CHECKPOINT_EVERY) -> None:
         self.state = LogState()
+        #: Public paths that entries read one by one have removed; publishers delete them before they publish anything.
+        self.removals: set[str] = set()
         self._store = store
         self._checkpoint_every = checkpoint_every
         self._opened = False
+        self._followed: str | None = None
+        self._own: list[Entry] = []
+
+    def follow(self, run_id: str) -> None:
+        """Keeps this run's entries for `take_own`: those whose put seemed to fail but succeeded, too."""
+        self._followed = run_id
+
+    def take_own(self) -> list[Entry]:
+        """The followed run's entries that were seen since the last call."""
+        own, self._own = self._own, []
+        return own
 
     def refresh(self, *, write_checkpoints: bool = False) -> list[Entry]:
         """Reads what was committed since the last call; returns the entries that were read one by one.
@@ -70,7 +83,9 @@ class CommitLog:
                     # Somebody may have written it just after we looked; what follows it is proof that it must exist.
                     missing = first + found.index(None)
                     if self._read(missing) is None:
-                        raise StoreError(f"log entry {self._store.url_of(entry_path(missing))} is missing: later ones exist")
+                        raise StoreError(
+                            f"log entry {self._store.url_of(entry_path(missing))} is missing: later ones exist"
+                        )
                 else:
                     return seen
 
@@ -79,12 +94,16 @@ class CommitLog:
 
         `build` is called again, with the newer state, whenever somebody else's entry came first. It must drop what the
         state already has, and rebuild whatever removes a file that is no longer live. Raises RunClosedError if the
-        entry's run was closed. After a StoreError the entry may have been written or not: `state.last_nonces` tells
-        after the next refresh.
+        entry's run was closed. After a StoreError the entry may have been written or not; `take_own` tells later.
         """
         self.refresh(write_checkpoints=True)
         while True:
-            entry = build(self.state)
+            try:
+                entry = build(self.state)
+            except FileNotFoundError:  # a file that was live until somebody replaced it
+                if not self.refresh(write_checkpoints=True):
+                    raise
+                continue
             if entry is None:
                 return None
             self._check(entry)
@@ -97,11 +116,7 @@ class CommitLog:
 
     def _check(self, entry: Entry) -> None:
         """Invariants of everything that is written; a violation is a bug of the caller."""
-        if entry.run_id in self.state.closed_runs:
-            raise RunClosedError(
-                f"run {entry.run_id} was closed by another driver, which found its heartbeat stale; "
-                "run the same command again to resume"
-            )
+        self.state.refuse_if_closed(entry.run_id)
         removed, committed = set(entry.segments_removed), self.state.committed(entry.model_id)
         new = [segment_id for segment_id in entry.segments if segment_id not in removed]
         if len(set(new)) != len(new) or committed.contains(new).any():
@@ -113,6 +128,9 @@ class CommitLog:
     def _apply(self, entry: Entry, number: int, write_checkpoints: bool) -> None:
         assert number == self.state.next_entry
         self.state.apply(entry)
+        self.removals.update(entry.remove)
+        if entry.run_id == self._followed:
+            self._own.append(entry)
         after = self.state.next_entry
         if write_checkpoints and after % self._checkpoint_every == 0 and not self._has_checkpoint(after):
             self._store.put_if_absent(checkpoint_path(after), checkpoint.to_parquet(self.state))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from pipeline.errors import StoreError
+from pipeline.errors import RunClosedError, StoreError
 from pipeline.id_set import IdSet
 from pipeline.log_entry import CommittedFile, Entry
 
@@ -19,7 +19,7 @@ class LogState:
     models: in the order of their first commit.
     sources: source ids with a row in `sources`. crops: segment ids whose crops are kept.
     tails: source_id -> number of windows that the source is known to have.
-    closed_runs: runs that may commit nothing more. removed_files: public paths that were live once.
+    closed_runs: runs that may commit nothing more. removed_files: public path that was live once -> its staged path.
     last_nonces: run_id -> nonce of its newest entry, in the order of the runs' first.
     live: public path -> file, oldest first.
     """
@@ -31,7 +31,7 @@ class LogState:
         self.crops = IdSet(SEGMENT_DIGITS)
         self.tails: dict[str, int] = {}
         self.closed_runs: set[str] = set()
-        self.removed_files: set[str] = set()
+        self.removed_files: dict[str, str] = {}
         self.last_nonces: dict[str, str] = {}
         self.live: dict[str, CommittedFile] = {}
         self._committed: dict[str, IdSet] = {}
@@ -75,12 +75,21 @@ class LogState:
         self.models.append(model_id)
         self._committed[model_id], self._covered[model_id] = committed, covered
 
+    def refuse_if_closed(self, run_id: str) -> None:
+        """Raises RunClosedError if the run was closed."""
+        if run_id in self.closed_runs:
+            raise RunClosedError(
+                f"run {run_id} was closed by another driver, which found its heartbeat stale; "
+                "run the same command again to resume"
+            )
+
     def apply(self, entry: Entry) -> None:
         """The effect of the next entry. Raises StoreError if it removes a file that is not live."""
         for path in entry.remove:
-            if self.live.pop(path, None) is None:
+            file = self.live.pop(path, None)
+            if file is None:
                 raise StoreError(f"log entry {self.next_entry} removes {path}, which is not live: the log is damaged")
-            self.removed_files.add(path)
+            self.removed_files[path] = file.staged
         if entry.segments_removed and entry.model_id in self._committed:
             self._committed[entry.model_id].remove(entry.segments_removed)
             self._covered[entry.model_id].remove(entry.segments_removed)

@@ -8,21 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
 
 import av
 import numpy as np
-from av.stream import Disposition
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from pipeline.containers import is_clean_start, is_cut, open_container, video_stream
 from pipeline.errors import ErrorCode, MediaError
 from pipeline.sniff import Content
 
-av.logging.set_level(None)  # libav's own lines would fill the actor's log; errors are classified here
-
 _KEY, _CORRUPT = 1, 2
-_HEADER_BYTES = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +25,11 @@ class PacketIndex:
     """One entry per frame, in presentation order.
 
     pts: int64 ticks (absolute), strictly ascending. decode_order: place of each packet in the file. is_key: bool.
-    time_base: seconds per tick. cut: the file ends before its container says so, or its last packet is incomplete.
-    untimed: the container has no presentation times; pts are its sorted decode times.
+    time_base: seconds per tick.
+    clean_starts: every keyframe is one from which all that follows can be decoded; in H.264 and HEVC a container may
+    also mark the first picture of a gradual refresh.
+    packets: how many the file has. cut: the file ends before its container says so, or its last packet is incomplete.
+    untimed: the container has no presentation times of its own; frames are counted as they come out of the decoder.
     """
 
     pts: NDArray[np.int64]
@@ -39,6 +37,7 @@ class PacketIndex:
     dts: NDArray[np.int64]
     is_key: NDArray[np.bool_]
     time_base: Fraction
+    clean_starts: bool
     packets: int
     cut: bool
     untimed: bool
@@ -66,7 +65,8 @@ class PacketIndex:
                 dts=self.dts,
                 is_key=self.is_key,
                 rest=np.array(
-                    [*self.time_base.as_integer_ratio(), self.packets, int(self.cut), int(self.untimed)], np.int64
+                    [*self.time_base.as_integer_ratio(), self.clean_starts, self.packets, self.cut, self.untimed],
+                    np.int64,
                 ),
             )
 
@@ -74,13 +74,14 @@ class PacketIndex:
     def load(cls, path: Path) -> PacketIndex:
         """Reads what `save` wrote."""
         with np.load(path, allow_pickle=False) as stored:
-            numerator, denominator, packets, cut, untimed = stored["rest"].tolist()
+            numerator, denominator, clean_starts, packets, cut, untimed = stored["rest"].tolist()
             return cls(
                 pts=stored["pts"],
                 decode_order=stored["decode_order"],
                 dts=stored["dts"],
                 is_key=stored["is_key"],
                 time_base=Fraction(numerator, denominator),
+                clean_starts=bool(clean_starts),
                 packets=packets,
                 cut=bool(cut),
                 untimed=bool(untimed),
@@ -101,39 +102,6 @@ class PacketIndex:
         )
 
 
-def open_container(path: Path, content: Content) -> av.container.InputContainer:
-    """The file, by the demuxer that its first bytes name and no other. Raises MediaError."""
-    try:
-        return av.open(str(path), "r", format=content.format, options={"protocol_whitelist": "file"})
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise why_unreadable(path, content, error) from None
-
-
-def video_stream(container: av.container.InputContainer) -> VideoStream:
-    """The stream that FFmpeg and decord take as the best. Raises MediaError when there is none or no decoder for it."""
-    stream = container.streams.best("video")
-    pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if not isinstance(stream, VideoStream) or not pictures:
-        sound = " (sound only)" if container.streams.audio else ""
-        raise MediaError(ErrorCode.UNSUPPORTED, f"no video stream in the file{sound}")
-    if stream.disposition & Disposition.attached_pic:
-        stream = pictures[0]
-    if stream.codec_context is None:
-        raise MediaError(ErrorCode.UNSUPPORTED, "no decoder for this video's codec")
-    return stream
-
-
-def why_unreadable(path: Path, content: Content, error: BaseException) -> MediaError:
-    """Whether a container that can't be opened is cut off or broken."""
-    if isinstance(error, (FileNotFoundError, PermissionError)):
-        code = ErrorCode.NOT_FOUND if isinstance(error, FileNotFoundError) else ErrorCode.PERMISSION
-        return MediaError(code, "the file can't be opened")
-    reason = getattr(error, "strerror", None) or "invalid data"
-    if is_cut(path, content):
-        return MediaError(ErrorCode.TRUNCATED, f"the {content.format} file ends early and can't be opened ({reason})")
-    return MediaError(ErrorCode.CORRUPT, f"the {content.format} file can't be opened ({reason})")
-
-
 def read_index(path: Path, content: Content) -> PacketIndex:
     """Reads every packet's header once. Raises MediaError when no packet of video can be read."""
     packets: list[tuple[int | None, int | None, int]] = []
@@ -144,12 +112,16 @@ def read_index(path: Path, content: Content) -> PacketIndex:
         # AVI stores decode times only; what FFmpeg makes of them is wrong when frames are reordered
         untimed = content.format == "avi" and bool(stream.codec_context.has_b_frames)
         promised = len(stream.index_entries) if content.format == "mov" else 0
-        read = 0
+        clean_starts, read = True, 0
         try:
             for packet in container.demux(stream):
                 read += bool(packet.size)
+                if packet.is_keyframe and clean_starts:
+                    clean_starts = is_clean_start(stream, packet)
                 if packet.size and not packet.is_discard:
                     packets.append((packet.pts, packet.dts, _KEY * packet.is_keyframe | _CORRUPT * packet.is_corrupt))
+        except MemoryError:
+            raise  # FFmpeg's is one of its own errors too
         except (av.FFmpegError, OSError):
             beyond = True
     cut = read < promised or (beyond and not 0 < promised <= read)
@@ -176,6 +148,7 @@ def read_index(path: Path, content: Content) -> PacketIndex:
         decode_order=np.argsort(np.argsort(order)),
         is_key=np.array([flags & _KEY for _, _, flags in packets], bool)[order],
         time_base=time_base,
+        clean_starts=clean_starts,
         packets=len(packets),
         cut=cut,
         untimed=untimed,
@@ -192,63 +165,3 @@ def without(index: PacketIndex, gone: NDArray[np.bool_]) -> PacketIndex:
         decode_order=np.argsort(np.argsort(index.decode_order[kept])),
         is_key=index.is_key[kept],
     )
-
-
-def is_cut(path: Path, content: Content) -> bool:
-    """Whether a container's outermost lengths reach beyond the end of the file."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        if content.format == "mov":
-            return _boxes_end(file, size) > size
-        if content.format == "avi":
-            return _chunks_end(file, size) > size
-        if content.format == "matroska":
-            return _segment_end(file.read(_HEADER_BYTES)) > size
-    return content.format == "mpegts" and size % 188 != 0 and size % 192 != 0
-
-
-def _boxes_end(file: BinaryIO, size: int) -> int:
-    """Where the last box of a QuickTime or MP4 file ends (ISO/IEC 14496-12, 4.2)."""
-    at = 0
-    while at + 8 <= size:
-        file.seek(at)
-        head = file.read(16)
-        length = int.from_bytes(head[:4], "big")
-        if length == 1:
-            length = int.from_bytes(head[8:16], "big")
-        if length < 8 or not head[4:8].isascii():  # 0 means up to the end; anything else below 8 is no box
-            return size
-        at += length
-    return at
-
-
-def _chunks_end(file: BinaryIO, size: int) -> int:
-    """Where the last RIFF chunk of an AVI file ends; a large file has several."""
-    at = 0
-    while at + 12 <= size:
-        file.seek(at)
-        head = file.read(8)
-        length = int.from_bytes(head[4:8], "little")
-        if head[:4] != b"RIFF" or length == 0:  # 0: a recording that was never finished
-            return size
-        at += 8 + length + length % 2
-    return at - 1  # a last padding byte may be left out
-
-
-def _segment_end(head: bytes) -> int:
-    """Where the segment of a Matroska file ends (RFC 8794, 4 and 5), or 0 when it doesn't say."""
-    at = 4
-    length, at = _variable_length(head, at)
-    at += length
-    if head[at : at + 4] != bytes.fromhex("18538067"):
-        return 0
-    first = at + 4
-    length, at = _variable_length(head, first)
-    unknown = length == (1 << 7 * (at - first)) - 1
-    return 0 if unknown else at + length
-
-
-def _variable_length(data: bytes, at: int) -> tuple[int, int]:
-    width = 9 - data[at].bit_length() if at < len(data) and data[at] else 9
-    value = int.from_bytes(data[at : at + width], "big") & ((1 << 7 * width) - 1)
-    return value, at + width

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+WAVE_SEGMENTS = 50_000  # of one execution; bounds the driver's and the object store's memory whatever the plan
 FAILURES_ALONE = 2
 MOST_FRUITLESS = 32  # passes in a row that moved nothing: the cluster is at fault, not an input
 
@@ -28,7 +29,8 @@ class PassQueue:
     """The passes still to run. `first` is the plan; the rest follows from what was lost."""
 
     def __init__(self, first: pa.Table) -> None:
-        self._waiting = [Pass(segments=first)] if first.num_rows else []
+        starts = range(0, first.num_rows, WAVE_SEGMENTS)
+        self._waiting = [Pass(segments=first.slice(start, WAVE_SEGMENTS)) for start in reversed(starts)]
         self._failed_alone: Counter[str] = Counter()
         self._fruitless = 0
 

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 from pipeline import schema
 from pipeline.config import Extraction
 from pipeline.errors import ErrorCode
-from pipeline.graph import PlanFiles
 from pipeline.log import LogState
 from pipeline.passes import Pass
 from pipeline.segments import PLAN, plan_table, window_count
@@ -21,6 +20,7 @@ from pipeline.sources import Listing, Source
 from pipeline.store import Store
 
 UNIT_ROWS, PICTURE_UNIT_ROWS = 8, 64
+SHORT_PLAN_UNITS = 16
 
 
 @dataclass(kw_only=True)
@@ -70,7 +70,10 @@ def plan(
     locations = {source.source_id: source.location for source in listing.sources}
     listed = known.filter(pc.is_in(known["source_id"], pa.array(list(locations), pa.string())))
     segments = plan_table(
-        listed, locations=locations, extraction=extraction, extra_windows=_extra_windows(listed, state.tails, extraction)
+        listed,
+        locations=locations,
+        extraction=extraction,
+        extra_windows=_extra_windows(listed, state.tails, extraction),
     )
     if changed:
         rows = [_changed_row(source) for source in changed]
@@ -96,36 +99,31 @@ def next_windows(attempted: pa.Table, more: Iterable[str], extraction: Extractio
     return pa.concat_tables(tables)
 
 
-def write_plan(store: Store, run_id: str, number: int, attempted: Pass) -> list[PlanFiles]:
-    """The pass's rows as Parquet under the run's folder: loose pictures apart, since they travel in larger units."""
-    segments = attempted.segments
-    loose = pc.equal(segments["kind"], "picture")
-    files = []
-    for name, rows, unit_rows in (
-        ("pictures", segments.filter(loose), PICTURE_UNIT_ROWS),
-        ("segments", segments.filter(pc.invert(loose)), UNIT_ROWS),
+def dispatch_units(attempted: Pass) -> list[pa.Table]:
+    """A pass's rows in runs of consecutive ones that travel together: loose pictures apart, since more of them may."""
+    loose = pc.equal(attempted.segments["kind"], "picture")
+    units: list[pa.Table] = []
+    for rows, most in (
+        (attempted.segments.filter(pc.invert(loose)), UNIT_ROWS),
+        (attempted.segments.filter(loose), PICTURE_UNIT_ROWS),
     ):
-        if rows.num_rows:
-            path = f"_ran/runs/{run_id}/plan-{number:04d}-{name}.parquet"
-            sink = pa.BufferOutputStream()
-            pq.write_table(rows, sink, compression="zstd")
-            store.write_bytes(path, sink.getvalue().to_pybytes())
-            unit = attempted.unit_rows or _spread(rows.num_rows, unit_rows)
-            files.append(PlanFiles(paths=[store.path_of(path)], unit_rows=unit))
-    return files
+        size = attempted.unit_rows or _spread(rows.num_rows, most)
+        units += [rows.slice(start, size).combine_chunks() for start in range(0, rows.num_rows, size)]
+    return units
 
 
-def _spread(rows: int, unit_rows: int) -> int:
+def _spread(rows: int, most: int) -> int:
     """Smaller units for a short plan, so that one video still spreads over all actors."""
-    return max(1, min(unit_rows, rows // 8))
+    return max(1, min(most, rows // SHORT_PLAN_UNITS))
 
 
 def count_failed(store: Store, state: LogState, model_id: str, listing: Listing) -> int:
     """Listed sources with a live error row for the model, `partial` included. Error rows have part files of their own."""
     failed: set[str] = set()
     for path in state.live_files("segments", model_id):
-        table = pq.read_table(pa.BufferReader(store.read_bytes(path)), columns=["source_id", "status"])
-        failed.update(table.filter(pc.not_equal(table["status"], "ok"))["source_id"].to_pylist())
+        if path.endswith("-errors.parquet"):
+            table = pq.read_table(pa.BufferReader(store.read_bytes(path)), columns=["source_id"])
+            failed.update(table["source_id"].to_pylist())
     return len(failed & {source.source_id for source in listing.sources})
 
 
@@ -148,5 +146,3 @@ def _changed_row(source: Source) -> dict[str, Any]:
         "error_code": str(ErrorCode.SOURCE_CHANGED),
         "error_message": "the file changed after its rows were written; they stay as they are",
     }
-
-

@@ -12,7 +12,7 @@ from pipeline.run_config import RunConfig
 from pipeline.sources import Listing, list_sources
 from pipeline.store import Store, fsspec_options
 from ran_model.config import ModelConfig
-from ran_model.pretrained import default_model_dir, load_model_bytes, read_model_bytes
+from ran_model.model_files import check_model_bytes, default_model_dir, read_model_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,25 +27,26 @@ class Prepared:
 
 def prepare(config: RunConfig, extraction: Extraction) -> Prepared:
     """Lists the inputs, loads the model once, and opens or creates the dataset. Raises UsageError."""
-    listing = list_inputs(config)
-    model, model_id = load(config.model)
     store = Store(config.output, config.storage_options)
+    listing = list_inputs(config, store)
+    model, model_id = load(config.model)
     dataset = Dataset.open_or_create(store, extraction, root=config.root)
     return Prepared(listing=listing, model=model, model_id=model_id, dataset=dataset)
 
 
-def list_inputs(config: RunConfig) -> Listing:
-    """The sources that this run's inputs name."""
-    return list_sources(
-        config.inputs, root=config.root, storage_options=fsspec_options(config.storage_options)
-    )
+def list_inputs(config: RunConfig, store: Store) -> Listing:
+    """The sources that this run's inputs name, relative to the dataset's root if it has one."""
+    root = config.root
+    if root is None and Dataset.exists(store):
+        root = Dataset.open(store).root
+    return list_sources(config.inputs, root=root, storage_options=fsspec_options(config.storage_options))
 
 
 def load(model: str) -> tuple[ModelBytes, str]:
-    """The model directory's bytes and model_id. Loading it here turns a broken model into an error before any work."""
+    """The model directory's bytes and model_id. Raises UsageError for a model that is broken."""
     try:
         stored = ModelBytes(*read_model_bytes(default_model_dir() if model == "default" else model))
-        return stored, load_model_bytes(stored.config, stored.weights).model_id
+        return stored, check_model_bytes(stored.config, stored.weights)
     except ValueError as error:
         raise UsageError(f"--model {model}: {error}") from None
 

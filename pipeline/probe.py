@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 from av.video.frame import VideoFrame
@@ -15,15 +15,17 @@ from av.video.stream import VideoStream
 
 from pipeline.archives import Archive, uncompressed
 from pipeline.config import Extraction
+from pipeline.containers import open_container, video_stream
 from pipeline.errors import ErrorCode, MediaError
 from pipeline.frames_pyav import check_pixels
-from pipeline.packets import open_container, video_stream
+from pipeline.locations import MISSING, local_path, open_filesystem, remote_fingerprint
 from pipeline.pictures import picture_size
 from pipeline.scratch import Scratch
 from pipeline.sniff import HEAD_BYTES, Content, guess_kind, sniff
 from pipeline.sources import Source
 from pipeline.video import full_index
 
+FETCH_BYTES = 16 << 20  # a smaller remote video is fetched at once: it will be needed anyway
 SCAN_BYTES = 64 << 20  # a video without a table of its frames is scanned for is_vfr and its count only up to this size
 
 
@@ -33,6 +35,9 @@ def probe_source(
     """The source's row of SOURCES, without run_id and pipeline_version. Bad media gives a row with error_code."""
     row = _row(source)
     try:
+        by_header = _remote_video(source, extraction, storage_options or {})
+        if by_header is not None:
+            return row | by_header
         with scratch.open(
             source_id=source.source_id,
             location=source.location,
@@ -79,8 +84,43 @@ def _row(source: Source) -> dict[str, Any]:
     }
 
 
+def _remote_video(source: Source, extraction: Extraction, storage_options: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a large remote video's header says, without fetching the rest; None when the whole file has to tell."""
+    if source.fingerprint == MISSING or source.size_bytes <= FETCH_BYTES or local_path(source.location) is not None:
+        return None
+    try:
+        filesystem, path = open_filesystem(source.location, storage_options)
+        if remote_fingerprint(filesystem.info(path)) != source.fingerprint:
+            return None
+        with filesystem.open(path, "rb", block_size=1 << 20, cache_type="blockcache") as remote:
+            content = sniff(remote.read(HEAD_BYTES))
+            remote.seek(0)
+            if content.kind != "video":
+                return None
+            return {"kind": "video"} | _header(remote, content, extraction)
+    except MediaError as error:
+        if error.code == ErrorCode.TOO_LARGE:
+            raise
+        return None
+    except Exception as error:  # whatever a filesystem raises: fetching classifies it, after retries
+        if isinstance(error, MemoryError):
+            raise
+        return None
+
+
 def _video(path: Path, content: Content, _: Source, __: Scratch, extraction: Extraction) -> dict[str, Any]:
-    with open_container(path, content) as container:
+    found = _header(path, content, extraction)
+    if (not found["container_frames"] or not found["duration_s"]) and path.stat().st_size <= SCAN_BYTES:
+        index = full_index(path, content, extraction.max_pixels)
+        found["container_frames"] = found["container_frames"] or index.packets
+        found["is_vfr"] = _varies((index.pts[1:] - index.pts[:-1]).tolist())
+        # the container may only guess; frames count, and the planner asks again when there are more
+        found["duration_s"] = float(int(index.pts[-1] - index.pts[0]) * index.time_base)
+    return found
+
+
+def _header(file: Path | BinaryIO, content: Content, extraction: Extraction) -> dict[str, Any]:
+    with open_container(file, content) as container:
         stream = video_stream(container)
         context = stream.codec_context
         check_pixels(context.width, context.height, extraction.max_pixels)
@@ -89,21 +129,14 @@ def _video(path: Path, content: Content, _: Source, __: Scratch, extraction: Ext
         if first is not None and first.rotation % 180:
             width, height = height, width
         steps = [entry.timestamp for entry in stream.index_entries] if content.format == "mov" else []
-        found: dict[str, Any] = {
+        return {
             "duration_s": _duration_s(container, stream),
             "container_frames": stream.frames or len(steps) or None,
-            "is_vfr": _varies([b - a for a, b in itertools.pairwise(steps)], stream),
+            "is_vfr": _varies([b - a for a, b in itertools.pairwise(steps)]),
             "width": width,
             "height": height,
             "codec": context.name,
         }
-    if (not found["container_frames"] or not found["duration_s"]) and path.stat().st_size <= SCAN_BYTES:
-        index = full_index(path, content, extraction.max_pixels)
-        found["container_frames"] = found["container_frames"] or index.packets
-        found["is_vfr"] = _varies((index.pts[1:] - index.pts[:-1]).tolist(), stream)
-        # the container may only guess; frames count, and the planner asks again when there are more
-        found["duration_s"] = float(int(index.pts[-1] - index.pts[0]) * index.time_base)
-    return found
 
 
 def _first_frame(container: av.container.InputContainer, stream: VideoStream) -> VideoFrame | None:
@@ -113,6 +146,8 @@ def _first_frame(container: av.container.InputContainer, stream: VideoStream) ->
         try:
             for frame in packet.decode():
                 return frame
+        except MemoryError:
+            raise  # FFmpeg's is one of its own errors too
         except (av.FFmpegError, OSError):
             continue
     return None
@@ -124,7 +159,7 @@ def _duration_s(container: av.container.InputContainer, stream: VideoStream) -> 
     return None if container.duration is None else float(Fraction(container.duration, av.time_base))
 
 
-def _varies(steps: list[int], stream: VideoStream) -> bool | None:
+def _varies(steps: list[int]) -> bool | None:
     """Whether frames come at uneven intervals; one tick of difference is rounding. None when it can't be told."""
     if len(steps) < 2:
         return None

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from pipeline.archives import Archive, uncompressed
 from pipeline.config import Extraction
 from pipeline.errors import ErrorCode, MediaError
+from pipeline.locations import local_path
 from pipeline.packets import PacketIndex
 from pipeline.pictures import decode_picture
-from pipeline.scratch import LocalFile, Scratch
+from pipeline.scratch import LocalFile, Scratch, check_in_place
 from pipeline.segments import Member, Segment
 from pipeline.sniff import HEAD_BYTES, sniff
 from pipeline.video import VideoReader, WindowFrames, full_index, video_content
@@ -116,6 +117,8 @@ class SegmentReader:
         key = (segment.source_id, segment.location)
         if key != self._key:
             self.close()
+        elif local_path(segment.location) is not None:
+            check_in_place(segment.location, segment.fingerprint)  # used where it lies, so it may change under way
         path = self._fetched(segment) if self._open is None else None
         fetch_s = sum(file.fetch_s for file in self._files) if path is not None else 0.0
         try:

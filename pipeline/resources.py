@@ -1,7 +1,7 @@
 """Who gets which share of the machine, and the check that the cluster can hold it before anything starts.
 
-Ray hangs without a word when actor pools own every CPU, because its own reading and repartitioning tasks wait for one
-(measured: ten minutes, then killed). So every stage's share is explicit here, and one CPU stays unreserved.
+Ray hangs without a word when actor pools own every CPU, because its own tasks wait for one (measured, with a
+`repartition`: ten minutes, then killed). So every stage's share is explicit here, and one CPU stays unreserved.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pipeline.errors import CapacityError
 
-BOOKKEEPING_CPUS = 1.0  # `repartition` takes a whole CPU and offers no parameter
+BOOKKEEPING_CPUS = 1.0
 LOCAL_DECODE_CPUS, LOCAL_RAN_CPUS, WRITE_CPUS = 0.2, 0.7, 0.1
 
 
@@ -40,10 +40,7 @@ class Resources:
     def cpus(self) -> float:
         """CPUs that the stages and Ray Data's own tasks need at least, together."""
         return (
-            self.decode_actors * self.decode_cpus
-            + self.ran_actors * self.ran_cpus
-            + self.write_cpus
-            + BOOKKEEPING_CPUS
+            self.decode_actors * self.decode_cpus + self.ran_actors * self.ran_cpus + self.write_cpus + BOOKKEEPING_CPUS
         )
 
     @property

@@ -51,9 +51,7 @@ class Run:
         self._failure: StoreError | None = None
 
     @classmethod
-    def create(
-        cls, store: Store, *, interval_s: float = INTERVAL_S, stale_after_s: float = STALE_AFTER_S
-    ) -> Run:
+    def create(cls, store: Store, *, interval_s: float = INTERVAL_S, stale_after_s: float = STALE_AFTER_S) -> Run:
         """A run with a new id and a first heartbeat. Raises StoreError."""
         run = cls(store, new_run_id(), interval_s=interval_s, stale_after_s=stale_after_s)
         run.renew()
@@ -67,8 +65,13 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends the run, after an error too: whatever it was, this run commits nothing more."""
+        """Ends the run, after an error too: whatever it was, this run commits nothing more.
+
+        After a StoreError an entry may still be on its way to the store, so the run must be closed by a later one.
+        """
         self.stop()
+        if kind is not None and issubclass(kind, StoreError):
+            return
         try:
             self.finish()
         except StoreError:

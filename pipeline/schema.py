@@ -54,9 +54,7 @@ _PIPELINE_VERSION = _column("pipeline_version", pa.string(), "version of ran-pip
 
 FACES = _table(
     "faces",
-    _column(
-        "face_id", pa.string(), "`<source_id>-<member ordinal>-<frame>-<face>`; (face_id, model_id) is unique"
-    ),
+    _column("face_id", pa.string(), "`<source_id>-<member ordinal>-<frame>-<face>`; (face_id, model_id) is unique"),
     _SOURCE_ID,
     _SOURCE_URI,
     _column("member", pa.string(), "name inside the archive; null outside archives", null=True),
@@ -219,8 +217,8 @@ def check(rows: pa.Table, name: str) -> None:
     """Raises ValueError unless `rows` has exactly the columns of table `name`, and no null where none may be."""
     declared = TABLES[name]
     if not rows.schema.equals(declared):
-        ours, theirs = {f.name: f for f in declared}, {f.name: f for f in rows.schema}
-        wrong = sorted({n for n in ours.keys() | theirs.keys() if ours.get(n) != theirs.get(n)}) or ["their order"]
+        ours, theirs = set(declared), set(rows.schema)
+        wrong = sorted({field.name for field in ours ^ theirs}) or ["their order"]
         raise ValueError(f"rows for table {name} differ from its schema in: {', '.join(wrong)}")
     for field in declared:
         if not field.nullable and rows[field.name].null_count:

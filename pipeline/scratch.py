@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.errors import ErrorCode, MediaError
-from pipeline.sources import MISSING, local_fingerprint, local_path, open_filesystem, remote_fingerprint
+from pipeline.locations import MISSING, local_fingerprint, local_path, open_filesystem, remote_fingerprint
 
 ATTEMPTS = 4
 KEEP_FREE_BYTES = 256 << 20  # a full disk fails everything else on the node
@@ -65,9 +65,8 @@ class Scratch:
 
         Raises MediaError: not_found, permission, unreachable, source_changed, too_large.
         """
-        path = local_path(location)
-        if path is not None:
-            return _in_place(path, fingerprint)
+        if local_path(location) is not None:
+            return check_in_place(location, fingerprint)
         began = time.perf_counter()
 
         def fetch(target: Path) -> None:
@@ -183,7 +182,9 @@ def _evict(path: str) -> bool:
     return True
 
 
-def _in_place(path: str, fingerprint: str) -> LocalFile:
+def check_in_place(location: str, fingerprint: str) -> LocalFile:
+    """A local source where it lies. Raises MediaError not_found, permission or source_changed."""
+    path = local_path(location) or location
     try:
         status = Path(path).stat()
         os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))

@@ -5,6 +5,7 @@ They may hold secrets: they reach the workers by pickling, and are never saved, 
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -49,14 +50,16 @@ def filesystem(url: str, options: Mapping[str, str]) -> fsspec.AbstractFileSyste
     """The filesystem of `url` with the user's options. Raises UsageError if it can't be made."""
     protocol = url.partition("://")[0]
     arguments = fsspec_options(options)
-    if protocol == "s3":
-        arguments["use_listings_cache"] = False  # another driver's entries must be seen at once
     try:
-        return fsspec.filesystem(protocol, **arguments)
+        kind = fsspec.get_filesystem_class(protocol)
     except (ImportError, ValueError) as error:
         raise UsageError(f"{protocol}:// can't be used: {error}") from error
-    except TypeError:  # its message would name the call, and an unknown key is all that it can mean
-        raise UsageError(f"{protocol}:// does not take the storage options {', '.join(options)}") from None
+    if protocol == "s3":
+        unknown = sorted(set(arguments) - set(inspect.signature(kind).parameters))
+        if unknown:
+            raise UsageError(f"no storage option {', '.join(unknown)} for s3://; there are {', '.join(S3_KEYS)}")
+        arguments["use_listings_cache"] = False  # another driver's entries must be seen at once
+    return kind(**arguments)
 
 
 def without_credentials(url: str) -> str:

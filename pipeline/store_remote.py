@@ -12,6 +12,9 @@ from fsspec.core import has_magic
 
 from pipeline.store_backend import FileInfo
 
+#: Protocols whose fsspec filesystem creates with one conditional request (memory: within one process, for tests).
+CONDITIONAL = {"s3", "gs", "abfs", "memory"}
+
 
 class RemoteBackend:
     """Objects below `url`."""
@@ -85,26 +88,13 @@ class RemoteBackend:
         }
 
     def why_unsafe(self) -> str | None:
-        kind = type(self._filesystem)
-        base = fsspec.AbstractFileSystem.pipe_file
-        own = "_pipe_file" in _methods(kind) if issubclass(kind, _asynchronous()) else kind.pipe_file is not base
-        # fsspec's own fallback looks first and writes then, which two drivers can do at once.
-        return None if own else f"{self._filesystem.protocol} has no way to create a file only if absent"
+        protocols = self._filesystem.protocol
+        names = {protocols} if isinstance(protocols, str) else set(protocols)
+        # Elsewhere fsspec looks first and writes then, which two drivers can do at once, unseen by any probe.
+        return None if names & CONDITIONAL else f"{min(names)}:// has no way to create a file only if absent"
 
     def _key(self, path: str) -> str:
         return f"{self._root}/{path}"
-
-
-def _asynchronous() -> type:
-    from fsspec.asyn import AsyncFileSystem
-
-    return AsyncFileSystem
-
-
-def _methods(kind: type) -> set[str]:
-    """Names that the filesystem itself defines, fsspec's base classes aside."""
-    return {name for base in kind.__mro__ if not base.__module__.startswith(("fsspec.asyn", "fsspec.spec"))
-            for name in vars(base)}  # fmt: skip
 
 
 def _is_precondition_failed(error: OSError) -> bool:

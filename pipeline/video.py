@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Extraction
+from pipeline.containers import open_container, video_stream
 from pipeline.errors import ErrorCode, MediaError
 from pipeline.frames_decord import DecordFrames, DoubtError, is_exact
 from pipeline.frames_pyav import BrokenError, PyavFrames, check_pixels
-from pipeline.packets import PacketIndex, open_container, read_index, video_stream, without
+from pipeline.packets import PacketIndex, read_index, without
 from pipeline.sampling import Grid
 from pipeline.sniff import HEAD_BYTES, Content, sniff
 
@@ -215,6 +216,8 @@ def _decoded_until(path: Path, content: Content, pts: int) -> list[int]:
         for packet in container.demux(stream):
             try:
                 frames = packet.decode()
+            except MemoryError:
+                raise  # FFmpeg's is one of its own errors too
             except av.FFmpegError:
                 continue
             for frame in frames:

@@ -22,7 +22,12 @@ def connect(store: Store, state: LogState) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect()
     if not store.is_local:
         connection.register_filesystem(store.filesystem)
-    for table, view in (("faces", "all_faces"), ("segments", "all_segments"), ("sources", "sources"), ("crops", "crops")):
+    for table, view in (
+        ("faces", "all_faces"),
+        ("segments", "all_segments"),
+        ("sources", "sources"),
+        ("crops", "crops"),
+    ):
         _create(connection, store, view, table, state.live_files(table))
     model = current_model(state)
     where = f"WHERE model_id = '{model}'" if model else ""
@@ -49,9 +54,7 @@ def current_model(state: LogState) -> str | None:
     return next(model for model in reversed(state.models) if state.count(model) == most)
 
 
-def _create(
-    connection: duckdb.DuckDBPyConnection, store: Store, view: str, table: str, paths: Sequence[str]
-) -> None:
+def _create(connection: duckdb.DuckDBPyConnection, store: Store, view: str, table: str, paths: Sequence[str]) -> None:
     if not paths:
         connection.register(f"_{view}", schema.empty(table))
         connection.execute(f"CREATE VIEW {view} AS SELECT * FROM _{view}")

@@ -86,7 +86,9 @@ class SegmentExtractor:
             max_side_px=extraction.detect_max_side_px,
         )
 
-    def extract(self, segment: Segment, started: Callable[[], None] = lambda: None) -> tuple[ExtractedSegment, NDArray[np.uint8]]:
+    def extract(
+        self, segment: Segment, started: Callable[[], None] = lambda: None
+    ) -> tuple[ExtractedSegment, NDArray[np.uint8]]:
         """The segment's rows and its aligned faces (N, S, S, 3). `started` is called when its bytes are at hand."""
         result = ExtractedSegment(segment_id=segment.segment_id)
         faces: list[dict[str, NDArray[Any]]] = []

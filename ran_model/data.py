@@ -75,7 +75,7 @@ class FerPlus:
 
 
 def vote_distribution(votes_N10: NDArray[np.int64]) -> NDArray[np.float32]:
-    """FERPlus vote counts (N, 10) to distributions over the eight expressions: float32 (N, 8), zeros where none is left.
+    """FERPlus vote counts (N, 10) to distributions over the eight expressions (N, 8), zeros where none is left.
 
     As FERPlus' own protocol does, a single vote counts as an outlier; unknown and not-a-face are dropped.
     """

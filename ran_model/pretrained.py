@@ -5,7 +5,6 @@ Weights are stored in half precision, and computed with in float32 on a CPU.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +15,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ran_model.config import ModelConfig
+from ran_model.model_files import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, default_model_dir, model_id, read_model_bytes
 from ran_model.network import RegionAttentionNetwork
 
-CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
+__all__ = [
+    "LoadedModel",
+    "default_model_dir",
+    "load_model",
+    "load_model_bytes",
+    "model_id",
+    "read_model_bytes",
+    "save_model",
+]
+
 Float = NDArray[np.float32]
 
 
@@ -39,37 +48,12 @@ class LoadedModel:
         Columns are in the order of `config.classes` and `config.regions`.
         """
         faces = torch.from_numpy(np.ascontiguousarray(faces_NHWC)).to(self.device).permute(0, 3, 1, 2)
+        if (boxes_NR4 == boxes_NR4[:1]).all():  # fixed regions: their resampling weights are made once for all faces
+            boxes_NR4 = boxes_NR4[:1]
         output = self.network(faces, torch.from_numpy(np.ascontiguousarray(boxes_NR4)).to(self.device))
         answers = (output.logits_BK.softmax(dim=1), output.self_attention_BR, output.attention_BR)
         probabilities, self_attention, attention = (answer.float().cpu().numpy() for answer in answers)
         return probabilities, self_attention, attention
-
-
-def default_model_dir() -> Path:
-    """The model that ships with the product."""
-    return Path(__file__).parent / "models" / "default"
-
-
-def model_id(config: ModelConfig, weights: bytes) -> str:
-    """First 12 hex of sha256 over the weights file and the canonical config: what every answer is marked with."""
-    return hashlib.sha256(weights + config.identity()).hexdigest()[:12]
-
-
-def read_model_bytes(directory: str | Path) -> tuple[bytes, bytes]:
-    """config.json and model.safetensors of a model directory, as bytes that may travel to other machines.
-
-    Raises ValueError where a file is missing.
-    """
-    contents = []
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
-        path = Path(directory) / name
-        try:
-            contents.append(path.read_bytes())
-        except OSError as error:
-            raise ValueError(
-                f"{path} can't be read ({error.strerror}): a model directory holds {CONFIG_FILE} and {WEIGHTS_FILE}"
-            ) from error
-    return contents[0], contents[1]
 
 
 def load_model(directory: str | Path, *, device: str = "cpu", dtype: torch.dtype | None = None) -> LoadedModel:

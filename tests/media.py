@@ -1,7 +1,7 @@
 """Small test media whose frames say who they are: every picture carries its own index as black and white blocks.
 
-Nothing here is read from outside: videos are encoded with PyAV, pictures with Pillow. Encoders run on one thread without
-timestamps in the headers, so the same call gives the same bytes.
+Nothing here is read from outside: videos are encoded with PyAV, pictures with Pillow. Encoders run on one thread, with
+no dates in the headers, so the same call gives the same bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BITS = 16
 
 
 def coded_frame(index: int, width: int = WIDTH, height: int = HEIGHT) -> NDArray[np.uint8]:
-    """RGB picture: red top left, green top right, blue bottom left, `index` as 2x8 blocks in the middle, and a texture."""
+    """RGB: red top left, green top right, blue bottom left, `index` as 2x8 blocks in the middle, and a texture."""
     rows, columns = np.mgrid[0:height, 0:width]
     grey = ((rows * 3 + columns * 2 + index * 5) % 120 + 40).astype(np.uint8)
     image = np.repeat(grey[:, :, None], 3, axis=2)
@@ -88,7 +88,9 @@ def write_video(
     time_base = time_base or 1 / Fraction(fps)
     pts = range(frames) if pts is None else pts
     with av.open(str(path), "w", container_options={"fflags": "bitexact", **(container_options or {})}) as container:
-        stream = container.add_stream(codec, rate=Fraction(fps), options=_encoder_options(codec, gop, b_frames, options))
+        stream = container.add_stream(
+            codec, rate=Fraction(fps), options=_encoder_options(codec, gop, b_frames, options)
+        )
         stream.width, stream.height = (height, width) if rotation % 180 else (width, height)
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = time_base
@@ -113,7 +115,9 @@ def _encoder_options(codec: str, gop: int, b_frames: int, options: dict[str, str
     if codec == "libx264":
         base |= {"preset": "ultrafast", "crf": "20", "bf": str(b_frames), "sc_threshold": "0"}
     elif codec == "libx265":
-        params = f"log-level=none:pools=none:frame-threads=1:keyint={gop}:min-keyint={gop}:bframes={b_frames}:scenecut=0"
+        params = (
+            f"log-level=none:pools=none:frame-threads=1:keyint={gop}:min-keyint={gop}:bframes={b_frames}:scenecut=0"
+        )
         base |= {"preset": "ultrafast", "crf": "20", "x265-params": params}
     elif codec in ("mpeg4", "mpeg2video"):
         base |= {"bf": str(b_frames), "qscale": "2", "flags": "+bitexact"}
@@ -153,7 +157,7 @@ def uneven_pts(frames: int, *, seed: int = 1) -> list[int]:
 
 
 def picture_bytes(index: int, image_format: str = "PNG", *, mode: str = "RGB", orientation: int = 1) -> bytes:
-    """An encoded `coded_frame`; with an EXIF orientation the stored picture is turned so that upright is `coded_frame`."""
+    """An encoded `coded_frame`; with an EXIF orientation it is stored turned, so that upright is `coded_frame`."""
     image = Image.fromarray(coded_frame(index))
     undo = {
         1: None,

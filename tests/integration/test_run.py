@@ -29,7 +29,9 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("media")
     shutil.copy(DEMO_MEDIA / "portrait.mp4", folder / "portrait.mp4")
     portrait = Image.open(DEMO_MEDIA / "astronaut.png").convert("RGB").resize((256, 256))
-    write_video(folder / "hevc.mov", codec="libx265", frames=50, picture=lambda index: _still(portrait), width=256, height=256)
+    write_video(
+        folder / "hevc.mov", codec="libx265", frames=50, picture=lambda index: _still(portrait), width=256, height=256
+    )
     (folder / "pictures").mkdir()
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -93,7 +95,9 @@ def test_faces_agree_with_segments_and_probabilities_are_probabilities(dataset: 
     probabilities = faces.filter(like="prob_")
     assert ((probabilities.sum(axis=1) - 1).abs() < 1e-4).all()
     assert (probabilities.idxmax(axis=1).str.removeprefix("prob_") == faces["expression"]).all()
-    attention = faces[[f"attention_{name}" for name in ("whole", "top_left", "top_right", "center_down", "center_90", "center_85")]]
+    attention = faces[
+        [f"attention_{name}" for name in ("whole", "top_left", "top_right", "center_down", "center_90", "center_85")]
+    ]
     assert ((attention.sum(axis=1) - 1).abs() < 1e-4).all()
     assert faces["attention_mouth_left"].isna().all()
     assert faces["face_id"].is_unique
@@ -103,7 +107,9 @@ def test_three_readers_agree_on_a_plain_glob(dataset: Path) -> None:
     pattern = f"{dataset}/faces/**/*.parquet"
     sql = "SELECT expression, count(*) AS n, round(sum(confidence), 3) AS c FROM read_parquet(?) GROUP BY 1 ORDER BY 1"
     by_duckdb = duckdb.execute(sql, [pattern]).fetchall()
-    lazy = pl.scan_parquet(pattern).group_by("expression").agg(pl.len().alias("n"), pl.col("confidence").sum().alias("c"))
+    lazy = (
+        pl.scan_parquet(pattern).group_by("expression").agg(pl.len().alias("n"), pl.col("confidence").sum().alias("c"))
+    )
     by_polars = [(e, n, round(c, 3)) for e, n, c in lazy.sort("expression").collect().rows()]
     frame = pd.read_parquet(dataset / "faces").groupby("expression")["confidence"].agg(["size", "sum"]).reset_index()
     by_pandas = [(e, n, round(c, 3)) for e, n, c in frame.sort_values("expression").itertuples(index=False)]
@@ -124,7 +130,13 @@ def test_the_same_command_again_does_nothing(dataset: Path, media: Path, tiny_mo
 def test_other_grouping_order_and_spelling_give_the_same_table(
     dataset: Path, media: Path, tiny_model: Path, ray_address: str, tmp_path: Path
 ) -> None:
-    inputs = [f"{media}/some.zip", f"{media}/./pictures", f"{media}/*.mov", f"file://{media}/some.tar", f"{media}/pictures/../portrait.mp4"]
+    inputs = [
+        f"{media}/some.zip",
+        f"{media}/./pictures",
+        f"{media}/*.mov",
+        f"file://{media}/some.tar",
+        f"{media}/pictures/../portrait.mp4",
+    ]
     options = ("--model", tiny_model, "--decode-actors", "1", "--ran-actors", "1", "--batch-size", "3")
     first = run_cli("run", *inputs, "-o", tmp_path / "out", *options, "--limit", "3", address=ray_address)
     assert first.returncode == 0, first.stderr
@@ -139,7 +151,14 @@ def test_s3_in_and_out_give_the_same_rows(
 ) -> None:
     import s3fs
 
-    options = ("--storage-option", f"endpoint={s3_server}", "--storage-option", "key=test", "--storage-option", "secret=hunter2secret")
+    options = (
+        "--storage-option",
+        f"endpoint={s3_server}",
+        "--storage-option",
+        "key=test",
+        "--storage-option",
+        "secret=hunter2secret",
+    )
     bucket = s3fs.S3FileSystem(key="test", secret="hunter2secret", endpoint_url=s3_server)
     bucket.mkdir("media-in")
     bucket.mkdir("media-out")
@@ -155,7 +174,9 @@ def test_s3_in_and_out_give_the_same_rows(
     local = run_cli("query", dataset, sql, "--format", "csv")
     assert remote.returncode == 0, remote.stderr
     assert remote.stdout == local.stdout
-    names = run_cli("query", "s3://media-out/set", "SELECT DISTINCT source_uri FROM sources ORDER BY 1", "--format", "csv", *options)
+    names = run_cli(
+        "query", "s3://media-out/set", "SELECT DISTINCT source_uri FROM sources ORDER BY 1", "--format", "csv", *options
+    )
     assert "pictures/turned.jpg" in names.stdout.splitlines()
     for path in bucket.find("media-out"):
         assert b"hunter2secret" not in bucket.cat_file(path), path
@@ -180,7 +201,9 @@ def test_bad_inputs_become_rows_and_stop_nothing(
     done = run_cli(*command, address=ray_address)
     assert done.returncode == 3, done.stderr
     assert "--max-error-rate" in done.stderr
-    errors = {Path(row["source_uri"]).name: row for row in json.loads(run_cli("errors", tmp_path / "out", "--json").stdout)}
+    errors = {
+        Path(row["source_uri"]).name: row for row in json.loads(run_cli("errors", tmp_path / "out", "--json").stdout)
+    }
     assert errors["junk.mp4"]["error_code"] == "not_media"
     assert errors["missing.mp4"]["error_code"] == "not_found"
     assert errors["empty.jpg"]["status"] == "error"
@@ -189,7 +212,10 @@ def test_bad_inputs_become_rows_and_stop_nothing(
     assert errors["mixed.zip"]["error_code"] == "archive_member"
     assert errors["cut.mp4"]["error_code"] in ("truncated", "corrupt")
     faces = table(tmp_path / "out", "faces").to_pylist()
-    assert {(Path(row["source_uri"]).name, row["member"]) for row in faces} >= {("good.png", None), ("mixed.zip", "good.png")}
+    assert {(Path(row["source_uri"]).name, row["member"]) for row in faces} >= {
+        ("good.png", None),
+        ("mixed.zip", "good.png"),
+    }
     again = run_cli(*command, "--max-error-rate", "1")
     assert again.returncode == 0, again.stderr
     assert json.loads(run_cli("inspect", tmp_path / "out", "--json").stdout)["sources_with_errors"] == 6
@@ -222,7 +248,19 @@ def test_ctrl_c_commits_what_is_staged_and_the_rest_comes_later(
 
     clip = repeated(tmp_path / "long.mp4", 240)
     output = tmp_path / "out"
-    command = [sys.executable, "-m", "jobs.cli", "run", str(clip), "-o", str(output), "--model", str(tiny_model), "--commit-interval-s", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "jobs.cli",
+        "run",
+        str(clip),
+        "-o",
+        str(output),
+        "--model",
+        str(tiny_model),
+        "--commit-interval-s",
+        "1",
+    ]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     until = time.monotonic() + 120
     while not list(output.glob("segments/*/*.parquet")):

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.detect import load_detector
@@ -36,6 +36,7 @@ def test_the_transform_is_umeyamas() -> None:
         np.testing.assert_allclose(matrix, umeyama(face.astype(np.float64), TEMPLATE * 96.0), rtol=1e-3, atol=2e-3)
 
 
+@settings(deadline=None)
 @given(
     angle=st.floats(-np.pi, np.pi),
     scale=st.floats(0.1, 20),

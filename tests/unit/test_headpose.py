@@ -36,7 +36,7 @@ def test_a_near_camera_and_noisy_landmarks_cost_degrees_not_tens() -> None:
     [
         ([[0, 0], [0, 0], [8, 0], [0, 0], [0, 0]], 2, 1),  # the nose to the right of the picture: yaw > 0
         ([[0, 0], [0, 0], [0, 8], [0, 0], [0, 0]], 0, 1),  # the nose lower: looks down, pitch > 0
-        ([[0, -9], [0, 9], [0, 0], [0, -7], [0, 7]], 1, 1),  # right side lower: leans clockwise, roll > 0
+        ([[6, -5], [6, 5], [0, 0], [-6, -4], [-6, 4]], 1, 1),  # right side lower, mouth left: leans clockwise, roll > 0
     ],
 )
 def test_signs(landmark_shift: list[list[float]], index: int, sign: int) -> None:

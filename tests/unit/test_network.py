@@ -21,7 +21,9 @@ def network() -> RegionAttentionNetwork:
 
 
 def faces(count: int, channels: int = 3) -> torch.Tensor:
-    return torch.randint(0, 256, (count, channels, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    return torch.randint(
+        0, 256, (count, channels, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
 
 
 def test_the_batch_equals_one_region_at_a_time(network: RegionAttentionNetwork) -> None:

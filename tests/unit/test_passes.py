@@ -47,7 +47,9 @@ def test_only_segments_that_kill_their_actor_become_errors(count: int, data: st.
         finished = ids if not bad else ids[: data.draw(st.integers(0, ids.index(bad[0])))]
         assert not done & set(finished)
         done.update(finished)
-        missing = attempted.segments.filter(pc.invert(pc.is_in(attempted.segments["segment_id"], pa.array(finished, pa.string()))))
+        missing = attempted.segments.filter(
+            pc.invert(pc.is_in(attempted.segments["segment_id"], pa.array(finished, pa.string())))
+        )
         if bad:
             failed = passes.lost(attempted, missing)["segment_id"].to_pylist()
             errors.update(failed)

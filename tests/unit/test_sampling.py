@@ -44,9 +44,10 @@ def test_windows_are_disjoint_and_their_union_is_the_whole_sampling(grid: Grid, 
     whole = [ticks[at] for at in sample(ticks, grid)]
     points = [ceil(tick * grid.time_base * grid.rate) for tick in ticks]
     assert whole == [tick for at, tick in enumerate(ticks) if points[at] not in points[:at]]
-    windows = range(max(points, default=0) // size + 1)
     parts = []
-    for window in windows:
+    for window in sorted(
+        {point // size + near for point in points for near in (-1, 0, 1) if point // size + near >= 0}
+    ):
         start, end = grid.window_ticks(window, size)
         inside = [tick for tick in ticks if start <= tick < end]
         parts += [inside[at] for at in sample(inside, grid)]

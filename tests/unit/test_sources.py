@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
-from pipeline.sources import MISSING, Listing, list_sources
+from pipeline.locations import MISSING, local_path, normalise
+from pipeline.sources import Listing, list_sources
 
 
 @pytest.fixture
@@ -98,8 +99,6 @@ def test_two_files_that_differ_in_unicode_form_only_both_count(tree: Path) -> No
 
 
 def test_a_name_that_is_no_unicode_can_be_opened(tree: Path) -> None:
-    from pipeline.sources import local_path
-
     raw = os.fsencode(str(tree)) + b"/\xff\xfe.mp4"
     Path(os.fsdecode(raw)).write_bytes(b"x")
     (source,) = [source for source in list_sources(["."]).sources if "%FF" in source.uri]
@@ -111,9 +110,11 @@ def test_a_name_that_is_no_unicode_can_be_opened(tree: Path) -> None:
 def test_links_are_not_resolved_and_loops_end(tree: Path) -> None:
     (tree / "linked.mp4").symlink_to("a.mp4")
     (tree / "deep" / "up").symlink_to(tree, target_is_directory=True)
+    os.mkfifo(tree / "pipe.mp4")  # only regular files are taken from a directory
     (tree / "broken.mp4").symlink_to("nowhere.mp4")
     listing = list_sources(["."])
     assert "linked.mp4" in names(listing, tree)
+    assert "pipe.mp4" not in names(listing, tree)
     assert {source.fingerprint for source in listing.sources if source.uri.endswith("broken.mp4")} == {MISSING}
 
 
@@ -126,7 +127,7 @@ def test_nothing_at_all_is_an_error_that_names_the_inputs(tree: Path) -> None:
     (tree / "empty").mkdir()
     with pytest.raises(UsageError, match=r"empty, x\*\.mp4"):
         list_sources(["empty", "x*.mp4"])
-    assert list_sources(["empty", "x*.mp4", "a.mp4"]).unmatched == ["empty", "x*.mp4"]
+    assert list_sources(["empty", "a.mp4", "x*.mp4", "a.mp4"]).unmatched == ["empty", "x*.mp4"]
 
 
 def test_uris_are_relative_to_root(tree: Path) -> None:
@@ -150,10 +151,8 @@ def test_a_changed_file_is_another_source(tree: Path) -> None:
 
 
 def test_user_info_and_query_never_reach_the_uri() -> None:
-    from pipeline.sources import _normalise
-
-    assert _normalise("https://me:secret@host/a.mp4?token=t#x") == "https://host/a.mp4"
-    assert _normalise("s3a://key:secret@bucket/a.mp4") == "s3://bucket/a.mp4"
+    assert normalise("https://me:secret@host/a.mp4?token=t#x") == "https://host/a.mp4"
+    assert normalise("s3a://key:secret@bucket/a.mp4") == "s3://bucket/a.mp4"
 
 
 def test_any_fsspec_filesystem_will_do() -> None:
@@ -162,5 +161,5 @@ def test_any_fsspec_filesystem_will_do() -> None:
     memory = fsspec.filesystem("memory")
     memory.pipe({"/media/a.mp4": b"1", "/media/b/c.mp4": b"2", "/media/d.txt": b"3"})
     listing = list_sources(["memory://media"])
-    assert [source.uri for source in listing.sources] == ["memory:///media/a.mp4", "memory:///media/b/c.mp4"]
+    assert [source.uri for source in listing.sources] == ["memory://media/a.mp4", "memory://media/b/c.mp4"]
     assert listing.skipped == 1

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed
+import torch.multiprocessing
 
 from ran_model import train as training
 from ran_model.config import ModelConfig
@@ -75,6 +77,30 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     train(continued, faces, faces, config, tmp_path / "broken")
     for name, tensor in whole.state_dict().items():
         torch.testing.assert_close(continued.state_dict()[name], tensor, rtol=0, atol=0)
+
+
+def test_an_epoch_may_end_early(tmp_path: Path) -> None:
+    faces = halves(32)
+    config = TrainConfig(epochs=1, epoch_steps=1, batch_size=8, learning_rate=1e-3, bf16=False)
+    train(SinglePassNetwork(SMALL), faces, faces, config, tmp_path)
+    with (tmp_path / "curve.csv").open() as file:
+        row = next(csv.DictReader(file))
+    assert float(row["faces_per_second"]) * float(row["seconds"]) == pytest.approx(8, rel=0.2)
+
+
+def _one_gradient_step(rank: int, folder: Path) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    layer = torch.nn.Linear(2, 1, bias=False)
+    (layer.weight.sum() * (rank + 1)).backward()
+    training._average_gradients(layer)
+    (folder / f"gradient-{rank}").write_text(str(layer.weight.grad.tolist()))  # type: ignore[union-attr]
+    torch.distributed.destroy_process_group()
+
+
+def test_processes_share_the_mean_gradient(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(_one_gradient_step, (tmp_path,), nprocs=2)
+    for rank in range(2):
+        assert (tmp_path / f"gradient-{rank}").read_text() == "[[1.5, 1.5]]"
 
 
 def test_the_rate_rises_once_and_falls_to_zero() -> None:

@@ -1,0 +1,69 @@
+"""A real driver in a process of its own that kills or stops itself at the nth change that it makes to the store.
+
+Usage: python -m tests.faults.driver_process CONFIG.json kill|stop N before|after
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.config import Extraction
+from pipeline.detect import MOBILENET, weights_sha256
+from pipeline.driver import Driver
+from pipeline.errors import RanError
+from pipeline.prepare import prepare
+from pipeline.progress import ProgressReporter
+from pipeline.run_config import RunConfig
+from pipeline.store import Store
+
+CHANGES = {"write", "put_if_absent", "upload", "publish", "delete"}
+
+
+def fail_at(number: int, when: str, number_of_signal: int) -> None:
+    """Arms the process: its `number`th change of the store raises the signal before or after it happens.
+
+    Heartbeats don't count: they come by the clock. Workers are other processes and stay as they are.
+    """
+    original = Store._attempt
+    seen = 0
+
+    def attempt(store: Store, operation: str, path: str, act: Callable[[], Any]) -> Any:
+        nonlocal seen
+        counts = operation in CHANGES and not path.endswith("heartbeat")
+        seen += counts
+        if counts and seen == number and when == "before":
+            os.kill(os.getpid(), number_of_signal)
+        answer = original(store, operation, path, act)
+        if counts and seen == number and when == "after":
+            os.kill(os.getpid(), number_of_signal)
+        return answer
+
+    Store._attempt = attempt  # type: ignore[method-assign]
+
+
+def run(config: RunConfig, extraction: Extraction) -> dict[str, Any]:
+    """One run, as the command line does it."""
+    with ProgressReporter(quiet=True) as progress:
+        return Driver(config, prepare(config, extraction)).run(progress).to_json()
+
+
+def extraction_of(**changes: Any) -> Extraction:
+    """The default extraction with changes."""
+    return Extraction(detector_sha256=weights_sha256(MOBILENET), **changes)
+
+
+if __name__ == "__main__":
+    with open(sys.argv[1]) as file:
+        values = json.load(file)
+    values["run"]["inputs"] = tuple(values["run"]["inputs"])
+    fail_at(int(sys.argv[3]), sys.argv[4], signal.SIGKILL if sys.argv[2] == "kill" else signal.SIGSTOP)
+    try:
+        run(RunConfig(**values["run"]), extraction_of(**values["extraction"]))
+    except RanError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,165 @@
+"""Archives are read member by member through an index; one bad member costs one member."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from pipeline.archives import Archive, uncompressed
+from pipeline.errors import ErrorCode, MediaError
+from pipeline.pictures import decode_picture
+from pipeline.scratch import Scratch
+from tests.media import picture_bytes, read_index, truncated, write_tar, write_zip
+
+MEMBERS = [
+    ("a.png", picture_bytes(1)),
+    ("a.json", b"{}"),
+    ("b/c.jpg", picture_bytes(2, "JPEG")),
+    ("a.png", picture_bytes(3)),
+    ("._a.png", b"attributes"),
+]
+
+
+def write(path: Path, members: list[tuple[str, bytes]] = MEMBERS) -> Path:
+    return write_zip(path, members) if path.suffix == ".zip" else write_tar(path, members)
+
+
+def indices(archive: Archive) -> list[int]:
+    return [read_index(decode_picture(archive.read(member), 10**6)) for member in archive.members()]
+
+
+@pytest.mark.parametrize("name", ["x.tar", "x.zip"])
+def test_members_by_ordinal_even_when_names_repeat(tmp_path: Path, name: str) -> None:
+    archive = Archive(write(tmp_path / name))
+    members = archive.members()
+    assert [(member.ordinal, member.name) for member in members] == [(0, "a.png"), (2, "b/c.jpg"), (3, "a.png")]
+    assert indices(archive) == [1, 2, 3]
+    assert list(tmp_path.iterdir()) == [tmp_path / name]
+
+
+def test_a_stored_zip_and_a_tar_gz(tmp_path: Path) -> None:
+    assert indices(Archive(write_zip(tmp_path / "x.zip", MEMBERS, deflate=False))) == [1, 2, 3]
+    packed = write_tar(tmp_path / "x.tar.gz", MEMBERS)
+    scratch = Scratch(str(tmp_path / "scratch"), capacity_bytes=10**8)
+    with uncompressed(packed, scratch, "0123") as file:
+        assert indices(Archive(file.path)) == [1, 2, 3]
+
+
+def test_links_directories_and_devices_are_no_pictures(tmp_path: Path) -> None:
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w") as archive:
+        for name, kind in (
+            ("link.png", tarfile.SYMTYPE),
+            ("hard.png", tarfile.LNKTYPE),
+            ("folder.png", tarfile.DIRTYPE),
+            ("device.png", tarfile.CHRTYPE),
+            ("../../real.png", tarfile.REGTYPE),
+        ):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = kind, "/etc/passwd"
+            data = picture_bytes(4) if kind == tarfile.REGTYPE else b""
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    assert [(member.ordinal, member.name) for member in Archive(path).members()] == [(4, "../../real.png")]
+    zipped = tmp_path / "x.zip"
+    with zipfile.ZipFile(zipped, "w") as zip_archive:
+        link = zipfile.ZipInfo("link.png")
+        link.external_attr = 0o120777 << 16
+        zip_archive.writestr(link, "/etc/passwd")
+        zip_archive.writestr("folder.png/", "")
+        zip_archive.writestr("real.png", picture_bytes(5))
+    assert [member.name for member in Archive(zipped).members()] == ["real.png"]
+
+
+def test_a_tar_that_ends_early_keeps_what_is_there(tmp_path: Path) -> None:
+    pictures = [(f"{index}.png", picture_bytes(index)) for index in range(6)]
+    data = write_tar(tmp_path / "x.tar", pictures).read_bytes()
+    (tmp_path / "cut.tar").write_bytes(data[: Archive(tmp_path / "x.tar").members()[4].offset + 100])
+    archive = Archive(tmp_path / "cut.tar")
+    read, failed = [], []
+    for member in archive.members():
+        try:
+            read.append(read_index(decode_picture(archive.read(member), 10**6)))
+        except MediaError as error:
+            failed.append((member.name, error.code))
+    assert read == [0, 1, 2, 3]
+    assert failed == [("4.png", ErrorCode.ARCHIVE_MEMBER)]
+
+
+def test_a_tar_gz_that_ends_early_keeps_what_is_there(tmp_path: Path) -> None:
+    pictures = [(f"{index}.jpg", picture_bytes(index, "JPEG")) for index in range(12)]
+    cut = truncated(write_tar(tmp_path / "x.tgz", pictures), tmp_path / "cut.tgz", 0.6)
+    scratch = Scratch(str(tmp_path / "scratch"))
+    with uncompressed(cut, scratch, "0123") as file:
+        archive = Archive(file.path)
+        members = archive.members()
+        assert [read_index(decode_picture(archive.read(member), 10**6)) for member in members[:-1]] == list(
+            range(len(members) - 1)
+        )
+        with pytest.raises(MediaError):
+            archive.read(members[-1])
+
+
+def test_a_damaged_header_inside_a_tar_is_told(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.tar")
+    data = bytearray(path.read_bytes())
+    third = [member.offset for member in Archive(path).members()][2] - tarfile.BLOCKSIZE
+    data[third : third + 100] = b"\xee" * 100
+    path.write_bytes(data)
+    archive = Archive(path)
+    members = archive.members()
+    assert [member.name for member in members] == ["a.png", "b/c.jpg", ""]
+    with pytest.raises(MediaError, match=f"damaged at byte {third}") as caught:
+        archive.read(members[-1])
+    assert caught.value.code == ErrorCode.ARCHIVE_MEMBER
+
+
+def test_a_damaged_and_an_encrypted_zip_member(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "x.zip", [("a.png", picture_bytes(1)), ("b.png", picture_bytes(2)), ("c.png", picture_bytes(3))]
+    )
+    members = Archive(path).members()
+    data = bytearray(path.read_bytes())
+    data[members[1].offset + 60] ^= 0xFF
+    central = data.rindex(b"PK\x01\x02")
+    data[central + 8] |= 1  # c.png says it is encrypted
+    path.write_bytes(data)
+    archive = Archive(path)
+    assert read_index(decode_picture(archive.read(members[0]), 10**6)) == 1
+    for member, reason in ((members[1], "b.png"), (members[2], "encrypted")):
+        with pytest.raises(MediaError, match=reason) as caught:
+            archive.read(member)
+        assert caught.value.code == ErrorCode.ARCHIVE_MEMBER
+
+
+def test_a_video_in_an_archive_is_unsupported_by_name(tmp_path: Path) -> None:
+    archive = Archive(write(tmp_path / "x.tar", [("clip.mp4", b"x"), ("a.png", picture_bytes(1))]))
+    clip, _ = archive.members()
+    with pytest.raises(MediaError, match=r"clip\.mp4") as caught:
+        archive.read(clip)
+    assert caught.value.code == ErrorCode.UNSUPPORTED
+
+
+@pytest.mark.parametrize(("name", "code"), [("x.zip", ErrorCode.TRUNCATED)])
+def test_a_zip_without_its_end(tmp_path: Path, name: str, code: ErrorCode) -> None:
+    with pytest.raises(MediaError) as caught:
+        Archive(truncated(write(tmp_path / name), tmp_path / "cut.zip", 0.7))
+    assert caught.value.code == code
+
+
+def test_gzip_that_holds_no_tar_and_gzip_that_grows_too_large(tmp_path: Path) -> None:
+    import gzip
+
+    path = tmp_path / "x.tgz"
+    path.write_bytes(gzip.compress(b"words " * 1000))
+    with uncompressed(path, Scratch(str(tmp_path / "s")), "1") as file, pytest.raises(MediaError):
+        Archive(file.path)
+    path.write_bytes(gzip.compress(bytes(30 << 20)))
+    with pytest.raises(MediaError) as caught:
+        uncompressed(path, Scratch(str(tmp_path / "s"), capacity_bytes=1 << 20), "2")
+    assert caught.value.code == ErrorCode.TOO_LARGE
+    assert not list((tmp_path / "s").glob("2*"))

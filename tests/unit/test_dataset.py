@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import Extraction
+from pipeline.dataset import Dataset
+from pipeline.errors import StoreError, UsageError
+from pipeline.schema import SCHEMA_VERSION
+from pipeline.store import Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path))
+
+
+def test_same_command_opens_what_the_first_created(store: Store) -> None:
+    made = Dataset.open_or_create(store, Extraction(fps="5"), root="/data")
+    again = Dataset.open_or_create(store, Extraction(fps="5.0"), root="/data")
+    assert again == made
+    assert Dataset.open(store).extraction == Extraction()
+    assert Dataset.open(store).root == "/data"
+    assert Dataset.open(store).created_by.startswith("ran-pipeline ")
+
+
+def test_another_extraction_is_refused_with_every_difference_and_the_mend(store: Store) -> None:
+    Dataset.open_or_create(store, Extraction(fps="5", max_faces=64))
+    with pytest.raises(UsageError) as raised:
+        Dataset.open_or_create(store, Extraction(fps="10", max_faces=3))
+    message = str(raised.value)
+    assert "fps is '5' there and '10' now" in message
+    assert "max_faces is 64 there and 3 now" in message
+    assert "min_score" not in message
+    assert "another -o" in message
+    assert raised.value.exit_code == 2
+
+
+def test_another_root_is_refused_and_none_takes_the_stored_one(store: Store) -> None:
+    Dataset.open_or_create(store, Extraction(), root="/data")
+    assert Dataset.open_or_create(store, Extraction()).root == "/data"
+    with pytest.raises(UsageError, match="made with root '/data', not '/elsewhere'"):
+        Dataset.open_or_create(store, Extraction(), root="/elsewhere")
+
+
+def test_newer_schema_is_refused(store: Store) -> None:
+    Dataset.open_or_create(store, Extraction())
+    values = json.loads(store.read_bytes("dataset.json"))
+    values["schema_version"] = SCHEMA_VERSION + 1
+    store.write_bytes("dataset.json", json.dumps(values).encode())
+    with pytest.raises(UsageError, match=f"schema version {SCHEMA_VERSION + 1}.*upgrade"):
+        Dataset.open(store)
+
+
+def test_unknown_extraction_field_is_refused(store: Store) -> None:
+    Dataset.open_or_create(store, Extraction())
+    values = json.loads(store.read_bytes("dataset.json"))
+    values["extraction"]["colour"] = "blue"
+    store.write_bytes("dataset.json", json.dumps(values).encode())
+    with pytest.raises(UsageError, match="unknown extraction fields colour"):
+        Dataset.open(store)
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[1]", b'{"schema_version": 1}'])
+def test_malformed_file_is_named(store: Store, data: bytes) -> None:
+    store.write_bytes("dataset.json", data)
+    with pytest.raises(StoreError, match="dataset.json is malformed"):
+        Dataset.open(store)
+
+
+def test_folder_without_dataset_says_how_to_make_one(store: Store) -> None:
+    assert not Dataset.exists(store)
+    with pytest.raises(UsageError, match="holds no dataset"):
+        Dataset.open(store)
+
+
+def test_two_drivers_may_create_at_once(tmp_path: Path) -> None:
+    barrier, made = threading.Barrier(4), []
+
+    def create() -> None:
+        barrier.wait()
+        made.append(Dataset.open_or_create(Store(str(tmp_path)), Extraction()).extraction)
+
+    threads = [threading.Thread(target=create) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made == [Extraction()] * 4

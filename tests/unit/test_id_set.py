@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import hypothesis.strategies as st
+import pyarrow as pa
+import pytest
+from hypothesis import given
+
+from pipeline import id_set
+from pipeline.id_set import IdSet
+
+# Ids that end in zero bytes are the ones that numpy's byte strings could lose.
+IDS = st.sampled_from(["00" * 10, "ab" + "00" * 9, "ab" * 9 + "00", "00" * 9 + "ab", *(f"{n:020x}" for n in range(8))])
+
+
+@given(st.lists(st.tuples(st.sampled_from(["add", "remove", "settle", "reload"]), st.lists(IDS, max_size=6))))
+def test_behaves_like_a_set(steps: list[tuple[str, list[str]]]) -> None:
+    ids, model = IdSet(20), set[str]()
+    for action, values in steps:
+        if action == "add":
+            ids.add(values)
+            model |= set(values)
+        elif action == "remove":
+            ids.remove(values)
+            model -= set(values)
+        elif action == "reload":
+            ids = IdSet.from_packed(20, ids.packed().to_pylist())
+        else:
+            ids.packed()
+        assert len(ids) == len(model)
+        assert ids.contains(values).tolist() == [value in model for value in values]
+    assert list(ids) == sorted(model)
+
+
+def test_large_additions_move_to_the_sorted_array(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(id_set, "_MOST_RECENT", 10)
+    ids = IdSet(20)
+    for first in range(0, 100, 7):
+        ids.add([f"{n:020x}" for n in range(first, first + 7)])
+        ids.add([f"{first:020x}"])
+    assert len(ids) == 105
+    assert ids.contains(pa.chunked_array([[f"{104:020x}"], [f"{105:020x}"]])).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("wrong", ["", "ab", "0" * 19, "0" * 21, "g" * 20, " " * 20, "0" * 22])
+def test_id_of_another_shape_is_refused(wrong: str) -> None:
+    with pytest.raises(ValueError, match="20 hex digits"):
+        IdSet(20).add(["0" * 20, wrong])

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import schema
+from tests import staged_rows
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_columns_page_is_current() -> None:
+    page = ROOT / "docs" / "columns.md"
+    assert page.read_text() == schema.markdown(), "run `python -m pipeline.schema > docs/columns.md`"
+
+
+def test_faces_columns_are_the_published_ones_in_order() -> None:
+    names = schema.FACES.names
+    assert names[:11] == [
+        "face_id", "source_id", "source_uri", "member", "segment_id", "model_id", "run_id", "pipeline_version", "frame",
+        "timestamp", "face",
+    ]  # fmt: skip
+    assert names[11:16] == ["FaceRectX", "FaceRectY", "FaceRectWidth", "FaceRectHeight", "FaceScore"]
+    assert names[16:18] == ["landmark_left_eye_x", "landmark_left_eye_y"]
+    assert names[26:33] == ["frame_width", "frame_height", "Pitch", "Roll", "Yaw", "sharpness", "brightness"]
+    assert names[33:41] == [f"prob_{name}" for name in schema.EXPRESSIONS]
+    assert names[41:44] == ["expression", "confidence", "entropy"]
+    assert names[44:58] == [f"attention_{name}" for name in schema.REGIONS]
+    assert names[58:72] == [f"self_attention_{name}" for name in schema.REGIONS]
+    assert names[72:] == ["attention_other"]
+    nullable = {field.name for field in schema.FACES if field.nullable}
+    assert nullable == {
+        "member", "timestamp", "Pitch", "Roll", "Yaw", "attention_other", *names[33:41], *names[44:72]
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", schema.TABLES)
+def test_every_table_has_only_plain_types_and_described_columns(name: str) -> None:
+    def plain(type_: pa.DataType) -> bool:
+        if pa.types.is_list(type_):
+            return plain(type_.value_type)
+        if pa.types.is_struct(type_):
+            return all(plain(field.type) for field in type_)
+        if pa.types.is_map(type_):
+            return plain(type_.key_type) and plain(type_.item_type)
+        return not (
+            isinstance(type_, pa.BaseExtensionType)
+            or pa.types.is_dictionary(type_)
+            or pa.types.is_fixed_size_list(type_)
+            or pa.types.is_large_list(type_)
+            or pa.types.is_large_string(type_)
+        )
+
+    for field in schema.TABLES[name]:
+        assert plain(field.type), field
+        assert field.metadata[b"description"], field
+
+
+@pytest.mark.parametrize("name", schema.TABLES)
+def test_written_file_keeps_schema_version_and_descriptions(name: str, tmp_path: Path) -> None:
+    schema.write_table(staged_rows.table(name, 2), tmp_path / "t.parquet", name)
+    written = pq.ParquetFile(tmp_path / "t.parquet")
+    assert written.schema_arrow.equals(schema.TABLES[name])
+    for field in written.schema_arrow:
+        assert field.metadata[b"description"] == schema.TABLES[name].field(field.name).metadata[b"description"]
+    assert schema.file_version(written.metadata) == schema.SCHEMA_VERSION
+    assert written.metadata.row_group(0).column(0).compression == "ZSTD"
+
+
+@pytest.mark.parametrize("name", schema.TABLES)
+def test_readers_agree_on_an_empty_and_a_filled_file(name: str, tmp_path: Path) -> None:
+    schema.write_table(schema.empty(name), tmp_path / "empty.parquet", name)
+    schema.write_table(staged_rows.table(name, 3), tmp_path / "filled.parquet", name)
+    glob = f"{tmp_path}/*.parquet"
+    assert pl.read_parquet(glob).height == 3
+    assert duckdb.sql(f"SELECT count(*) FROM '{glob}'").fetchall() == [(3,)]
+    assert len(pd.read_parquet(tmp_path)) == 3
+    names = [column[0] for column in duckdb.sql(f"DESCRIBE SELECT * FROM '{glob}'").fetchall()]
+    assert names == pl.read_parquet(glob).columns == schema.TABLES[name].names
+
+
+def test_missing_nullable_columns_become_null() -> None:
+    rows = staged_rows.faces([staged_rows.segment_id(1)])
+    assert rows["prob_contempt"].null_count == rows.num_rows
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda rows: rows.drop_columns(["run_id"]), "run_id"),
+        (lambda rows: rows.append_column("extra", pa.nulls(rows.num_rows)), "extra"),
+        (lambda rows: rows.set_column(9, "timestamp", pa.nulls(rows.num_rows, pa.float32())), "timestamp"),
+        (lambda rows: rows.select([1, 0, *range(2, rows.num_columns)]), "order"),
+    ],
+)
+def test_rows_that_differ_from_the_schema_are_refused(change: object, complaint: str, tmp_path: Path) -> None:
+    rows = staged_rows.faces([staged_rows.segment_id(1)])
+    with pytest.raises(ValueError, match=complaint):
+        schema.write_table(change(rows), tmp_path / "t.parquet", "faces")  # type: ignore[operator]
+
+
+def test_null_in_a_required_column_is_refused() -> None:
+    with pytest.raises(ValueError, match="column run_id of table sources has 1 nulls"):
+        staged_rows.table("sources", 1, run_id=pa.array([None], pa.string()))

@@ -1,0 +1,165 @@
+"""The scratch cache: fetched once, under a cap, never pulled from under a reader."""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from pipeline.errors import ErrorCode, MediaError
+from pipeline.scratch import Scratch, classify, retried
+from pipeline.sources import list_sources
+
+
+def write(scratch: Scratch, name: str, size: int) -> Path:
+    with scratch.derived(name, size, lambda target: target.write_bytes(bytes(size)) and None) as file:
+        return file.path
+
+
+def _derive(directory: str, log: str, go: float) -> None:
+    def make(target: Path) -> None:
+        with Path(log).open("a") as file:
+            file.write("made\n")
+        time.sleep(0.2)
+        target.write_bytes(b"data")
+
+    time.sleep(max(0.0, go - time.time()))
+    with Scratch(directory).derived("x", 4, make) as file:
+        assert file.path.read_bytes() == b"data"
+
+
+def test_processes_that_want_the_same_file_fetch_it_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    log = tmp_path / "log"
+    arguments = (str(tmp_path / "scratch"), str(log), time.time() + 2)
+    processes = [context.Process(target=_derive, args=arguments) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert log.read_text() == "made\n"
+
+
+def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
+    scratch = Scratch(str(tmp_path), capacity_bytes=1000)
+    for name in ("a", "b", "c"):
+        write(scratch, name, 300)
+        time.sleep(0.01)
+    write(scratch, "a", 300)  # used again
+    write(scratch, "d", 300)
+    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == ["a", "c", "d"]
+
+
+def test_a_file_in_use_is_never_evicted(tmp_path: Path) -> None:
+    scratch = Scratch(str(tmp_path), capacity_bytes=1000)
+    with scratch.derived("a", 600, lambda target: target.write_bytes(bytes(600)) and None) as file:
+        write(scratch, "b", 600)
+        assert file.path.read_bytes() == bytes(600)
+    write(scratch, "c", 600)
+    assert not (tmp_path / "a").exists()
+
+
+def test_more_than_the_cap_or_the_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(MediaError, match="may hold 100") as caught:
+        write(Scratch(str(tmp_path), capacity_bytes=100), "a", 101)
+    assert caught.value.code == ErrorCode.TOO_LARGE
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(MediaError, match="give another --scratch"):
+        write(Scratch(str(tmp_path)), "a", 101)
+
+
+def test_a_fetch_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def fail(target: Path) -> None:
+        target.write_bytes(b"half")
+        raise MediaError(ErrorCode.UNREACHABLE, "gone")
+
+    scratch = Scratch(str(tmp_path))
+    with pytest.raises(MediaError):
+        scratch.derived("a", 0, fail)
+    assert [path.name for path in tmp_path.iterdir()] == [".a.lock"]
+    write(scratch, "a", 1)
+
+
+def test_a_remote_object_is_fetched_once_and_checked(tmp_path: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe({"/remote/a.mp4": b"first"})
+    (source,) = list_sources(["memory://remote/a.mp4"]).sources
+    scratch = Scratch(str(tmp_path))
+
+    def fetch() -> bytes:
+        with scratch.open(
+            source_id=source.source_id,
+            location=source.location,
+            fingerprint=source.fingerprint,
+            size_bytes=source.size_bytes,
+            storage_options={},
+        ) as file:
+            return file.path.read_bytes()
+
+    assert fetch() == b"first"
+    memory.pipe({"/remote/a.mp4": b"other contents"})
+    assert fetch() == b"first"  # what was planned is still here
+    (tmp_path / source.source_id).unlink()
+    with pytest.raises(MediaError) as caught:
+        fetch()
+    assert caught.value.code == ErrorCode.SOURCE_CHANGED
+    memory.rm("/remote/a.mp4")
+    with pytest.raises(MediaError) as caught:
+        fetch()
+    assert caught.value.code == ErrorCode.NOT_FOUND
+
+
+def test_transient_errors_are_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    outcomes: list[Exception | int] = [TimeoutError(), ConnectionResetError(), 7]
+
+    def call() -> int:
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    assert retried(call, "x") == 7
+    outcomes[:] = [TimeoutError()] * 4
+    with pytest.raises(MediaError) as caught:
+        retried(call, "x")
+    assert caught.value.code == ErrorCode.UNREACHABLE
+    outcomes[:] = [PermissionError(13, "no"), 7]
+    with pytest.raises(MediaError) as caught:
+        retried(call, "x")
+    assert caught.value.code == ErrorCode.PERMISSION
+    assert outcomes == [7]
+
+
+def test_messages_name_no_address() -> None:
+    error = classify(OSError("https://key:secret@host/x"), "s3://bucket/x")
+    assert "secret" not in error.message
+    assert "host" not in error.message
+
+
+def test_threads_share_the_cache(tmp_path: Path) -> None:
+    scratch = Scratch(str(tmp_path), capacity_bytes=10_000)
+    failures: list[BaseException] = []
+
+    def work(seed: int) -> None:
+        try:
+            for turn in range(30):
+                name = f"f{(seed + turn) % 6}"
+                with scratch.derived(name, 3000, lambda t: t.write_bytes(bytes(3000)) and None) as file:
+                    assert len(file.path.read_bytes()) == 3000
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures

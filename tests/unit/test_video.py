@@ -1,0 +1,304 @@
+"""Frames and times of videos against PyAV's plain decoding; every frame's pixels say which one it is."""
+
+from __future__ import annotations
+
+import random
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from pipeline.config import Extraction
+from pipeline.errors import ErrorCode, MediaError
+from pipeline.sampling import Grid, sample
+from pipeline.video import VideoReader
+from tests.media import damaged, is_upright, read_index, truncated, uneven_pts, write_video
+
+FRAMES = 60
+Seen = list[tuple[int, float, int]]  # (frame, timestamp, index read from the pixels)
+
+OPEN_GROUPS = {"x264-params": "open-gop=1:bframes=3:b-adapt=0:keyint=12:scenecut=0", "preset": "veryfast"}
+UNEVEN = uneven_pts(FRAMES)
+VARIANTS: dict[str, dict[str, object]] = {
+    "h264.mp4": {},
+    "h264.mov": {"b_frames": 0},
+    "h264.mkv": {},
+    "h264.ts": {},
+    "h264.m2ts": {},
+    "h264.flv": {},
+    "h264.avi": {},  # AVI has no presentation times, and this one needs them
+    "mpeg4.avi": {"codec": "mpeg4", "b_frames": 0},
+    "hevc.mp4": {"codec": "libx265"},
+    "hevc.mov": {"codec": "libx265"},
+    "open.mp4": {"options": OPEN_GROUPS, "b_frames": 3},
+    "mpeg2.mpg": {"codec": "mpeg2video"},
+    "mpeg2.ts": {"codec": "mpeg2video"},
+    "vp9.webm": {"codec": "libvpx-vp9"},
+    "uneven.mp4": {"pts": UNEVEN, "time_base": Fraction(1, 30000)},
+    "uneven.mkv": {"pts": [pts // 30 for pts in UNEVEN], "time_base": Fraction(1, 1000)},
+    "late.mp4": {"pts": range(100, 100 + FRAMES), "time_base": Fraction(1, 25)},
+    "sound.mp4": {"with_audio": True},
+    "refresh.mkv": {
+        "options": {"x264-params": "intra-refresh=1:keyint=12:scenecut=0", "preset": "veryfast"},
+        "b_frames": 0,
+    },
+}
+DECORD = {
+    "h264.mp4",
+    "h264.mov",
+    "h264.mkv",
+    "mpeg4.avi",
+    "vp9.webm",
+    "uneven.mp4",
+    "uneven.mkv",
+    "late.mp4",
+    "sound.mp4",
+}
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("video")
+
+
+def made(media: Path, name: str) -> Path:
+    path = media / name
+    return path if path.exists() else write_video(path, frames=FRAMES, **VARIANTS[name])  # type: ignore[arg-type]
+
+
+def window(reader: VideoReader, number: int, *, is_last: bool = False) -> tuple[Seen, ErrorCode | None, bool, bool]:
+    frames = reader.read(number, is_last=is_last)
+    seen = [(frame.frame, frame.timestamp, read_index(frame.image)) for frame in frames]
+    return seen, frames.error.code if frames.error else None, frames.covered, frames.more
+
+
+def everything(reader: VideoReader) -> Seen:
+    seen: Seen = []
+    number = 0
+    while True:
+        frames, error, _, more = window(reader, number, is_last=True)
+        assert error is None
+        seen += frames
+        if not more:
+            return seen
+        number += 1
+
+
+def plain(path: Path) -> list[tuple[int, Fraction]]:
+    """What PyAV gives, read from the first frame to the last: (index in the pixels, seconds from the first frame)."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert stream.time_base is not None
+        frames = [(read_index(f.to_ndarray(format="rgb24")), f.pts) for f in container.decode(stream)]
+        first = frames[0][1]
+        return [(index, (pts - first) * stream.time_base) for index, pts in frames]
+
+
+@pytest.mark.parametrize("decoder", ["auto", "pyav"])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_all_frames_and_times(media: Path, name: str, decoder: str) -> None:
+    reader = VideoReader(made(media, name), extraction=Extraction(fps="all", segment_frames=7), decoder=decoder)
+    assert reader.decoder == ("decord" if decoder == "auto" and name in DECORD else "pyav")
+    seen = everything(reader)
+    assert [(frame, index) for frame, _, index in seen] == [(index, index) for index in range(FRAMES)]
+    if name == "h264.avi":  # plain PyAV's times are wrong here; frames come every 40 ms
+        assert [timestamp for _, timestamp, _ in seen] == [float(Fraction(index, 25)) for index in range(FRAMES)]
+    else:
+        assert [(index, timestamp) for _, timestamp, index in seen] == [(i, float(t)) for i, t in plain(media / name)]
+
+
+@pytest.mark.parametrize("fps", ["5", "0.7", "24000/1001"])
+@pytest.mark.parametrize(
+    "name", ["h264.mp4", "hevc.mp4", "open.mp4", "uneven.mp4", "uneven.mkv", "mpeg2.ts", "refresh.mkv"]
+)
+def test_sampling_is_that_of_the_grid(media: Path, name: str, fps: str) -> None:
+    extraction = Extraction(fps=fps, segment_frames=3)
+    reader = VideoReader(made(media, name), extraction=extraction)
+    times = [time for _, time in plain(media / name)]
+    base = reader.index.time_base
+    kept = list(sample([int(time / base) for time in times], Grid(rate=Fraction(fps), time_base=base)))
+    assert everything(reader) == [(index, float(times[index]), index) for index in kept]
+
+
+@pytest.mark.parametrize(
+    "name", ["h264.mp4", "hevc.mov", "open.mp4", "h264.ts", "h264.avi", "uneven.mkv", "refresh.mkv"]
+)
+@pytest.mark.parametrize("fps", ["all", "4"])
+def test_windows_give_the_same_in_any_order(media: Path, name: str, fps: str) -> None:
+    extraction = Extraction(fps=fps, segment_frames=4)
+    reader = VideoReader(made(media, name), extraction=extraction)
+    numbers = list(range(reader.end_window() + 2))
+    in_order = {number: window(reader, number) for number in numbers}
+    random.Random(3).shuffle(numbers)
+    again = VideoReader(made(media, name), extraction=extraction)
+    assert {number: window(again, number) for number in numbers} == in_order
+
+
+@pytest.mark.parametrize("rotation", [90, 180, 270])
+@pytest.mark.parametrize("decoder", ["auto", "pyav"])
+def test_frames_are_upright(media: Path, rotation: int, decoder: str) -> None:
+    path = media / f"{rotation}.mp4"
+    if not path.exists():
+        write_video(path, frames=6, rotation=rotation)
+    for frame in VideoReader(path, extraction=Extraction(fps="all"), decoder=decoder).read(0):
+        assert is_upright(frame.image)
+        assert read_index(frame.image) == frame.frame
+        assert frame.image.flags["C_CONTIGUOUS"]
+        assert frame.image.dtype == np.uint8
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "h264.mkv", "h264.ts", "mpeg4.avi"])
+@pytest.mark.parametrize("fps", ["all", "10"])
+def test_a_truncated_file_keeps_what_is_before_its_end(media: Path, name: str, fps: str) -> None:
+    whole = media / f"front-{name}"
+    if not whole.exists():
+        front = {"movflags": "faststart"} if name.endswith("mp4") else {}
+        write_video(whole, frames=FRAMES, **{**VARIANTS[name], "b_frames": 0, "container_options": front})  # type: ignore[arg-type]
+    path = truncated(whole, media / f"cut-{name}", 0.6)
+    extraction = Extraction(fps=fps, segment_frames=6)
+    reader = VideoReader(path, extraction=extraction)
+    windows = [window(reader, number) for number in range(9 if fps == "all" else 5)]
+    seen = [frame for frames, *_ in windows for frame in frames]
+    assert seen
+    assert all(frame == index for frame, _, index in seen)
+    assert seen == everything(VideoReader(whole, extraction=extraction))[: len(seen)]
+    errors = [number for number, (_, error, _, _) in enumerate(windows) if error is not None]
+    assert errors == list(range(errors[0], len(windows)))  # everything behind the break, nothing before it
+    assert {windows[number][1] for number in errors} == {ErrorCode.TRUNCATED}
+    # one partial row at most, one error row, and the rest is covered
+    reported = [number for number in errors if not windows[number][2]]
+    partial = [number for number in errors if windows[number][0]]
+    assert reported == [*partial, reported[-1]]
+    assert len(partial) <= 1
+    backwards = VideoReader(path, extraction=extraction)
+    assert [window(backwards, number) for number in reversed(range(len(windows)))] == windows[::-1]
+
+
+@pytest.mark.parametrize("decoder", ["auto", "pyav"])
+def test_damage_in_the_middle_costs_its_group_of_frames_only(media: Path, decoder: str) -> None:
+    path = damaged(made(media, "h264.mp4"), media / "damaged.mp4", start=0.5, stop=0.55)
+    extraction = Extraction(fps="all", segment_frames=6)
+    reader = VideoReader(path, extraction=extraction, decoder=decoder)
+    windows = [window(reader, number) for number in range(10)]
+    seen = [frame for frames, *_ in windows for frame in frames]
+    assert all(frame == index for frame, _, index in seen)
+    assert FRAMES - 24 <= len(seen) < FRAMES
+    assert {error for _, error, _, _ in windows} == {None, ErrorCode.CORRUPT}
+    backwards = VideoReader(path, extraction=extraction, decoder=decoder)
+    assert [window(backwards, number) for number in reversed(range(10))] == windows[::-1]
+
+
+def test_the_two_decoders_agree_about_damage(media: Path) -> None:
+    source = made(media, "h264.mp4")
+    size = source.stat().st_size
+    for seed in range(12):
+        start = random.Random(seed).uniform(0.1, 0.8)
+        path = damaged(source, media / "hurt.mp4", start=start, stop=start + (1, 8, 200)[seed % 3] / size, seed=seed)
+        extraction = Extraction(fps="10", segment_frames=5)
+        both = []
+        for decoder in ("auto", "pyav"):
+            try:
+                reader = VideoReader(path, extraction=extraction, decoder=decoder)
+                both.append([window(reader, number) for number in range(5)])
+            except MediaError as error:
+                both.append([error.code])  # type: ignore[list-item]
+        assert both[0] == both[1], seed
+
+
+def test_leading_frames_that_cannot_be_decoded_are_not_counted(media: Path) -> None:
+    """A cut from a longer stream: its first frames refer to what is not there. decord repeats others for them."""
+    whole = made(media, "mpeg2.ts")
+    path = media / "headless.ts"
+    with av.open(str(whole)) as source, av.open(str(path), "w") as target:
+        stream = source.streams.video[0]
+        copy = target.add_stream_from_template(stream)
+        keys = 0
+        for packet in source.demux(stream):
+            keys += packet.is_keyframe
+            if keys > 1 and packet.size:
+                packet.stream = copy
+                target.mux(packet)
+    reader = VideoReader(path, extraction=Extraction(fps="all"))
+    indices = [index for _, _, index in everything(reader)]
+    assert indices == list(range(indices[0], FRAMES))
+    assert [frame for frame, _, _ in everything(reader)] == list(range(len(indices)))
+    assert everything(reader)[0][1] == 0.0
+
+
+def test_more_tells_that_the_video_goes_on(media: Path) -> None:
+    reader = VideoReader(made(media, "h264.mp4"), extraction=Extraction(fps="5", segment_frames=4))
+    assert reader.read(0, is_last=True).more
+    assert not reader.read(0, is_last=False).more
+    assert not reader.read(3, is_last=True).more  # 60 frames at 25 fps: points 0 to 12
+
+
+def test_windows_beyond_the_end_are_empty(media: Path) -> None:
+    reader = VideoReader(made(media, "h264.mp4"), extraction=Extraction(fps="all", segment_frames=32))
+    assert window(reader, 2) == ([], None, False, False)
+    assert window(reader, 900) == ([], None, False, False)
+
+
+def test_a_sparse_video_has_empty_windows(media: Path) -> None:
+    path = write_video(media / "sparse.mp4", frames=4, pts=[0, 25, 2500, 2525], time_base=Fraction(1, 25))
+    reader = VideoReader(path, extraction=Extraction(fps="5", segment_frames=10))
+    assert [frame for frame, _, _ in window(reader, 0)[0]] == [0, 1]
+    assert window(reader, 20) == ([], None, False, False)
+    assert [time for _, time, _ in window(reader, 50)[0]] == [100.0, 101.0]
+
+
+def refused(path: Path, data: bytes, **extraction: int) -> MediaError:
+    path.write_bytes(data)
+    with pytest.raises(MediaError) as caught:
+        VideoReader(path, extraction=Extraction(**extraction))  # type: ignore[arg-type]
+    return caught.value
+
+
+def test_what_is_no_video_is_refused_by_its_first_bytes(media: Path) -> None:
+    path = media / "refused.mp4"
+    assert refused(path, b"").code == ErrorCode.NOT_MEDIA
+    assert refused(path, b"words " * 100).code == ErrorCode.NOT_MEDIA
+    for playlist in (
+        b"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n/etc/passwd\n",
+        b"ffconcat version 1.0\nfile /etc/passwd\n",
+        b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\n",
+        b'<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011">',
+    ):
+        error = refused(path, playlist)
+        assert error.code == ErrorCode.UNSUPPORTED
+        assert "give the media files themselves" in error.message
+
+
+def test_a_header_without_its_data(media: Path) -> None:
+    whole = made(media, "h264.mp4").read_bytes()  # the index is at the end
+    path = media / "refused.mp4"
+    assert refused(path, whole[: len(whole) // 2]).code == ErrorCode.TRUNCATED
+    assert refused(path, whole[:40] + bytes(2000)).code in (ErrorCode.CORRUPT, ErrorCode.TRUNCATED)
+
+
+def test_sound_only_and_too_many_pixels(media: Path) -> None:
+    path = media / "sound-only.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    error = refused(media / "refused.mp4", path.read_bytes())
+    assert error.code == ErrorCode.UNSUPPORTED
+    assert "sound only" in error.message
+    error = refused(media / "refused.mp4", made(media, "h264.mp4").read_bytes(), max_pixels=1000)
+    assert error.code == ErrorCode.TOO_LARGE
+    assert "192x128" in error.message
+
+
+def test_real_media(shared_media: Path) -> None:
+    counts = {}
+    for name in ("white_house_clip.mp4", "wolfgang_pexels.mp4"):
+        reader = VideoReader(shared_media / name, extraction=Extraction(fps="5"))
+        frames = [frame for number in range(reader.end_window() + 1) for frame in reader.read(number)]
+        counts[name] = (len(reader.index), len(frames), frames[0].timestamp, reader.decoder)
+    # the first frame of one is shown at .852 s: times count from it
+    assert counts["white_house_clip.mp4"] == (275, 47, 0.0, "decord")
+    assert counts["wolfgang_pexels.mp4"] == (472, 100, 0.0, "decord")
