@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
 import uuid
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 import torch
 import torch.distributed
-import torch.multiprocessing
 
 from jobs.align_ferplus import ALIGNED_SIZE, align_ferplus
 from jobs.model_card import write_card
@@ -29,7 +30,7 @@ from ran_model.train import TrainConfig, train
 log = logging.getLogger(__name__)
 
 MODEL = ModelConfig(name="ran-resnet18-ferplus-64", aligned_size=ALIGNED_SIZE, input_size=64)
-SINGLE_PASS = TrainConfig(optimizer="adamw", epochs=6, learning_rate=1e-3, weight_decay=0.05)
+SINGLE_PASS = TrainConfig(optimizer="adamw", epochs=10, learning_rate=1e-3, weight_decay=0.05)
 RAN = TrainConfig(
     optimizer="adamw",
     epochs=4,
@@ -59,7 +60,12 @@ def main(table: Path, work: Path, output: Path, processes: int) -> None:
         _log_to_stderr()
         align_ferplus(table, aligned, threads=processes)
     rendezvous = work / f"rendezvous-{uuid.uuid4().hex}"
-    torch.multiprocessing.spawn(_train, (processes, rendezvous.resolve(), table, work, output), nprocs=processes)
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        ranks = [
+            pool.submit(_train, rank, processes, rendezvous.resolve(), table, work, output) for rank in range(processes)
+        ]
+        for done in as_completed(ranks):
+            done.result()
     rendezvous.unlink(missing_ok=True)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from pipeline.child import DecodeChild
 from pipeline.config import Extraction
 from pipeline.errors import ErrorCode, MediaError
 from pipeline.extraction import FACE_COLUMNS, ExtractedSegment
-from pipeline.segments import Segment
+from pipeline.segments import PLAN, Segment
 from pipeline.worker import WorkerConfig
 
 BLOCK_PIXEL_BYTES = 256 << 20
@@ -68,8 +67,8 @@ class DecodeActor:
         pixels: list[bytes] = []
         deferred: list[bool] = []
         used = 0
-        for row in plan.to_pylist():
-            segment = segment_from_row(row)
+        for row in plan.select(PLAN.names).to_pylist():
+            segment = Segment.from_row(row)
             late = used > self._block_pixel_bytes
             result, faces = self._extract(segment, late)
             used += len(faces)
@@ -77,6 +76,10 @@ class DecodeActor:
             pixels.append(faces)
             deferred.append(late)
         return append_results(plan, results, pixels, deferred, self._extraction, started_at)
+
+    def close(self) -> None:
+        """Ends the child."""
+        self._child.stop()
 
     def _extract(self, segment: Segment, late: bool) -> tuple[ExtractedSegment, bytes]:
         empty = ExtractedSegment(segment_id=segment.segment_id)
@@ -131,11 +134,6 @@ def failed_block(plan: pa.Table, error: MediaError, extraction: Extraction) -> p
         result.fail(error, partial=False, stage="process")
         results.append(result)
     return append_results(plan, results, [b""] * len(results), [False] * len(results), extraction, time.time())
-
-
-def segment_from_row(row: Mapping[str, Any]) -> Segment:
-    """The plan row as a Segment."""
-    return Segment(**{field.name: row[field.name] for field in fields(Segment)})
 
 
 def _span_s(

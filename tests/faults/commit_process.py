@@ -1,10 +1,18 @@
-"""A process that stages and commits a few segments, and kills itself at the nth step in the file system."""
+"""Processes that stage and commit a few segments, and kill themselves at the nth step in the file system.
+
+Usage: python -m tests.faults.commit_process FOLDER. For n = 1, 2, … until a process gets through: FOLDER/killed-n is what
+a process left that was killed at step n, FOLDER/resumed-n the same folder after another process went on with it.
+FOLDER/codes has the exit codes of each pair.
+"""
 
 from __future__ import annotations
 
+import itertools
 import os
+import shutil
 import signal
 import sys
+from pathlib import Path
 
 from pipeline.commit import Committer
 from pipeline.config import Extraction
@@ -66,3 +74,32 @@ def _kill_at(root: str, die_at: int) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)
+
+
+def _forked(root: str, die_at: int, stale_after_s: float) -> int:
+    """`work` in a fresh process; this one has started no thread, so forking is safe, and spares the imports."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work(root, die_at, stale_after_s)
+        except BaseException as error:
+            print(f"{root}: {error!r}", file=sys.stderr)
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def main(folder: Path) -> None:
+    with (folder / "codes").open("w") as codes:
+        for die_at in itertools.count(1):
+            killed, resumed = folder / f"killed-{die_at}", folder / f"resumed-{die_at}"
+            killed.mkdir()
+            code = _forked(str(killed), die_at, 60.0)
+            shutil.copytree(killed, resumed)
+            codes.write(f"{code} {_forked(str(resumed), 0, -1.0)}\n")
+            if code == 0:
+                return
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed
-import torch.multiprocessing
 
 from ran_model import train as training
 from ran_model.config import ModelConfig
@@ -98,7 +99,8 @@ def _one_gradient_step(rank: int, folder: Path) -> None:
 
 
 def test_processes_share_the_mean_gradient(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_one_gradient_step, (tmp_path,), nprocs=2)
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(_one_gradient_step, range(2), [tmp_path] * 2))
     for rank in range(2):
         assert (tmp_path / f"gradient-{rank}").read_text() == "[[1.5, 1.5]]"
 

@@ -1,0 +1,32 @@
+"""A dataset in plain pandas, without this package: `python examples/read_with_pandas.py OUT`.
+
+Every sampled frame counts, also those without a face: the denominators are in `segments`.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+
+def main(folder: str) -> None:
+    """Prints, per source: sampled frames, the share with a face, and the share with a confident happy face."""
+    faces = pd.read_parquet(Path(folder) / "faces")
+    segments = pd.read_parquet(Path(folder) / "segments")
+
+    frames = segments.explode(["frames", "face_counts"])[["source_uri", "segment_id", "frames", "face_counts"]]
+    frames = frames.dropna(subset="frames")  # a segment that failed has none
+    by_source = frames.groupby("source_uri").agg(
+        frames=("frames", "size"), with_a_face=("face_counts", lambda counts: (counts > 0).mean())
+    )
+    happy = faces.query("expression == 'happiness' and confidence > 0.6 and abs(Yaw) < 40")
+    happy_frames = happy.drop_duplicates(["source_uri", "member", "frame"]).groupby("source_uri").size()
+    by_source["happy"] = (happy_frames / by_source["frames"]).fillna(0.0)
+    by_source.index = by_source.index.map(lambda uri: Path(uri).name)
+    print(by_source.round(2).to_string())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

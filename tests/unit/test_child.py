@@ -1,0 +1,137 @@
+"""Whatever happens to the decode child, the segment comes back as a row with the right code and the next one is fine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from pipeline.child import DecodeChild
+from pipeline.config import Extraction
+from pipeline.extract import DecodeActor
+from pipeline.probe import probe_source
+from pipeline.scratch import Scratch
+from pipeline.segments import PLAN, Segment, plan_segments
+from pipeline.sources import list_sources
+from pipeline.worker import WorkerConfig
+from ran_model.model_files import read_model_bytes
+from tests.conftest import DEMO_MEDIA
+
+EXTRACTION = Extraction()
+
+
+@pytest.fixture(scope="module")
+def config(tiny_model: Path) -> WorkerConfig:
+    return WorkerConfig(extraction=EXTRACTION, model_config=read_model_bytes(tiny_model)[0])
+
+
+@pytest.fixture
+def child(config: WorkerConfig) -> Iterator[DecodeChild]:
+    child = DecodeChild(config, deadline_s=60, warm=True)
+    yield child
+    child.stop()
+
+
+def segments_of(path: Path) -> list[Segment]:
+    source = list_sources([str(path)]).sources[0]
+    row = probe_source(source, scratch=Scratch(None), extraction=EXTRACTION)
+    return plan_segments(row, location=source.location, extraction=EXTRACTION)
+
+
+@pytest.fixture(scope="module")
+def picture() -> Segment:
+    return segments_of(DEMO_MEDIA / "astronaut.png")[0]
+
+
+def test_faces_come_back_with_their_pixels(child: DecodeChild, picture: Segment) -> None:
+    result, pixels = child.extract(picture)
+    assert (result.status, result.face_counts, result.faces_kept) == ("ok", [1], 1)
+    assert len(pixels) == 48 * 48 * 3
+    assert len(set(pixels)) > 50, "the pixels are those of a photo"
+    assert result.region_boxes.shape == (1, 6, 4)
+
+
+def test_a_child_that_hangs_is_killed_and_the_next_segment_is_fine(config: WorkerConfig, picture: Segment) -> None:
+    child = DecodeChild(config, deadline_s=1.5, warm=True)
+    try:
+        os.kill(pid_of(child), signal.SIGSTOP)  # as deaf as a native loop that holds the GIL
+        result, pixels = child.extract(picture)
+        assert (result.status, result.error_code, pixels) == ("error", "timeout", b"")
+        assert "1.5 s" in (result.error_message or "")
+        assert child.extract(picture)[0].status == "ok"
+    finally:
+        child.stop()
+
+
+def test_a_child_that_crashes_is_replaced(child: DecodeChild, picture: Segment) -> None:
+    victim = pid_of(child)
+    os.kill(victim, signal.SIGSTOP)
+    threading.Timer(0.5, lambda: (os.kill(victim, signal.SIGSEGV), os.kill(victim, signal.SIGCONT))).start()
+    result, _ = child.extract(picture)
+    assert (result.status, result.error_code) == ("error", "decoder_crash")
+    assert "SIGSEGV" in (result.error_message or "")
+    assert child.extract(picture)[0].status == "ok"
+
+
+def test_a_decoder_that_eats_memory_fails_its_segment_only(tiny_model: Path, picture: Segment, tmp_path: Path) -> None:
+    Image.new("RGB", (9900, 9900)).save(tmp_path / "huge.png")
+    limited = WorkerConfig(
+        extraction=EXTRACTION, model_config=read_model_bytes(tiny_model)[0], memory_limit_bytes=500 << 20
+    )
+    child = DecodeChild(limited, deadline_s=60, warm=True)
+    try:
+        result, _ = child.extract(segments_of(tmp_path / "huge.png")[0])
+        assert (result.status, result.error_code) == ("error", "out_of_memory")
+        assert "--decode-memory" in (result.error_message or "")
+        assert child.extract(picture)[0].status == "ok"
+    finally:
+        child.stop()
+
+
+def test_the_child_dies_with_its_actor(config: WorkerConfig) -> None:
+    reader, writer = os.pipe()
+    actor = os.fork()
+    if actor == 0:
+        child = DecodeChild(config, warm=True)
+        os.write(writer, str(pid_of(child)).encode())
+        time.sleep(60)
+    grandchild = int(os.read(reader, 20))
+    os.kill(actor, signal.SIGKILL)
+    os.waitpid(actor, 0)
+    end = time.monotonic() + 10
+    while Path(f"/proc/{grandchild}").exists() and "Z" not in Path(f"/proc/{grandchild}/stat").read_text():
+        assert time.monotonic() < end, "the decode process outlived its actor"
+        time.sleep(0.05)
+
+
+def test_a_full_block_hands_its_remaining_rows_back(config: WorkerConfig) -> None:
+    segments = segments_of(DEMO_MEDIA / "portrait.mp4")
+    plan = pa.Table.from_pylist([segment.to_row() for segment in segments], schema=PLAN)
+    actor = DecodeActor(config, 60, block_pixel_bytes=1)
+    try:
+        block = actor(plan)
+    finally:
+        actor.close()
+    assert block["segment_id"].to_pylist() == [segment.segment_id for segment in segments]
+    assert block["deferred"].to_pylist() == [False] + [True] * (len(segments) - 1)
+
+
+def test_a_source_that_changed_since_the_plan_is_not_read(child: DecodeChild, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (64, 64), "red").save(path)
+    segment = segments_of(path)[0]
+    Image.new("RGB", (65, 64), "blue").save(path)
+    os.utime(path, ns=(1, 1))
+    assert child.extract(segment)[0].error_code == "source_changed"
+
+
+def pid_of(child: DecodeChild) -> int:
+    assert child._process is not None
+    return child._process.pid

@@ -1,0 +1,128 @@
+"""plan − committed, windows beyond the probe, changed sources, and dispatch units that keep every row once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import planning, schema
+from pipeline.config import Extraction
+from pipeline.log import LogState
+from pipeline.log_entry import Entry
+from pipeline.passes import Pass, PassQueue
+from pipeline.segments import plan_table, segment_id
+from pipeline.sources import Listing, Source
+
+EXTRACTION = Extraction(segment_frames=10)
+
+
+def source(number: int, fingerprint: str = "1:1") -> Source:
+    return Source(
+        source_id=f"{number:015x}{len(fingerprint) % 16:x}", uri=f"/{number}", location=f"/{number}",
+        fingerprint=fingerprint, size_bytes=1,
+    )  # fmt: skip
+
+
+def probed(*rows: dict[str, Any]) -> pa.Table:
+    return pa.Table.from_pylist([{"run_id": "r", "pipeline_version": "0", **row} for row in rows], schema=schema.SOURCES)
+
+
+def row(of: Source, **values: Any) -> dict[str, Any]:
+    return {
+        "source_id": of.source_id, "source_uri": of.uri, "fingerprint": of.fingerprint, "size_bytes": 1, "kind": "video",
+        "duration_s": 9.7, **values,
+    }  # fmt: skip
+
+
+def test_what_is_committed_is_not_planned_again() -> None:
+    film = source(1)
+    listing, known, state = Listing(sources=[film]), probed(row(film)), LogState()
+    plan = planning.plan(listing, known, [], state, "m", EXTRACTION)
+    windows = plan.todo["window"].to_pylist()
+    assert windows == list(range(5))  # 9.7 s at five a second, ten to a window
+    assert plan.todo["is_last"].to_pylist() == [False] * 4 + [True]
+    done = plan.todo["segment_id"].to_pylist()[1:3]
+    state.apply(Entry(run_id="r", model_id="m", segments=done))
+    rest = planning.plan(listing, known, [], state, "m", EXTRACTION)
+    assert rest.todo["window"].to_pylist() == [0, 3, 4]
+    assert rest.already_done == 2
+    assert planning.plan(listing, known, [], state, "another", EXTRACTION).already_done == 0
+
+
+def test_windows_that_came_to_light_are_remembered_by_the_next_plan() -> None:
+    film = source(1)
+    listing, known, state = Listing(sources=[film]), probed(row(film)), LogState()
+    first = planning.plan(listing, known, [], state, "m", EXTRACTION).todo
+    beyond = planning.next_windows(first, [first["segment_id"][4].as_py()], EXTRACTION)
+    assert beyond["window"].to_pylist() == [5]
+    assert beyond["is_last"].to_pylist() == [True]
+    assert beyond["segment_id"].to_pylist() == [segment_id(film.source_id, 5, EXTRACTION.id)]
+    ids = first["segment_id"].to_pylist()
+    state.apply(Entry(run_id="r", model_id="m", segments=ids, tails={film.source_id: 6}))
+    resumed = planning.plan(listing, known, [], state, "m", EXTRACTION).todo
+    assert resumed.equals(beyond)
+
+
+def test_a_changed_source_is_one_error_and_one_that_only_failed_is_new() -> None:
+    good, failed = source(1), source(2)
+    known = probed(row(good), row(failed, error_code="not_media", error_message="no"))
+    changed, mended = source(1, "22:22"), source(2, "22:22")
+    listing = Listing(sources=[changed, mended])
+    unknown, different = planning.new_sources(listing, known)
+    assert (unknown, different) == ([mended], [changed])
+    plan = planning.plan(listing, known, different, LogState(), "m", EXTRACTION)
+    assert plan.todo["error_code"].to_pylist() == ["source_changed"]
+    assert plan.todo["source_id"].to_pylist() == [changed.source_id]
+
+
+@given(videos=st.integers(0, 5), pictures=st.integers(0, 200), unit_rows=st.none() | st.integers(1, 9))
+def test_dispatch_units_hold_every_row_once(videos: int, pictures: int, unit_rows: int | None) -> None:
+    sources = [source(number) for number in range(videos + pictures)]
+    rows = [row(s, kind="video" if n < videos else "picture") for n, s in enumerate(sources)]
+    plan = plan_table(rows_of(rows), locations={s.source_id: s.location for s in sources}, extraction=EXTRACTION)
+    units = planning.dispatch_units(Pass(segments=plan, unit_rows=unit_rows))
+    ids = [segment for unit in units for segment in unit["segment_id"].to_pylist()]
+    assert sorted(ids) == sorted(plan["segment_id"].to_pylist())
+    for unit in units:
+        kinds = set(unit["kind"].to_pylist())
+        assert len(kinds) == 1
+        most = planning.PICTURE_UNIT_ROWS if kinds == {"picture"} else planning.UNIT_ROWS
+        assert 1 <= unit.num_rows <= (unit_rows or most)
+
+
+def test_one_long_video_spreads_over_more_units_than_actors() -> None:
+    film = source(1)
+    plan = plan_table(rows_of([row(film, duration_s=600.0)]), locations={film.source_id: "/1"}, extraction=EXTRACTION)
+    assert plan.num_rows == 301
+    assert len(planning.dispatch_units(Pass(segments=plan))) >= 16
+
+
+def test_a_plan_of_any_size_runs_in_waves() -> None:
+    film = source(1)
+    plan = plan_table(rows_of([row(film, duration_s=250_000.0)]), locations={film.source_id: "/1"}, extraction=EXTRACTION)
+    passes = PassQueue(plan)
+    waves = []
+    while passes:
+        waves.append(passes.pop().segments["window"].to_pylist())
+    assert [len(wave) for wave in waves] == [50_000, 50_000, 25_001]
+    assert waves[0][0] == 0
+
+
+def rows_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    empty = dict.fromkeys(schema.SOURCES.names)
+    return [{**empty, **row} for row in rows]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_each_pass_counts_as_an_attempt(count: int) -> None:
+    film = source(1)
+    plan = plan_table(rows_of([row(film)]), locations={film.source_id: "/1"}, extraction=EXTRACTION)
+    passes = PassQueue(plan)
+    for _ in range(count):
+        taken = passes.pop()
+        passes.add(taken.segments)
+    assert set(taken.segments["attempts"].to_pylist()) == {count}
