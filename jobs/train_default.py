@@ -52,13 +52,15 @@ RAN = TrainConfig(
 @click.option(
     "--output", type=click.Path(path_type=Path), default=default_model_dir(), help="Model directory to write."
 )
-@click.option("--processes", type=int, default=2, show_default=True, help="One per core that may be used.")
+@click.option("--processes", type=int, default=2, show_default=True, help="Without a GPU: one per core to use.")
 def main(table: Path, work: Path, output: Path, processes: int) -> None:
     """Train the default model from FERPlus."""
     aligned = work / f"ferplus_{ALIGNED_SIZE}.npz"
     if not aligned.exists():
         _log_to_stderr()
         align_ferplus(table, aligned, threads=processes)
+    if torch.cuda.is_available():
+        processes = 1
     rendezvous = work / f"rendezvous-{uuid.uuid4().hex}"
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         ranks = [
@@ -77,9 +79,10 @@ def _train(rank: int, processes: int, rendezvous: Path, table: Path, work: Path,
     torch.set_num_threads(1)
     torch.manual_seed(0)
     data = FerPlus(table, work / f"ferplus_{ALIGNED_SIZE}.npz")
-    single = SinglePassNetwork(MODEL)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    single = SinglePassNetwork(MODEL).to(device)
     train(single, data.train(), data.validation(), SINGLE_PASS, work / "single_pass")
-    network = ran_from_single_pass(single)
+    network = ran_from_single_pass(single).to(device)
     train(network, data.train(), data.validation(), RAN, work / "ran")
     torch.distributed.destroy_process_group()
     if rank > 0:

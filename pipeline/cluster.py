@@ -33,7 +33,7 @@ def connected(address: str | None) -> Iterator[Cluster]:
     try:
         with _stderr_closed():  # the C++ part announces its own log level there
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (ConnectionError, RuntimeError, TimeoutError) as error:
+    except Exception as error:  # Ray raises the bare class when its processes don't come up in time
         raise StoreError(f"Ray at {address or 'this machine'} can't be reached: {error}") from error
     try:
         yield _size()

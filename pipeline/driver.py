@@ -67,7 +67,7 @@ class Driver:
             committer.publish_missing()
             committer.sweep()
             known = planning.known_sources(self._store, log.state)
-            unknown, changed = planning.new_sources(listing, known)
+            unknown, changed = planning.new_sources(self._store, log.state, listing, known)
             plan = planning.plan(listing, known, changed, log.state, self._model_id, self._extraction)
             if unknown or plan.todo.num_rows:
                 with connected(self._config.address) as size:

@@ -11,11 +11,12 @@ import pyarrow as pa
 
 from pipeline import capacity, planning, schema
 from pipeline.child import DecodeChild
+from pipeline.cluster import connected
 from pipeline.config import Extraction
 from pipeline.dataset import Dataset
 from pipeline.log import CommitLog, LogState
 from pipeline.prepare import list_inputs, load, model_config
-from pipeline.resources import Cluster, Resources, local_cpus, share
+from pipeline.resources import Cluster, Resources, share, this_machine
 from pipeline.run_config import RunConfig
 from pipeline.store import Store, fsspec_options
 from pipeline.worker import WorkerConfig
@@ -43,7 +44,7 @@ class DryRun:
         return asdict(self)
 
 
-def dry_run(config: RunConfig, extraction: Extraction, cluster: Cluster | None = None) -> DryRun:
+def dry_run(config: RunConfig, extraction: Extraction) -> DryRun:
     """Lists, probes what the dataset does not know (on this machine), and plans. Raises CapacityError like `run`."""
     store = Store(config.output, config.storage_options)
     listing = list_inputs(config, store)
@@ -55,7 +56,7 @@ def dry_run(config: RunConfig, extraction: Extraction, cluster: Cluster | None =
         log.refresh()
         state = log.state
     known = planning.known_sources(store, state)
-    unknown, changed = planning.new_sources(listing, known)
+    unknown, changed = planning.new_sources(store, state, listing, known)
     child = DecodeChild(
         WorkerConfig(
             extraction=extraction,
@@ -73,14 +74,15 @@ def dry_run(config: RunConfig, extraction: Extraction, cluster: Cluster | None =
     known = pa.concat_tables([known, pa.Table.from_pylist(rows, schema=schema.SOURCES)])
     plan = planning.plan(listing, known, changed, state, model_id, extraction)
     todo = plan.todo if config.limit is None else plan.todo.slice(0, config.limit)
+    size = _cluster(config)
     shares = share(
-        cluster or Cluster(cpus=local_cpus(), gpus=0),
+        size,
         device=config.device,
         decode_actors=config.decode_actors,
         ran_actors=config.ran_actors,
     )
     need = capacity.estimate(todo, extraction, model_config(model), config, shares)
-    capacity.check(need, store, config, memory_gib=None)
+    capacity.check(need, store, config, memory_gib=size.memory_gib)
     listed = {source.source_id for source in listing.sources}
     kinds = Counter(row["kind"] or "unknown" for row in known.to_pylist() if row["source_id"] in listed)
     return DryRun(
@@ -97,3 +99,11 @@ def dry_run(config: RunConfig, extraction: Extraction, cluster: Cluster | None =
         need=need,
         free_bytes=capacity.free_bytes(os.path.abspath(config.output)) if store.is_local else None,
     )
+
+
+def _cluster(config: RunConfig) -> Cluster:
+    """The cluster that `run` would use."""
+    if config.address is None and not os.environ.get("RAY_ADDRESS"):
+        return this_machine()
+    with connected(config.address) as size:
+        return size

@@ -48,7 +48,7 @@ def build(units: list[pa.Table], config: GraphConfig) -> Dataset:
     Units come from the driver's memory: reading them back from a file took three more worker processes and their
     start-up, and put locations, which may be signed URLs, into the output.
     """
-    share = config.resources
+    share = config.resources.at_most(len(units))
     return (
         ray.data.from_arrow(units)
         .map_batches(

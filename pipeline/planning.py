@@ -45,17 +45,31 @@ def known_sources(store: Store, state: LogState) -> pa.Table:
     return pa.concat_tables(tables) if tables else schema.empty("sources")
 
 
-def new_sources(listing: Listing, known: pa.Table) -> tuple[list[Source], list[Source]]:
+def new_sources(store: Store, state: LogState, listing: Listing, known: pa.Table) -> tuple[list[Source], list[Source]]:
     """Sources that were never probed, and those whose content changed since rows of them were committed.
 
     A changed source gets one error row while its old rows stay; if it had only errors, it counts as new.
     """
     ids = set(known["source_id"].to_pylist())
-    good = known.filter(pc.is_null(known["error_code"]))
-    uris = set(good["source_uri"].to_pylist())
     unknown = [source for source in listing.sources if source.source_id not in ids]
-    changed = [source for source in unknown if source.uri in uris]
-    return [source for source in unknown if source.uri not in uris], changed
+    uris = pa.array([source.uri for source in unknown], pa.string())
+    before = known.filter(pc.is_in(known["source_uri"], uris))
+    good = _without_only_errors(store, state, before["source_id"].combine_chunks())
+    taken = set(before.filter(pc.is_in(before["source_id"], good))["source_uri"].to_pylist())
+    return (
+        [source for source in unknown if source.uri not in taken],
+        [source for source in unknown if source.uri in taken],
+    )
+
+
+def _without_only_errors(store: Store, state: LogState, source_ids: pa.Array) -> pa.Array:
+    """Those of the sources that have at least one live segment without an error, of any model."""
+    good: set[str] = set()
+    for path in state.live_files("segments") if len(source_ids) else ():
+        rows = pq.read_table(pa.BufferReader(store.read_bytes(path)), columns=["source_id", "status"])
+        rows = rows.filter(pc.and_(pc.is_in(rows["source_id"], source_ids), pc.not_equal(rows["status"], "error")))
+        good.update(rows["source_id"].to_pylist())
+    return pa.array(sorted(good), pa.string())
 
 
 def plan(

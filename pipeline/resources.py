@@ -7,7 +7,8 @@ Ray hangs without a word when actor pools own every CPU, because its own tasks w
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pipeline.errors import CapacityError
 
@@ -43,6 +44,10 @@ class Resources:
             self.decode_actors * self.decode_cpus + self.ran_actors * self.ran_cpus + self.write_cpus + BOOKKEEPING_CPUS
         )
 
+    def at_most(self, units: int) -> Resources:
+        """The same shares with no more actors than there are units of work."""
+        return replace(self, decode_actors=min(self.decode_actors, units), ran_actors=min(self.ran_actors, units))
+
     @property
     def gpus(self) -> float:
         """GPUs reserved by the RAN actors."""
@@ -52,6 +57,12 @@ class Resources:
 def local_cpus() -> int:
     """Logical CPUs for a local Ray: one more than cores, for Ray Data's own tasks."""
     return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 1
+
+
+def this_machine() -> Cluster:
+    """What a local Ray would have, without starting it."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return Cluster(cpus=local_cpus(), gpus=len(list(Path("/proc/driver/nvidia/gpus").glob("*"))), memory_gib=memory)
 
 
 def share(

@@ -31,15 +31,15 @@ def predict_labels(
     network: RegionAttentionNetwork | SinglePassNetwork, faces: FaceSet, *, batch_size: int = 128, bf16: bool = False
 ) -> Tensor:
     """The arg max class of every face, int64 (B,). A single-pass network sees the whole face only."""
-    was_training = network.training
+    was_training, device = network.training, next(network.parameters()).device
     network.eval()
     boxes = torch.from_numpy(region_boxes(network.config, 1))
     if isinstance(network, SinglePassNetwork):
         boxes = boxes[:, :1]
     answers = []
     for batch in torch.split(faces.faces_BCSS, batch_size):
-        with torch.autocast(batch.device.type, dtype=torch.bfloat16, enabled=bf16):
-            answers.append(network(batch, boxes).logits_BK.argmax(dim=1))
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+            answers.append(network(batch.to(device), boxes).logits_BK.argmax(dim=1).cpu())
     network.train(was_training)
     return torch.cat(answers)
 

@@ -1,4 +1,4 @@
-"""The files of a model directory and the identity they make. Imports no torch, so that a driver need not wait for it."""
+"""The files of a model directory and the identity they make. Imports no torch: a driver need not wait for it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def read_model_bytes(directory: str | Path) -> tuple[bytes, bytes]:
 
 
 def check_model_bytes(config: bytes, weights: bytes) -> str:
-    """The model_id of a directory whose config is valid and whose weights are whole. Raises ValueError that says why."""
+    """The model_id of a directory of valid config and whole weights. Raises ValueError that says why."""
     parsed = ModelConfig.from_json(config)
     try:
         safetensors.numpy.load(weights)

@@ -74,7 +74,7 @@ def train(
     folder: Path,
     augmentation: Augmentation | None = None,
 ) -> None:
-    """Trains in place; `network` ends as the running mean of its weights. Goes on from a checkpoint in `folder`.
+    """Trains in place, on the network's device; it ends as the running mean of its weights. Goes on from a checkpoint.
 
     folder: gets checkpoint.safetensors (after every epoch), curve.csv and train.json. Shuffling and augmentation are
     seeded per epoch, so a continued run sees what an uninterrupted one would have.
@@ -83,6 +83,7 @@ def train(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "train.json").write_text(json.dumps(asdict(config), indent=2) + "\n")
     augmentation = augmentation or Augmentation()
+    device = next(network.parameters()).device
     optimizer = _optimizer(network, config)
     mean = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     steps_per_epoch = min(len(faces) // config.batch_size, config.epoch_steps or len(faces))
@@ -98,9 +99,9 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["rate_factor"]
             optimizer.zero_grad()
-            with torch.autocast(batch.faces_BCSS.device.type, dtype=torch.bfloat16, enabled=config.bf16):
-                output = network(batch.faces_BCSS, _training_boxes(network, len(batch), config, step))
-            loss = _loss(output, batch.targets_BK, config)
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bf16):
+                output = network(batch.faces_BCSS.to(device), _training_boxes(network, len(batch), config, step))
+            loss = _loss(output, batch.targets_BK.to(device), config)
             loss.backward()  # type: ignore[no-untyped-call]
             _average_gradients(network)
             optimizer.step()
@@ -112,14 +113,10 @@ def train(
             continue
         _save(folder / "checkpoint.safetensors", network, optimizer, mean, epoch + 1)
         seconds = time.monotonic() - begun
-        kept = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-        network.load_state_dict(mean)
-        accuracy = float((predict_labels(network, validation, bf16=config.bf16) == validation.labels_B).float().mean())
-        network.load_state_dict(kept)
         row = {
             "epoch": epoch + 1,
             "loss": round(float(torch.stack(losses).mean()), 4),
-            "validation_accuracy": round(accuracy, 4),
+            "validation_accuracy": round(_accuracy_of_mean(network, mean, validation, config), 4),
             "seconds": round(seconds, 1),
             "faces_per_second": round(steps_per_epoch * config.batch_size / seconds, 1),
         }
@@ -127,6 +124,16 @@ def train(
         log.info("%s", row)
     network.load_state_dict(mean)
     network.eval()
+
+
+def _accuracy_of_mean(
+    network: RegionAttentionNetwork | SinglePassNetwork, mean: dict[str, Tensor], faces: FaceSet, config: TrainConfig
+) -> float:
+    kept = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    network.load_state_dict(mean)
+    accuracy = float((predict_labels(network, faces, bf16=config.bf16) == faces.labels_B).float().mean())
+    network.load_state_dict(kept)
+    return accuracy
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
@@ -216,9 +223,8 @@ def _save(
     for name, parameter in network.named_parameters():
         tensors |= {f"optimizer/{key}/{name}": tensor for key, tensor in optimizer.state[parameter].items()}
     unfinished = path.with_suffix(".unfinished")
-    safetensors.torch.save_file(
-        {n: t.contiguous().clone() for n, t in tensors.items()}, unfinished, {"epoch": str(epoch)}
-    )
+    copies = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
+    safetensors.torch.save_file(copies, unfinished, {"epoch": str(epoch)})
     unfinished.replace(path)
 
 
@@ -236,7 +242,10 @@ def _restore(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, m
     for full_name, tensor in tensors.items():
         if full_name.startswith("optimizer/"):
             _, key, name = full_name.split("/")
-            optimizer.state[parameters[name]][key] = tensor
+            on_its_device = (
+                tensor.to(parameters[name].device) if tensor.ndim else tensor
+            )  # AdamW counts steps on the CPU
+            optimizer.state[parameters[name]][key] = on_its_device
     log.info("going on after epoch %d", epoch)
     return epoch
 

@@ -9,10 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
 SHARED_MEDIA = ROOT.parent / "shared" / "media"
 DEMO_MEDIA = ROOT / "examples" / "media"
+
+settings.register_profile("suite", deadline=None, print_blob=True)  # a busy machine is no failure
+settings.load_profile("suite")
 
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,10 +13,12 @@ from hypothesis import strategies as st
 from pipeline import planning, schema
 from pipeline.config import Extraction
 from pipeline.log import LogState
-from pipeline.log_entry import Entry
+from pipeline.log_entry import CommittedFile, Entry
 from pipeline.passes import Pass, PassQueue
 from pipeline.segments import plan_table, segment_id
 from pipeline.sources import Listing, Source
+from pipeline.staging import stage_table
+from pipeline.store import Store
 
 EXTRACTION = Extraction(segment_frames=10)
 
@@ -67,16 +70,29 @@ def test_windows_that_came_to_light_are_remembered_by_the_next_plan() -> None:
     assert resumed.equals(beyond)
 
 
-def test_a_changed_source_is_one_error_and_one_that_only_failed_is_new() -> None:
-    good, failed = source(1), source(2)
-    known = probed(row(good), row(failed, error_code="not_media", error_message="no"))
-    changed, mended = source(1, "22:22"), source(2, "22:22")
-    listing = Listing(sources=[changed, mended])
-    unknown, different = planning.new_sources(listing, known)
-    assert (unknown, different) == ([mended], [changed])
+def test_a_changed_source_is_one_error_and_one_that_only_failed_is_new(tmp_path: Path) -> None:
+    good, failed, broken = source(1), source(2), source(3)
+    known = probed(row(good), row(failed, error_code="not_media", error_message="no"), row(broken))
+    store, state = Store(str(tmp_path)), LogState()
+    statuses = [segment_row(good, "ok"), segment_row(good, "error", 1), segment_row(failed, "error"), segment_row(broken, "error")]
+    staged = stage_table(store, "r", "segments", pa.Table.from_pylist(statuses, schema=schema.SEGMENTS))
+    file = CommittedFile(table="segments", path=staged.path, staged=staged.path, rows=4, bytes=1, sha256="", model_id="m")
+    state.apply(Entry(run_id="r", model_id="m", segments=[r["segment_id"] for r in statuses], add=[file]))
+    changed, mended, whole = (source(number, "22:22") for number in (1, 2, 3))
+    listing = Listing(sources=[changed, mended, whole])
+    unknown, different = planning.new_sources(store, state, listing, known)
+    assert (unknown, different) == ([mended, whole], [changed])
     plan = planning.plan(listing, known, different, LogState(), "m", EXTRACTION)
     assert plan.todo["error_code"].to_pylist() == ["source_changed"]
     assert plan.todo["source_id"].to_pylist() == [changed.source_id]
+
+
+def segment_row(of: Source, status: str, window: int = 0) -> dict[str, Any]:
+    return {
+        "segment_id": segment_id(of.source_id, window, EXTRACTION.id), "source_id": of.source_id, "source_uri": of.uri,
+        "model_id": "m", "kind": "video", "frames": [], "timestamps": [], "face_counts": [], "faces_kept": 0,
+        "status": status, "fetch_s": 0, "decode_s": 0, "detect_s": 0, "infer_s": 0, "attempts": 1, "run_id": "r", "node": "n",
+    }  # fmt: skip
 
 
 @given(videos=st.integers(0, 5), pictures=st.integers(0, 200), unit_rows=st.none() | st.integers(1, 9))

@@ -1,0 +1,58 @@
+"""The documents say what is there: files, links, commands and exit codes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from jobs.cli import COMMANDS, cli
+from pipeline.errors import CapacityError, ErrorRateError, StoreError, UsageError
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
+
+
+@pytest.mark.parametrize("folder", ["pipeline", "ran_model", "jobs"])
+def test_the_architecture_names_every_module_and_no_other(folder: str) -> None:
+    section = re.search(rf"### {folder}/.*?(?=\n### |\Z)", ARCHITECTURE, re.S)
+    assert section
+    named = set(re.findall(r"`(\w+\.py)`", section[0]))
+    there = {path.name for path in (ROOT / folder).glob("*.py")} - {"__init__.py"}
+    assert named == there
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/architecture.md", "CHANGELOG.md"])
+def test_links_lead_somewhere(document: str) -> None:
+    path = ROOT / document
+    for target in re.findall(r"\]\(([^)#]+)", path.read_text()):
+        assert target.startswith("https://") or (path.parent / target).exists(), target
+
+
+def test_commands_and_options_in_the_readme_exist() -> None:
+    used = re.findall(r"ran-pipeline (\w+)([^\n]*)", README)
+    assert used
+    for name, rest in used:
+        assert name in COMMANDS
+        command = cli.get_command(None, name)  # type: ignore[arg-type]
+        assert command is not None
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert set(re.findall(r"(?<!\S)(--?[a-z][a-z-]*)(?=\s|$)", rest.partition("#")[0])) <= options
+
+
+def test_make_targets_in_the_readme_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"`make (\w+)`", README):
+        assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+def test_exit_codes_in_the_readme_are_those_of_the_code() -> None:
+    codes = {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.M)}
+    raised = {error.exit_code for error in (UsageError, ErrorRateError, CapacityError, StoreError)}
+    assert codes == raised | {0, 1, 130}
+
+
+def test_the_demo_picture_is_there() -> None:
+    assert (ROOT / "docs" / "demo.png").stat().st_size > 50_000
