@@ -18,7 +18,7 @@ from jobs.timeline import timeline
 MARGIN, PADDING, GAP = 28, 16, 20
 HEADER_PX, FOOTER_PX, CAPTION_PX, LINE_PX = 84, 92, 34, 20
 COLUMNS, FRAME_HEIGHT = 3, 300
-PANELS = 3  # faces shown per moment; the rest is counted
+PANELS, LARGE_PANELS = 2, 3  # faces with a panel, per moment; the rest is counted
 LARGE_FRAME = 640  # longer side of the frame on a sheet of one moment
 
 NOTE = (
@@ -51,17 +51,19 @@ def contact_sheet(source: SourceFrames, moments: Sequence[Moment]) -> Image.Imag
     if len(moments) == 1:
         cards = [large_card(moments[0])]
     else:
-        height = max(_frame_height(moment.image) for moment in moments)
-        rows = max(len(panels(moment)) for moment in moments)
-        cards = [_card(moment, height, rows) for moment in moments]
+        cards = []
+        for first in range(0, len(moments), COLUMNS):
+            row = moments[first : first + COLUMNS]
+            height = max(_frame_height(moment.image) for moment in row)
+            most = max(len(panels(moment, PANELS)) for moment in row)
+            cards += [_card(moment, height, most) for moment in row]
     columns = min(COLUMNS, len(cards))
     width = 2 * MARGIN + columns * cards[0].width + (columns - 1) * GAP
     has_times = any(frame.timestamp is not None for frame in source.frames) and len(source.frames) > 1
     strip = (
         timeline(source, width - 2 * MARGIN - 2 * PADDING, moments=[m.frame for m in moments]) if has_times else None
     )
-    card_rows = -(-len(cards) // columns)
-    height = HEADER_PX + card_rows * (cards[0].height + GAP) + FOOTER_PX
+    height = HEADER_PX + sum(card.height + GAP for card in cards[::columns]) + FOOTER_PX
     height += strip.height + 2 * PADDING + GAP if strip else 0
 
     page = Image.new("RGB", (width, height), BACKGROUND)
@@ -69,9 +71,9 @@ def contact_sheet(source: SourceFrames, moments: Sequence[Moment]) -> Image.Imag
     _header(draw, source, width)
     y = HEADER_PX
     for index, card in enumerate(cards):
-        x = MARGIN + index % columns * (card.width + GAP)
-        page.paste(card, (x, y + index // columns * (card.height + GAP)))
-    y += card_rows * (cards[0].height + GAP)
+        page.paste(card, (MARGIN + index % columns * (card.width + GAP), y))
+        if index % columns == columns - 1 or index == len(cards) - 1:
+            y += card.height + GAP
     if strip:
         draw.rectangle((MARGIN, y, width - MARGIN - 1, y + strip.height + 2 * PADDING - 1), fill=PAPER)
         page.paste(strip, (MARGIN + PADDING, y + PADDING))
@@ -80,15 +82,15 @@ def contact_sheet(source: SourceFrames, moments: Sequence[Moment]) -> Image.Imag
     return page
 
 
-def panels(moment: Moment) -> list[Image.Image]:
-    """The panels of the faces that are shown."""
-    return [drawing.panel(face, numbered=len(moment.faces) > 1) for face in moment.faces[:PANELS]]
+def panels(moment: Moment, most: int) -> list[Image.Image]:
+    """The panels of the faces of the highest scores, `most` of them."""
+    return [drawing.panel(face, numbered=len(moment.faces) > 1) for face in moment.faces[:most]]
 
 
 def large_card(moment: Moment) -> Image.Image:
     """One moment, the frame large at the left and its faces at the right."""
     frame = drawing.framed(moment.image, moment.faces, LARGE_FRAME, LARGE_FRAME)
-    shown = panels(moment)
+    shown = panels(moment, LARGE_PANELS)
     if len(shown) == 1:
         shown.append(drawing.expressions(moment.faces[0]))
     height = max(frame.height, sum(panel.height + GAP for panel in shown) - GAP)
@@ -115,7 +117,7 @@ def _card(moment: Moment, frame_height: int, rows: int) -> Image.Image:
     area = Image.new("RGB", (PANEL_WIDTH, frame_height), BACKGROUND)
     area.paste(frame, ((PANEL_WIDTH - frame.width) // 2, (frame_height - frame.height) // 2))
     card.paste(area, (PADDING, PADDING + CAPTION_PX))
-    for index, panel in enumerate(panels(moment)):
+    for index, panel in enumerate(panels(moment, rows)):
         card.paste(panel, (PADDING, PADDING + CAPTION_PX + frame_height + GAP + index * (PANEL_HEIGHT + GAP)))
     return card
 

@@ -142,15 +142,23 @@ def framed(image: NDArray[np.uint8], faces: Sequence[FaceAnswer], width: int, he
     picture = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(picture)
     letters = 15 if size[0] >= 400 else 13
-    for face in reversed(faces):  # the surest last, on top
+    for face in faces:
         x, y, w, h = (value * scale for value in face.box)
         draw.rounded_rectangle((x, y, x + w, y + h), radius=4, outline=BOX, width=2)
+    taken: list[tuple[float, float, float, float]] = []
+    for face in faces:
+        x, y, w, h = (value * scale for value in face.box)
         words = f"{face.expression} {face.confidence:.0%}"
-        words = f"{face.number}  {words}" if len(faces) > 1 else words
-        tag = draw.textlength(words, font=font(letters)) + 12
-        left = min(max(0.0, x), max(0.0, size[0] - tag))
-        top = y - letters - 9 if y >= letters + 9 else min(y + h, size[1] - letters - 8)
-        draw.rounded_rectangle((left, top, left + tag, top + letters + 8), radius=4, fill=BOX)
+        choices = [f"{face.number}  {words}", str(face.number)] if len(faces) > 1 else [words]
+        for words in choices:  # where tags would overlap, the number alone
+            tag = draw.textlength(words, font=font(letters)) + 12
+            left = min(max(0.0, x), max(0.0, size[0] - tag))
+            top = y - letters - 9 if y >= letters + 9 else min(y + h, size[1] - letters - 8)
+            spot = (left, top, left + tag, top + letters + 8)
+            if not any(_overlap(spot, other) for other in taken):
+                break
+        taken.append(spot)
+        draw.rounded_rectangle(spot, radius=4, fill=BOX)
         text(draw, (left + 6, top + (letters + 8) / 2), words, letters, anchor="lm")
     return picture
 
@@ -223,6 +231,10 @@ def _row(
         x = start + (end - start) * tick / longest
         draw.line((x, middle - 8, x, middle + 8), fill=INK, width=1)
     text(draw, (right, middle), f"{value:.0%}", 14, anchor="rm")
+
+
+def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _glyph(

@@ -11,11 +11,9 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from pipeline.errors import StoreError
 from pipeline.id_set import IdSet
@@ -74,7 +72,7 @@ def _parsed(table: pa.Table, entries: int) -> LogState:
 
     def ids(kind: str, digits: int, model_id: str = "") -> IdSet:
         chosen = table.filter(pc.and_(pc.equal(table["kind"], kind), pc.equal(table["model_id"], model_id)))
-        return IdSet.from_packed(digits, _packed(chosen["id"], digits // 2))
+        return IdSet.from_packed(digits, chosen["id"].combine_chunks())
 
     state = LogState()
     state.next_entry = entries
@@ -108,10 +106,3 @@ def _ids(kind: str, model_id: str, ids: IdSet) -> pa.Table:
     count = len(packed)
     arrays = [pa.repeat(kind, count), pa.repeat(model_id, count), packed]
     return pa.Table.from_arrays([*arrays, pa.nulls(count, pa.string()), pa.nulls(count, pa.int64())], schema=_SCHEMA)
-
-
-def _packed(column: pa.ChunkedArray, width: int) -> NDArray[np.bytes_]:
-    raw = b"".join(column.to_pylist())
-    if len(raw) != width * len(column):
-        raise ValueError(f"an id is not {width} bytes long")
-    return np.frombuffer(raw, f"S{width}")

@@ -24,7 +24,7 @@ def connected(address: str | None) -> Iterator[Cluster]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the driver tells what failed, in one line
     if ray.is_initialized():
         yield _size()
         return

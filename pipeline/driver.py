@@ -180,7 +180,7 @@ class Driver:
     ) -> None:
         cause = _cause(broken)
         if isinstance(cause, RanError):
-            raise cause
+            raise type(cause)(str(cause).splitlines()[0])  # Ray adds advice that is not for users
         failed = passes.lost(attempted, missing)
         if passes.hopeless:
             raise StoreError(f"the cluster keeps failing: {_first_line(cause)}; run the same command again to resume")

@@ -84,6 +84,7 @@ def configure_ray_data() -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.max_errored_blocks = 0
+    context.raise_original_map_exception = True  # pickling Ray Data's own wrapper would lose what it wraps
     context.execution_no_progress_timeout_s = 3600
 
 

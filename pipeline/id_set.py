@@ -62,10 +62,10 @@ class IdSet:
         return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(self._sorted), buffers)
 
     @classmethod
-    def from_packed(cls, digits: int, packed: Iterable[bytes] | NDArray[np.bytes_]) -> IdSet:
-        """The set whose `packed` this is."""
+    def from_packed(cls, digits: int, packed: pa.Array) -> IdSet:
+        """The set whose `packed` this is. Raises ValueError for an id of another length."""
         made = cls(digits)
-        made._sorted = np.unique(np.asarray(packed, made._sorted.dtype))
+        made._sorted = np.unique(fixed_bytes(packed, digits // 2))
         return made
 
     def __iter__(self) -> Iterator[str]:
@@ -87,16 +87,26 @@ class IdSet:
 
     def _pack(self, values: Sequence[str] | pa.Array | pa.ChunkedArray) -> NDArray[np.bytes_]:
         """Hex ids as bytes. Raises ValueError for an id of another length or alphabet."""
-        if isinstance(values, (pa.Array, pa.ChunkedArray)):
-            values = values.to_pylist()
+        if isinstance(values, pa.ChunkedArray):
+            values = values.combine_chunks()
+        texts = values if isinstance(values, pa.Array) else pa.array(values, pa.string())
         try:
-            raw = bytes.fromhex("".join(values))
-        except (TypeError, ValueError):
-            raw = b""
-        if len(raw) * 2 != self.digits * len(values) or any(len(value) != self.digits for value in values):
-            wrong = next((value for value in values if not _is_id(value, self.digits)), None)
+            hexes = fixed_bytes(texts.cast(pa.binary()), self.digits)
+            packed = bytes.fromhex(hexes.tobytes().decode("ascii"))
+        except ValueError:
+            packed = b""
+        if len(packed) * 2 != self.digits * len(texts) or texts.null_count:
+            wrong = next((text for text in texts.to_pylist() if not _is_id(text, self.digits)), None)
             raise ValueError(f"{wrong!r} is not an id of {self.digits} hex digits")
-        return np.frombuffer(raw, self._sorted.dtype)
+        return np.frombuffer(packed, self._sorted.dtype)
+
+
+def fixed_bytes(column: pa.Array, width: int) -> NDArray[np.bytes_]:
+    """A binary Arrow array whose values are all `width` bytes long, as numpy. Raises ValueError for another length."""
+    fixed = column.cast(pa.binary(width))
+    if not len(fixed):
+        return np.empty(0, f"S{width}")
+    return np.frombuffer(fixed.buffers()[1], f"S{width}")[fixed.offset : fixed.offset + len(fixed)]
 
 
 def _items(packed: NDArray[np.bytes_]) -> list[bytes]:

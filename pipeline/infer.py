@@ -63,14 +63,17 @@ class RanActor:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         stored: ModelBytes = ray.get(model) if isinstance(model, ray.ObjectRef) else model
+        self._refused: ValueError | None = None
         try:
             self._model = load_model_bytes(stored.config, stored.weights, device=device)
-        except ValueError as error:
-            raise UsageError(f"the model can't be used: {error}") from error
+        except ValueError as error:  # raised by the first call: Ray would take it for an actor that died
+            self._refused = error
         self._device = device
         self._config = config
 
     def __call__(self, block: pa.Table) -> pa.Table:
+        if self._refused is not None:
+            raise UsageError(f"the model can't be used: {str(self._refused).partition(': Error(s)')[0]}")
         size, regions = self._model.config.aligned_size, len(self._model.config.regions)
         counts = [len(faces) for faces in block["faces"]]
         pixels = [

@@ -55,7 +55,7 @@ def filesystem(url: str, options: Mapping[str, str]) -> fsspec.AbstractFileSyste
     except (ImportError, ValueError) as error:
         raise UsageError(f"{protocol}:// can't be used: {error}") from error
     if protocol == "s3":
-        unknown = sorted(set(arguments) - set(inspect.signature(kind).parameters))
+        unknown = sorted(set(arguments) - set(inspect.signature(kind.__init__).parameters))
         if unknown:
             raise UsageError(f"no storage option {', '.join(unknown)} for s3://; there are {', '.join(S3_KEYS)}")
         arguments["use_listings_cache"] = False  # another driver's entries must be seen at once

@@ -1,7 +1,7 @@
 """Processes that stage and commit a few segments, and kill themselves at the nth step in the file system.
 
-Usage: python -m tests.faults.commit_process FOLDER. For n = 1, 2, … until a process gets through: FOLDER/killed-n is what
-a process left that was killed at step n, FOLDER/resumed-n the same folder after another process went on with it.
+Usage: python -m tests.faults.commit_process FOLDER. For n = 1, 2, … until a process gets through: FOLDER/killed-n is
+what a process left that was killed at step n, FOLDER/resumed-n the same folder after another process went on with it.
 FOLDER/codes has the exit codes of each pair.
 """
 
@@ -23,12 +23,13 @@ from pipeline.store import Store
 from tests.staged_rows import MODEL, segment_id, stage
 
 SEGMENTS = 7
+COVERED = 5
 
 
 def work(root: str, die_at: int = 0, stale_after_s: float = 60.0) -> None:
     """One driver's life: open, complete what is unpublished, sweep, commit what is missing in two commits, finish.
 
-    die_at: SIGKILL before the die_at-th change of a file or folder below `root`; 0: never.
+    die_at: SIGKILL before the die_at-th change of a file below `root`; 0: never.
     """
     if die_at:
         _kill_at(root, die_at)
@@ -42,19 +43,10 @@ def work(root: str, die_at: int = 0, stale_after_s: float = 60.0) -> None:
         committer.sweep()
         ids = [segment_id(number) for number in range(SEGMENTS)]
         missing = [n for n, new in enumerate(log.state.filter_uncommitted(MODEL, ids).to_pylist()) if new]
-        half = len(missing) // 2 + 1
-        for numbers in (missing[:half], missing[half:]):
-            for unit in (numbers[:2], numbers[2:]):
-                committer.add(
-                    stage(
-                        store,
-                        run.run_id,
-                        unit,
-                        keep_crops=True,
-                        source_numbers=unit,
-                        covered=[n for n in unit if n == 5],
-                    )
-                )
+        for units in ((missing[:2], missing[2:4]), (missing[4:],)):
+            for unit in units:
+                covered = [number for number in unit if number == COVERED]
+                committer.add(stage(store, run.run_id, unit, keep_crops=True, source_numbers=unit, covered=covered))
             committer.commit()
         committer.finish()
 
@@ -64,7 +56,7 @@ def _kill_at(root: str, die_at: int) -> None:
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
         nonlocal steps
-        if event in ("os.rename", "os.link", "os.remove", "os.mkdir") or (
+        if event in ("os.rename", "os.link", "os.remove") or (
             event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wxa")
         ):
             if not str(arguments[0]).startswith(root):
@@ -99,6 +91,7 @@ def main(folder: Path) -> None:
             codes.write(f"{code} {_forked(str(resumed), 0, -1.0)}\n")
             if code == 0:
                 return
+            codes.flush()  # a fork must not inherit what is not written yet
 
 
 if __name__ == "__main__":

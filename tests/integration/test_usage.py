@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -77,3 +79,16 @@ def test_doctor_finds_this_machine_ready(tmp_path: Path) -> None:
     for check in ("video decoder", "detector", "model", "ray", "store"):
         assert check in done.stdout
     assert "FAILED" not in done.stdout
+
+
+def test_a_model_whose_weights_do_not_fit_its_config_is_refused(
+    tiny_model: Path, ray_address: str, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"backbone": "resnet50"}))
+    done = run_cli("run", DEMO_MEDIA / "astronaut.png", "-o", tmp_path / "out", "--model", model, address=ray_address)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1] == "error: the model can't be used: model.safetensors does not fit config.json"
+    assert not list((tmp_path / "out").glob("segments/**/*.parquet")), "an input was blamed for a broken model"

@@ -264,7 +264,7 @@ def test_rows_that_their_set_does_not_account_for_are_a_bug(url: str, ids: list[
     rows = segments_table([segment_id(1), segment_id(2)])
     file = stage_table(driver.store, driver.run.run_id, "segments", rows)
     driver.committer.add(StagedSet(segment_ids=[segment_id(n) for n in ids], files=[file]))
-    with pytest.raises(ValueError, match="does not name|are to be committed"):
+    with pytest.raises(ValueError, match=r"does not name|are to be committed"):
         driver.committer.commit()
     assert Store(url).list("_ran/log") == []
 

@@ -67,7 +67,7 @@ def test_unknown_extraction_field_is_refused(store: Store) -> None:
 @pytest.mark.parametrize("data", [b"", b"{}", b"[1]", b'{"schema_version": 1}'])
 def test_malformed_file_is_named(store: Store, data: bytes) -> None:
     store.write_bytes("dataset.json", data)
-    with pytest.raises(StoreError, match="dataset.json is malformed"):
+    with pytest.raises(StoreError, match=r"dataset\.json is malformed"):
         Dataset.open(store)
 
 

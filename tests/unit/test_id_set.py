@@ -23,7 +23,7 @@ def test_behaves_like_a_set(steps: list[tuple[str, list[str]]]) -> None:
             ids.remove(values)
             model -= set(values)
         elif action == "reload":
-            ids = IdSet.from_packed(20, ids.packed().to_pylist())
+            ids = IdSet.from_packed(20, ids.packed())
         else:
             ids.packed()
         assert len(ids) == len(model)

@@ -141,7 +141,7 @@ def test_checkpoint_and_replay_agree(url: str, count: int) -> None:
                 remove=[file(f"{n - 4}").path] if n >= 4 else [],
                 tails={source_id(n): n},
                 close=f"dead{n}",
-            )  # fmt: skip
+            )
         )
     by_checkpoint, by_replay = CommitLog(Store(url), checkpoint_every=3), CommitLog(Store(url))
     assert len(by_checkpoint.refresh()) == count % 3
@@ -196,7 +196,7 @@ def test_entry_of_a_newer_version_is_refused(url: str) -> None:
 @pytest.mark.parametrize("data", [b"", b"PAR1", b"junk" * 100])
 def test_damaged_checkpoint_is_named(url: str, data: bytes) -> None:
     Store(url).write_bytes(checkpoint_path(2), data)
-    with pytest.raises(StoreError, match="checkpoint-000000000002.parquet is damaged"):
+    with pytest.raises(StoreError, match=r"checkpoint-000000000002\.parquet is damaged"):
         CommitLog(Store(url), checkpoint_every=2).refresh()
 
 
