@@ -1,4 +1,4 @@
-"""Replay of the log and the anti-join at a million committed segments: seconds and memory.
+"""Replay of the log and the anti-join at a million committed segments: CPU seconds and memory.
 
 python -m benchmarks.log_scale [SEGMENTS] [ENTRIES]
 """
@@ -74,19 +74,19 @@ def from_checkpoint(root: str, segments: int) -> None:
 
 
 def anti_join(root: str, segments: int) -> float:
-    """The newest checkpoint, then a plan of twice as many segments; returns the seconds of the anti-join alone."""
+    """The newest checkpoint, then a plan of twice as many segments; returns the CPU seconds of the anti-join alone."""
     log = CommitLog(Store(root))
     log.refresh()
     plan = pa.chunked_array([pa.array([segment_id(n) for n in range(2 * segments)])])
-    begun = time.perf_counter()
+    begun = time.process_time()
     mask = log.state.filter_uncommitted(MODEL, plan)
-    elapsed = time.perf_counter() - begun
+    elapsed = time.process_time() - begun
     assert mask.true_count == 2 * segments - log.state.count(MODEL)
     return elapsed
 
 
 def measured(act: Callable[[str, int], float | None], root: str, segments: int) -> tuple[float, float]:
-    """Seconds, and the peak of resident MiB above what the imports take, in a process of its own."""
+    """CPU seconds, and the peak of resident MiB above what the imports take, in a process of its own."""
     context = multiprocessing.get_context("spawn")
     receive, send = context.Pipe(duplex=False)
     process = context.Process(target=_measure, args=(act, root, segments, send))
@@ -98,9 +98,9 @@ def measured(act: Callable[[str, int], float | None], root: str, segments: int) 
 
 def _measure(act: Callable[[str, int], float | None], root: str, segments: int, send: object) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    begun = time.perf_counter()
+    begun = time.process_time()
     own = act(root, segments)
-    elapsed = own if own is not None else time.perf_counter() - begun
+    elapsed = own if own is not None else time.process_time() - begun
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     send.send((elapsed, (peak - before) / 1024))  # type: ignore[attr-defined]
 
@@ -109,7 +109,7 @@ def main(segments: int = 1_000_000, entries: int = 10_000) -> None:
     with tempfile.TemporaryDirectory() as root:
         write_entries(root, segments, entries)
         print(f"{segments} committed segments in {entries} entries")
-        print("| step | seconds | peak MiB |\n|---|---|---|")
+        print("| step | CPU s | peak MiB |\n|---|---|---|")
         for name, act in (
             ("replay of every entry", replay),
             ("the same, writing checkpoints", write_checkpoints),

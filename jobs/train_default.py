@@ -22,7 +22,7 @@ from jobs.align_ferplus import ALIGNED_SIZE, align_ferplus
 from jobs.model_card import write_card
 from ran_model.config import ModelConfig
 from ran_model.data import LISTS, FerPlus
-from ran_model.evaluate import Scores, predict_labels, score
+from ran_model.evaluate import Scores, attention_when_covered, predict_labels, score
 from ran_model.network import RegionAttentionNetwork, SinglePassNetwork, ran_from_single_pass
 from ran_model.pretrained import default_model_dir, load_model, save_model
 from ran_model.train import TrainConfig, train
@@ -97,7 +97,12 @@ def _train(rank: int, processes: int, rendezvous: Path, table: Path, work: Path,
         + "\n"
     )
     card = write_card(
-        figures, model_id=identity, config=MODEL, stages=(SINGLE_PASS, RAN), found_fraction=data.found_fraction
+        figures,
+        model_id=identity,
+        config=MODEL,
+        stages=(SINGLE_PASS, RAN),
+        found_fraction=data.found_fraction,
+        attention=attention_when_covered(stored.network, data.validation().take(torch.arange(500))),
     )
     save_model(output, MODEL, network, card)
     log.info("model %s is in %s", identity, output)

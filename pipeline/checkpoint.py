@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import asdict
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import StoreError
@@ -31,10 +31,11 @@ _SCHEMA = pa.schema(
         "number": pa.int64(),
     }
 )
+_GROUP_ROWS = 1 << 18
 
 
 def to_parquet(state: LogState) -> bytes:
-    """The checkpoint file of a state."""
+    """The checkpoint file of a state. Ids lie in row groups of their own, of one kind and model each."""
     rows: list[tuple[str, str, str | None, int | None]] = []
     rows += [("model", model_id, None, None) for model_id in state.models]
     rows += [("tail", "", source_id, windows) for source_id, windows in state.tails.items()]
@@ -42,67 +43,75 @@ def to_parquet(state: LogState) -> bytes:
     rows += [("removed", "", json.dumps(pair), None) for pair in state.removed_files.items()]
     rows += [("run", "", f"{run_id} {nonce}", None) for run_id, nonce in state.last_nonces.items()]
     rows += [("file", file.model_id, json.dumps(asdict(file)), None) for file in state.live.values()]
-    tables = [_rows(rows), _ids("source", "", state.sources), _ids("crop", "", state.crops)]
-    for model_id in state.models:
-        tables.append(_ids("segment", model_id, state.committed(model_id)))
-        tables.append(_ids("covered", model_id, state.covered(model_id)))
+    kinds, models, texts, numbers = ([row[column] for row in rows] for column in range(4))
     metadata = {b"ran_checkpoint": str(CHECKPOINT_VERSION).encode(), b"entries": str(state.next_entry).encode()}
     sink = io.BytesIO()
-    pq.write_table(pa.concat_tables(tables).replace_schema_metadata(metadata), sink, compression="zstd")
+    with pq.ParquetWriter(sink, _SCHEMA.with_metadata(metadata), compression="zstd") as writer:
+        arrays = [kinds, models, pa.nulls(len(rows), pa.binary()), texts, numbers]
+        writer.write_table(_table(arrays), row_group_size=max(1, len(rows)))
+        for kind, model_id, ids in _id_sets(state):
+            packed = ids.packed()
+            for start in range(0, len(packed), _GROUP_ROWS):
+                part = packed.slice(start, _GROUP_ROWS).cast(pa.binary())
+                count = len(part)
+                nulls = pa.nulls(count, pa.string()), pa.nulls(count, pa.int64())
+                writer.write_table(_table([pa.repeat(kind, count), pa.repeat(model_id, count), part, *nulls]))
     return sink.getvalue()
 
 
 def from_parquet(data: bytes, name: str) -> LogState:
     """The state in checkpoint file `name`. Raises StoreError, naming it, if it can't be read."""
     try:
-        table = pq.read_table(pa.BufferReader(data))
-        metadata = table.schema.metadata or {}
+        file = pq.ParquetFile(pa.BufferReader(data))
+        metadata = file.schema_arrow.metadata or {}
         if int(metadata[b"ran_checkpoint"]) > CHECKPOINT_VERSION:
             raise StoreError(f"log checkpoint {name} was written by a newer version of ran-pipeline; upgrade this one")
-        return _parsed(table, int(metadata[b"entries"]))
+        state = _parsed(file)
+        state.next_entry = int(metadata[b"entries"])
     except (ValueError, TypeError, KeyError, OSError) as error:  # pyarrow's own errors are ValueErrors and OSErrors
         raise StoreError(
             f"log checkpoint {name} is damaged ({error}); delete it and every later one: the entries are still there"
         ) from error
-
-
-def _parsed(table: pa.Table, entries: int) -> LogState:
-    def texts(kind: str) -> list[str]:
-        return list(table.filter(pc.equal(table["kind"], kind))["text"].to_pylist())
-
-    def ids(kind: str, digits: int, model_id: str = "") -> IdSet:
-        chosen = table.filter(pc.and_(pc.equal(table["kind"], kind), pc.equal(table["model_id"], model_id)))
-        return IdSet.from_packed(digits, chosen["id"].combine_chunks())
-
-    state = LogState()
-    state.next_entry = entries
-    for model_id in table.filter(pc.equal(table["kind"], "model"))["model_id"].to_pylist():
-        state.set_committed(
-            model_id, ids("segment", SEGMENT_DIGITS, model_id), ids("covered", SEGMENT_DIGITS, model_id)
-        )
-    state.sources = ids("source", SOURCE_DIGITS)
-    state.crops = ids("crop", SEGMENT_DIGITS)
-    tails = table.filter(pc.equal(table["kind"], "tail"))
-    state.tails = dict(zip(tails["text"].to_pylist(), tails["number"].to_pylist(), strict=True))
-    state.closed_runs = set(texts("closed"))
-    state.removed_files = dict(json.loads(text) for text in texts("removed"))
-    for text in texts("run"):
-        run_id, _, nonce = text.partition(" ")
-        state.last_nonces[run_id] = nonce
-    for text in texts("file"):
-        file = CommittedFile(**json.loads(text))
-        state.live[file.path] = file
     return state
 
 
-def _rows(rows: Iterable[tuple[str, str, str | None, int | None]]) -> pa.Table:
-    kinds, models, texts, numbers = zip(*rows, strict=True) if rows else ((), (), (), ())
-    arrays = [pa.array(kinds, pa.string()), pa.array(models, pa.string()), pa.nulls(len(kinds), pa.binary())]
-    return pa.Table.from_arrays([*arrays, pa.array(texts, pa.string()), pa.array(numbers, pa.int64())], schema=_SCHEMA)
+def _parsed(file: pq.ParquetFile) -> LogState:
+    rows = defaultdict[str, list[tuple[str, str, int]]](list)
+    for row in file.read_row_group(0).to_pylist():
+        rows[row["kind"]].append((row["model_id"], row["text"], row["number"]))
+    ids = defaultdict[tuple[str, str], list[pa.Array]](list)
+    for group in range(1, file.num_row_groups):
+        kind, model_id = (file.metadata.row_group(group).column(column).statistics.min for column in (0, 1))
+        ids[kind, model_id].append(file.read_row_group(group, columns=["id"])["id"].combine_chunks())
+
+    def id_set(kind: str, digits: int, model_id: str = "") -> IdSet:
+        return IdSet.from_packed(digits, pa.concat_arrays(ids.pop((kind, model_id), [pa.array([], pa.binary())])))
+
+    state = LogState()
+    for model_id, _, _ in rows["model"]:
+        committed, covered = (id_set(kind, SEGMENT_DIGITS, model_id) for kind in ("segment", "covered"))
+        state.set_committed(model_id, committed, covered)
+    state.sources = id_set("source", SOURCE_DIGITS)
+    state.crops = id_set("crop", SEGMENT_DIGITS)
+    state.tails = {source_id: windows for _, source_id, windows in rows["tail"]}
+    state.closed_runs = {run_id for _, run_id, _ in rows["closed"]}
+    state.removed_files = dict(json.loads(pair) for _, pair, _ in rows["removed"])
+    state.last_nonces = dict(run.split(" ", 1) for _, run, _ in rows["run"])
+    state.live = {file.path: file for file in (CommittedFile(**json.loads(text)) for _, text, _ in rows["file"])}
+    return state
 
 
-def _ids(kind: str, model_id: str, ids: IdSet) -> pa.Table:
-    packed = ids.packed().cast(pa.binary())
-    count = len(packed)
-    arrays = [pa.repeat(kind, count), pa.repeat(model_id, count), packed]
-    return pa.Table.from_arrays([*arrays, pa.nulls(count, pa.string()), pa.nulls(count, pa.int64())], schema=_SCHEMA)
+def _id_sets(state: LogState) -> Iterator[tuple[str, str, IdSet]]:
+    yield "source", "", state.sources
+    yield "crop", "", state.crops
+    for model_id in state.models:
+        yield "segment", model_id, state.committed(model_id)
+        yield "covered", model_id, state.covered(model_id)
+
+
+def _table(columns: list[object]) -> pa.Table:
+    arrays = [
+        column if isinstance(column, pa.Array) else pa.array(column, field.type)
+        for column, field in zip(columns, _SCHEMA, strict=True)
+    ]
+    return pa.Table.from_arrays(arrays, schema=_SCHEMA)

@@ -65,7 +65,8 @@ class IdSet:
     def from_packed(cls, digits: int, packed: pa.Array) -> IdSet:
         """The set whose `packed` this is. Raises ValueError for an id of another length."""
         made = cls(digits)
-        made._sorted = np.unique(fixed_bytes(packed, digits // 2))
+        items = fixed_bytes(packed, digits // 2)
+        made._sorted = items if bool(np.all(items[1:] > items[:-1])) else np.unique(items)
         return made
 
     def __iter__(self) -> Iterator[str]:

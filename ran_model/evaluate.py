@@ -44,6 +44,28 @@ def predict_labels(
     return torch.cat(answers)
 
 
+COVERS = {  # rows and columns of the aligned face, as fractions
+    "nothing": (0.0, 0.0, 0.0, 0.0),
+    "upper half": (0.0, 0.5, 0.0, 1.0),
+    "lower half": (0.5, 1.0, 0.0, 1.0),
+    "left half": (0.0, 1.0, 0.0, 0.5),
+    "right half": (0.0, 1.0, 0.5, 1.0),
+}
+
+
+@torch.inference_mode()
+def attention_when_covered(network: RegionAttentionNetwork, faces: FaceSet) -> dict[str, list[float]]:
+    """Mean attention of each region while part of every face is covered with mid-grey, by what is covered."""
+    boxes, means = torch.from_numpy(region_boxes(network.config, 1)), {}
+    side, device = faces.faces_BCSS.shape[-1], next(network.parameters()).device
+    for name, (top, bottom, left, right) in COVERS.items():
+        covered = faces.faces_BCSS.clone()
+        covered[:, :, round(top * side) : round(bottom * side), round(left * side) : round(right * side)] = 128
+        outputs = [network(batch.to(device), boxes).attention_BR for batch in torch.split(covered, 128)]
+        means[name] = torch.cat(outputs).mean(dim=0).tolist()
+    return means
+
+
 def score(labels_B: Tensor, answers_B: Tensor, classes: int) -> Scores:
     """Compares answers with labels."""
     confusion_KK = torch.bincount(labels_B * classes + answers_B, minlength=classes**2).reshape(classes, classes)

@@ -196,9 +196,10 @@ class CommitMachine(RuleBasedStateMachine):
             driver.store.disarm()
 
     def _arm(self, driver: Driver, slot: int, fault: Fault) -> None:
-        def other(act: Callable[[Driver], object]) -> Callable[[], None]:
+        def other(act: Callable[[Driver], object], *, new: bool = False) -> Callable[[], None]:
             def run() -> None:
-                self.drivers[1 - slot] = self._new_driver(driver.model_id, True)
+                if new or self.drivers[1 - slot] is None:
+                    self.drivers[1 - slot] = self._new_driver(driver.model_id, True)
                 self._drive(1 - slot, act)
 
             return run
@@ -211,7 +212,7 @@ class CommitMachine(RuleBasedStateMachine):
         acts = {
             "die": die,
             "lost": lose_connection,
-            "other starts": other(lambda driver: None),
+            "other starts": other(lambda driver: None, new=True),
             "other works": other(lambda d: self._same_work(d)),
             "other compacts": other(lambda d: d.replace_files(d.model_id, "segments", errors_only=False)),
             "other drops errors": other(lambda d: d.replace_files(d.model_id, "segments", errors_only=True)),

@@ -14,6 +14,8 @@ from pipeline.config import Extraction
 from pipeline.dataset import Dataset
 from pipeline.errors import RunClosedError, StoreError
 from pipeline.log import CommitLog
+from pipeline.log_entry import Entry
+from pipeline.publish import publish_entry
 from pipeline.runs import Run
 from pipeline.staging import StagedSet, stage_table
 from pipeline.store import Store
@@ -332,6 +334,27 @@ def test_lost_committed_file_is_named(url: str) -> None:
     Store(url).delete(entry.add[-1].path)
     with pytest.raises(StoreError, match="neither it nor its staged file exists"):
         Driver(url)
+
+
+def test_slow_publisher_takes_back_a_file_that_was_removed_meanwhile(url: str) -> None:
+    """On an object store a copy may be under way while another driver removes its source and its target."""
+    slow, other = Driver(url), Driver(url)
+    slow.stage([1, 4])
+    publish = slow.store.publish
+
+    def publish_slowly(staged: str, final: str) -> bool:
+        if final.endswith("-errors.parquet"):
+            read_before = slow.store.read_bytes(staged)
+            remove = Entry(run_id=other.run.run_id, model_id=MODEL, remove=[final], segments_removed=[segment_id(4)])
+            publish_entry(other.store, other.log, other.log.append(lambda state: remove) or remove)
+            assert not slow.store.exists(staged)
+            slow.store.write_bytes(staged, read_before)
+        return publish(staged, final)
+
+    slow.store.publish = publish_slowly  # type: ignore[method-assign]
+    slow.committer.commit()
+    assert values(url, "segments", "segment_id") == [segment_id(1)]
+    assert Store(url).list("_ran/staging") == []
 
 
 def test_crops_without_faces_are_not_promised(url: str) -> None:
