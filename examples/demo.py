@@ -17,8 +17,8 @@ VIDEO = MEDIA / "portrait.mp4"
 STEP_S = 0.5
 NOTE = (
     "Expressions are what an annotator would report seeing, not what a person feels. Attention is how much each region "
-    "of the face counted for the answer; with all regions alike, each of six would count 17%. It is not proof that "
-    "something is covered."
+    "of the face counted for the answer: the weights of a face sum to 100%, and the three that changed most are shown. "
+    "It is not proof that something is covered."
 )
 
 
@@ -77,13 +77,15 @@ def over_time(data: OpenedDataset) -> str:
         WHERE frames.source_uri LIKE '%/{VIDEO.name}' GROUP BY 1 ORDER BY 1
         """
     )
-    shown = [name for name in ("top_left", "top_right", "center_down") if name in regions]
+    seen = [row for row in rows if row["faces"]]
+    spans = {name: max(row[name] for row in seen) - min(row[name] for row in seen) for name in regions}
+    shown = sorted(regions, key=lambda name: -spans[name])[:3]  # those that changed most
     cells = []
     for row in rows:
         counts = (f"{row['second']:.1f}", row["frames"], row["faces"])
         if row["faces"]:
             most = region_label(max(regions, key=lambda name: row[name]))
-            spread = [f"{row[name]:4.0%} {'█' * round(row[name] * 60)}" for name in shown]
+            spread = [f"{row[name]:4.0%} {'█' * round(row[name] * 16)}" for name in shown]
             cells.append((*counts, row["expression"], f"{row['confidence']:.0%}", most, *spread))
         else:
             cells.append((*counts, "-", *[""] * (2 + len(shown))))

@@ -23,8 +23,8 @@ LARGE_FRAME = 640  # longer side of the frame on a sheet of one moment
 
 NOTE = (
     "Expressions are what an annotator would report seeing, not what a person feels. Attention is how much each "
-    "region of the face counted for the answer (the weights sum to 100%; the tick marks an equal share); it is not "
-    "proof that something is covered."
+    "region of the face counted for the answer; the weights of a face sum to 100%, and ticks mark the median over this "
+    "source. It is not proof that something is covered."
 )
 
 

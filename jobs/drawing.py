@@ -1,7 +1,7 @@
 """How a face's answer looks: its box in the frame, and a panel with face, expression and what each region counted.
 
-Pillow draws; nothing here reads a dataset. The colours are a diverging scale that colour-blind readers can tell apart:
-orange where a region counted more than an equal share, blue where it counted less.
+Pillow draws; nothing here reads a dataset. One colour scale for attention everywhere, from pale to dark orange, which
+colour-blind readers can read too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 Colour = tuple[int, int, int]
 
@@ -23,16 +23,14 @@ MUTED: Colour = (104, 112, 122)
 FAINT: Colour = (226, 229, 234)
 PAPER: Colour = (255, 255, 255)
 BACKGROUND: Colour = (243, 244, 247)
-MORE: Colour = (232, 89, 12)
-EQUAL: Colour = (173, 181, 189)
-LESS: Colour = (28, 110, 200)
+ACCENT: Colour = (236, 96, 12)
+SCALE: tuple[Colour, ...] = ((238, 240, 244), (253, 186, 116), ACCENT, (140, 45, 4))
 BOX: Colour = (255, 200, 40)
 
 PANEL_WIDTH, PANEL_HEIGHT = 468, 210
 FACE_PX, TITLE_PX = 168, 34
 ROW_PX, GLYPH_PX, LABEL_PX, VALUE_PX = 28, 20, 122, 42
-FULL_COLOUR = 2.0  # at this multiple of its equal share, or at 1/this, a region has the scale's end colour
-FULL_TINT = 1.25  # the same for the tint: where regions overlap, shares differ less
+FULL_TINT, FULL_DENSITY = 0.85, 1.8  # the strongest tint, when all attention lies on a crop of 3/4 of the side
 SOFTNESS = 0.03  # of the face's side
 
 REGION_LABELS = {
@@ -54,7 +52,7 @@ class FaceAnswer:
 
     number: 1-based within its frame. box: x, y, width, height in pixels of the frame. aligned: uint8 (S, S, 3) RGB.
     probabilities: by expression. regions, attention: names and weights, of sum 1. region_boxes: x0, y0, x1, y1 per
-    region, fractions of the aligned square.
+    region, fractions of the aligned square. usual: weights to compare with, marked by ticks; empty for none.
     """
 
     number: int
@@ -66,6 +64,7 @@ class FaceAnswer:
     regions: tuple[str, ...]
     attention: tuple[float, ...]
     region_boxes: tuple[tuple[float, float, float, float], ...]
+    usual: tuple[float, ...] = ()
 
 
 @lru_cache(maxsize=32)
@@ -100,38 +99,37 @@ def region_label(name: str) -> str:
     return REGION_LABELS.get(name, name.replace("_", " "))
 
 
-def share_colour(weight: float, regions: int) -> Colour:
-    """A weight's colour: grey at an equal share (1 / regions), orange above, blue below."""
-    strength = float(np.clip(np.log(max(weight * regions, 1e-6)) / np.log(FULL_COLOUR), -1, 1))
-    end = MORE if strength > 0 else LESS
-    red, green, blue = (round(p + (q - p) * abs(strength)) for p, q in zip(EQUAL, end, strict=True))
+def weight_colour(weight: float) -> Colour:
+    """A weight's colour: pale at 0, orange at a half, dark at 1."""
+    position = float(np.clip(weight, 0, 1)) * (len(SCALE) - 1)
+    index = min(int(position), len(SCALE) - 2)
+    share = position - index
+    red, green, blue = (round(p + (q - p) * share) for p, q in zip(SCALE[index], SCALE[index + 1], strict=True))
     return red, green, blue
 
 
-def attention_map(attention: Sequence[float], boxes: Sequence[Sequence[float]], size: int) -> NDArray[np.float32]:
-    """How much the regions over each pixel counted, against equal shares: float32 (size, size), 1 where they agree.
+def attention_density(attention: Sequence[float], boxes: Sequence[Sequence[float]], size: int) -> NDArray[np.float32]:
+    """Each region's attention spread evenly over its pixels: float32 (size, size), of mean 1 (the sum of the weights).
 
-    A pixel's value is the attention of all regions that hold it over what they would have with equal shares. Edges are
-    softened, for they mean nothing to the pixels beside them.
+    Edges are softened, for they mean nothing to the pixels beside them.
     """
-    given = np.zeros((size, size), np.float32)
-    equal = np.zeros((size, size), np.float32)
+    density = np.zeros((size, size), np.float32)
     for weight, (x0, y0, x1, y1) in zip(attention, boxes, strict=True):
         inside = np.s_[round(y0 * size) : round(y1 * size), round(x0 * size) : round(x1 * size)]
-        given[inside] += weight
-        equal[inside] += 1 / len(attention)
-    ratio = np.divide(given, equal, out=np.ones_like(given), where=equal > 0)
-    return cv2.GaussianBlur(ratio, (0, 0), sigmaX=size * SOFTNESS).astype(np.float32)
+        density[inside] += weight * size * size / max(density[inside].size, 1)
+    return cv2.GaussianBlur(density, (0, 0), sigmaX=size * SOFTNESS, borderType=cv2.BORDER_REFLECT).astype(np.float32)
 
 
 def tinted(face: FaceAnswer, size: int) -> Image.Image:
-    """The aligned face, grey, under its attention map: orange where it counted more, blue where less."""
-    grey = Image.fromarray(face.aligned).convert("L").resize((size, size), Image.Resampling.LANCZOS).convert("RGB")
-    ratio = attention_map(face.attention, face.region_boxes, size)
-    strength = np.clip(np.log(np.maximum(ratio, 1e-6)) / np.log(FULL_TINT), -1, 1)[..., None]
-    ends = np.where(strength > 0, np.array(MORE, np.float32), np.array(LESS, np.float32))
-    alpha = 0.62 * np.abs(strength)
-    pixels = np.asarray(grey, np.float32) * (1 - alpha) + ends * alpha
+    """The aligned face, grey, the more orange the more attention lies on a pixel; black stays black.
+
+    Its contrast is stretched, so that a face in the dark can be seen.
+    """
+    grey = ImageOps.autocontrast(Image.fromarray(face.aligned).convert("L"), cutoff=0.5, preserve_tone=True)
+    grey = grey.resize((size, size), Image.Resampling.LANCZOS).convert("RGB")
+    density = attention_density(face.attention, face.region_boxes, size)[..., None]
+    strength = FULL_TINT * np.clip(density / FULL_DENSITY, 0, 1) ** 1.5
+    pixels = np.asarray(grey, np.float32) * (1 - strength * (1 - np.array(ACCENT, np.float32) / 255))
     return Image.fromarray(pixels.astype(np.uint8))
 
 
@@ -166,7 +164,7 @@ def framed(image: NDArray[np.uint8], faces: Sequence[FaceAnswer], width: int, he
 def panel(face: FaceAnswer, *, numbered: bool = False, paper: Colour = PAPER) -> Image.Image:
     """PANEL_WIDTH x PANEL_HEIGHT: the tinted face, the expression, and a row per region.
 
-    A row shows where the region lies, its name, and a bar as long as its weight; a tick marks the equal share.
+    A row shows where the region lies, its name, and a bar as long as its weight; a tick marks what is usual.
     """
     picture = Image.new("RGB", (PANEL_WIDTH, PANEL_HEIGHT), paper)
     draw = ImageDraw.Draw(picture)
@@ -177,11 +175,10 @@ def panel(face: FaceAnswer, *, numbered: bool = False, paper: Colour = PAPER) ->
     left, count = FACE_PX + 24, len(face.regions)
     text(draw, (left, 4), "what each region counted", 14, MUTED)
     row_px = min(ROW_PX, FACE_PX / count)
-    longest = max(2 / count, *face.attention)
     for index, (region, weight, box) in enumerate(zip(face.regions, face.attention, face.region_boxes, strict=True)):
-        y, colour = TITLE_PX + index * row_px, share_colour(weight, count)
-        _glyph(draw, (left, y + 2), min(GLYPH_PX, row_px - 4), box, colour)
-        _row(draw, (left + 28, y, PANEL_WIDTH, row_px), region_label(region), weight, longest, colour, tick=1 / count)
+        y, tick = TITLE_PX + index * row_px, face.usual[index] if face.usual else None
+        _glyph(draw, (left, y + 2), min(GLYPH_PX, row_px - 4), box, weight_colour(weight))
+        _row(draw, (left + 28, y, PANEL_WIDTH, row_px), region_label(region), weight, ACCENT, tick)
     return picture
 
 
@@ -193,7 +190,7 @@ def expressions(face: FaceAnswer, *, paper: Colour = PAPER) -> Image.Image:
     text(draw, (0, 4), "what an annotator would report", 14, MUTED)
     for index, (name, share) in enumerate(sorted(face.probabilities.items(), key=lambda item: -item[1])):
         row = (0.0, float(TITLE_PX + index * row_px), PANEL_WIDTH, row_px)
-        _row(draw, row, name, share, 1.0, INK if index == 0 else MUTED)
+        _row(draw, row, name, share, INK if index == 0 else MUTED)
     return picture
 
 
@@ -203,10 +200,10 @@ def legend() -> Image.Image:
     picture = Image.new("RGB", (width, height), BACKGROUND)
     draw = ImageDraw.Draw(picture)
     for x in range(width):
-        draw.line((x, 0, x, 12), fill=share_colour(FULL_COLOUR ** (2 * x / (width - 1) - 1), 1))
-    text(draw, (0, 20), "counted half", 14, MUTED)
-    text(draw, (width / 2, 20), "an equal share", 14, MUTED, anchor="ma")
-    text(draw, (width - 1, 20), "twice", 14, MUTED, anchor="ra")
+        draw.line((x, 0, x, 12), fill=weight_colour(x / (width - 1)))
+    text(draw, (0, 20), "counted 0%", 14, MUTED)
+    text(draw, (width / 2, 20), "50%", 14, MUTED, anchor="ma")
+    text(draw, (width - 1, 20), "100%", 14, MUTED, anchor="ra")
     return picture
 
 
@@ -215,20 +212,19 @@ def _row(
     box: tuple[float, float, float, float],
     label: str,
     value: float,
-    longest: float,
     colour: Colour,
     tick: float | None = None,
 ) -> None:
-    """Label, bar and percentage in a box of left, top, right, height. A bar of `longest` fills its groove."""
+    """Label, bar and percentage in a box of left, top, right, height. A bar of 1 fills its groove."""
     left, top, right, height = box
     middle = top + height / 2 - 2
     start, end = left + LABEL_PX - 28, right - VALUE_PX
     text(draw, (left, middle), label, 14, anchor="lm")
     draw.rounded_rectangle((start, middle - 5, end, middle + 5), radius=2, fill=FAINT)
     if value > 0:
-        draw.rectangle((start, middle - 5, start + (end - start) * value / longest, middle + 5), fill=colour)
+        draw.rectangle((start, middle - 5, start + (end - start) * value, middle + 5), fill=colour)
     if tick is not None:
-        x = start + (end - start) * tick / longest
+        x = start + (end - start) * tick
         draw.line((x, middle - 8, x, middle + 8), fill=INK, width=1)
     text(draw, (right, middle), f"{value:.0%}", 14, anchor="rm")
 

@@ -74,6 +74,7 @@ def answers(source: SourceFrames, frame: SampledFrame, image: NDArray[np.uint8])
             aligned=aligned_NHWC[index],
             regions=source.regions,
             attention=tuple(source.attention(row).tolist()),
+            usual=source.usual,
             region_boxes=tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in boxes_NR4[index]),
         )
         for index, row in enumerate(frame.faces)

@@ -21,6 +21,8 @@ from pipeline.views import current_model
 
 Row = dict[str, Any]
 
+FEWEST_FOR_USUAL = 5
+
 
 @dataclass(frozen=True, kw_only=True)
 class SampledFrame:
@@ -39,13 +41,15 @@ class SampledFrame:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceFrames:
-    """A source. regions: those that the model has, in column order."""
+    """A source. regions: those that the model has, in column order. usual: the median weight of each over the source's
+    faces, or nothing where a median of so few says little."""
 
     uri: str
     kind: str
     model_id: str
     regions: tuple[str, ...]
     frames: tuple[SampledFrame, ...]
+    usual: tuple[float, ...] = ()
 
     @property
     def name(self) -> str:
@@ -54,9 +58,7 @@ class SourceFrames:
 
     def attention(self, face: Row) -> NDArray[np.float32]:
         """The weights of a face's regions: (R,), of sum 1."""
-        other = face["attention_other"] or {}
-        weights = [other[name] if name in other else face[f"attention_{name}"] for name in self.regions]
-        return np.array(weights, np.float32)
+        return _weights(face, self.regions)
 
 
 def read_source(dataset: OpenedDataset, name: str, model_id: str | None = None) -> SourceFrames:
@@ -81,12 +83,14 @@ def read_source(dataset: OpenedDataset, name: str, model_id: str | None = None) 
     if not frames:
         what = f"{uri} has no member {member}" if member else f"{uri} has no sampled frames"
         raise UsageError(f"{what} for model {model_id}; see `ran-pipeline errors {dataset.store.url}`")
+    regions = _regions(faces[0]) if faces else ("whole",)
     return SourceFrames(
         uri=uri if member is None else f"{uri}/{member}",
         kind=source["kind"],
         model_id=model_id,
-        regions=_regions(faces[0]) if faces else ("whole",),
+        regions=regions,
         frames=tuple(frames),
+        usual=_usual(faces, regions),
     )
 
 
@@ -155,6 +159,17 @@ def _frames(plan: list[Segment], rows: dict[str, Row], faces: list[Row]) -> list
 def _regions(face: Row) -> tuple[str, ...]:
     named = (name for name in schema.REGIONS if face[f"attention_{name}"] is not None)
     return (*named, *(face["attention_other"] or ()))
+
+
+def _weights(face: Row, regions: tuple[str, ...]) -> NDArray[np.float32]:
+    other = face["attention_other"] or {}
+    return np.array([other[name] if name in other else face[f"attention_{name}"] for name in regions], np.float32)
+
+
+def _usual(faces: list[Row], regions: tuple[str, ...]) -> tuple[float, ...]:
+    if len(faces) < FEWEST_FOR_USUAL:
+        return ()
+    return tuple(np.median([_weights(face, regions) for face in faces], axis=0).tolist())
 
 
 def _rows(dataset: OpenedDataset, sql: str, parameters: list[Any]) -> list[Row]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from jobs.drawing import BACKGROUND, FAINT, INK, MUTED, PAPER, region_label, share_colour, text
+from jobs.drawing import FAINT, INK, MUTED, PAPER, region_label, text, weight_colour
 from jobs.source_frames import SampledFrame, SourceFrames
 
 LEFT, ROW_PX, TITLE_PX, AXIS_PX = 112, 18, 28, 30
@@ -16,17 +16,22 @@ STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
 
 
 def timeline(source: SourceFrames, width: int, *, moments: Sequence[SampledFrame] = ()) -> Image.Image:
-    """The strip of a video: one column per sampled frame, empty where no face was found. `moments` are marked.
+    """The strip of a video: one column per sampled frame, hatched where no face was found. `moments` are marked.
 
-    Colours are those of the bars. With several faces in a frame, it is the face of the highest score.
+    With several faces in a frame, it is the face of the highest score.
     """
     times = _times(source)
     height = TITLE_PX + len(source.regions) * ROW_PX + AXIS_PX
     strip = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(strip)
-    text(draw, (0, 0), "what each region counted, over time", 15)
+    which = " (face 1 of each frame)" if any(len(frame.faces) > 1 for frame in source.frames) else ""
+    text(draw, (0, 0), f"what each region counted, over time{which}", 15)
+    if not all(frame.faces for frame in source.frames):
+        text(draw, (width - 1, 2), "hatched: no face found", 13, MUTED, anchor="ra")
     bottom = TITLE_PX + len(source.regions) * ROW_PX
-    draw.rectangle((LEFT, TITLE_PX, width - 1, bottom - 1), fill=BACKGROUND)
+    for start in range(LEFT, width + bottom, 9):  # hatched where nothing else is drawn
+        draw.line((start, TITLE_PX, start - (bottom - TITLE_PX), bottom), fill=FAINT, width=1)
+    draw.rectangle((0, TITLE_PX, LEFT - 1, bottom), fill=PAPER)
     for row, name in enumerate(source.regions):
         y = TITLE_PX + row * ROW_PX
         text(draw, (0, y + ROW_PX / 2), region_label(name), 13, MUTED, anchor="lm")
@@ -35,11 +40,10 @@ def timeline(source: SourceFrames, width: int, *, moments: Sequence[SampledFrame
         if not frame.faces:
             continue
         x0, x1 = (x_of(source, float(edge), width) for edge in edges[index : index + 2])
+        draw.rectangle((x0, TITLE_PX, max(x0, x1 - 1), bottom), fill=PAPER)
         for row, weight in enumerate(source.attention(frame.faces[0])):
             y = TITLE_PX + row * ROW_PX
-            draw.rectangle(
-                (x0, y, max(x0, x1 - 1), y + ROW_PX - 2), fill=share_colour(float(weight), len(source.regions))
-            )
+            draw.rectangle((x0, y, max(x0, x1 - 1), y + ROW_PX - 2), fill=weight_colour(float(weight)))
     _axis(draw, source, width, bottom)
     for moment in moments:
         x = x_of(source, moment.timestamp or 0.0, width)

@@ -117,6 +117,7 @@ class _Builder:
     def build(self, state: LogState) -> Entry | None:
         """The entry for what `state` lacks; None if it lacks nothing. Merges again only if somebody took a part."""
         of = self._of
+        state.refuse_if_closed(of._run.run_id)  # even with nothing left to commit: a closed driver stops
         batch = select(of._sets, state, of._model_id)
         taken = state.sources.contains(self._merged.sources).any()
         if self._batch is None or taken or batch.selections != self._batch.selections:

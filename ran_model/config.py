@@ -87,21 +87,26 @@ class ModelConfig:
     def from_json(text: bytes | str) -> ModelConfig:
         """Reads config.json. Raises ValueError that names what is unknown or wrong."""
         try:
-            values: dict[str, Any] = json.loads(text)
+            values: Any = json.loads(text)
         except ValueError as error:
             raise ValueError(f"config.json is not JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise ValueError(f"config.json holds a {type(values).__name__}: it must hold an object")
         known = {field.name for field in fields(ModelConfig)}
         unknown = sorted(set(values) - known)
         if unknown:
             raise ValueError(
                 f"config.json has unknown keys {unknown}: it may come from a newer version of this product"
             )
-        for name in ("regions", "classes"):
-            if name in values:
-                values[name] = tuple(values[name])
-        if "template" in values:
-            values["template"] = tuple((float(x), float(y)) for x, y in values["template"])
-        return ModelConfig(**values)
+        try:
+            for name in ("regions", "classes"):
+                if name in values:
+                    values[name] = tuple(values[name])
+            if "template" in values:
+                values["template"] = tuple((float(x), float(y)) for x, y in values["template"])
+            return ModelConfig(**values)
+        except TypeError as error:
+            raise ValueError(f"config.json has a value of the wrong type: {error}") from error
 
 
 def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -1,6 +1,8 @@
 """A real driver in a process of its own that kills or stops itself at the nth change that it makes to the store.
 
-Usage: python -m tests.faults.driver_process CONFIG.json kill|stop N before|after
+Usage: python -m tests.faults.driver_process CONFIG.json kill|stop N before|after [PATH]
+
+PATH: count only changes of paths that start with it.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from pipeline.store import Store
 CHANGES = {"write", "put_if_absent", "upload", "publish", "delete"}
 
 
-def fail_at(number: int, when: str, number_of_signal: int) -> None:
+def fail_at(number: int, when: str, number_of_signal: int, below: str = "") -> None:
     """Arms the process: its `number`th change of the store raises the signal before or after it happens.
 
     Heartbeats don't count: they come by the clock. Workers are other processes and stay as they are.
@@ -34,7 +36,7 @@ def fail_at(number: int, when: str, number_of_signal: int) -> None:
 
     def attempt(store: Store, operation: str, path: str, act: Callable[[], Any]) -> Any:
         nonlocal seen
-        counts = operation in CHANGES and not path.endswith("heartbeat")
+        counts = operation in CHANGES and not path.endswith("heartbeat") and path.startswith(below)
         seen += counts
         if counts and seen == number and when == "before":
             os.kill(os.getpid(), number_of_signal)
@@ -61,7 +63,8 @@ if __name__ == "__main__":
     with open(sys.argv[1]) as file:
         values = json.load(file)
     values["run"]["inputs"] = tuple(values["run"]["inputs"])
-    fail_at(int(sys.argv[3]), sys.argv[4], signal.SIGKILL if sys.argv[2] == "kill" else signal.SIGSTOP)
+    fault = signal.SIGKILL if sys.argv[2] == "kill" else signal.SIGSTOP
+    fail_at(int(sys.argv[3]), sys.argv[4], fault, *sys.argv[5:])
     try:
         run(RunConfig(**values["run"]), extraction_of(**values["extraction"]))
     except RanError as error:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from jobs import drawing
-from jobs.drawing import BOX, LESS, MORE, FaceAnswer
+from jobs.drawing import ACCENT, BOX, FaceAnswer
 from ran_model.config import FIXED_REGIONS, ModelConfig
 from ran_model.regions import region_boxes
 
@@ -35,19 +35,27 @@ def _bar_lengths(face: FaceAnswer) -> list[int]:
     """Coloured pixels in the groove of each region, on the line through the bar's lower part."""
     pixels = np.asarray(drawing.panel(face))
     lengths = []
-    for index, weight in enumerate(face.attention):
+    for index in range(len(face.attention)):
         y = drawing.TITLE_PX + index * drawing.ROW_PX + drawing.ROW_PX // 2 - 2 + 3
         bars = pixels[y, drawing.FACE_PX + 24 + drawing.LABEL_PX :]
-        colour = np.array(drawing.share_colour(weight, len(face.attention)))
-        lengths.append(int((bars == colour).all(axis=1).sum()))
+        lengths.append(int((bars == ACCENT).all(axis=1).sum()))
     return lengths
 
 
 def test_bars_are_as_long_as_weights() -> None:
     lengths = np.array(_bar_lengths(_face(COVERED_MOUTH)))
     expected = np.array(COVERED_MOUTH) / COVERED_MOUTH[1] * lengths[1]
-    assert lengths[1] > 50
-    assert np.abs(lengths - expected).max() <= 3  # the tick at the equal share hides a pixel
+    groove = drawing.PANEL_WIDTH - drawing.VALUE_PX - (drawing.FACE_PX + 24 + drawing.LABEL_PX)
+    assert lengths[1] == pytest.approx(COVERED_MOUTH[1] * groove, abs=2)
+    assert np.abs(lengths - expected).max() <= 2
+
+
+def test_ticks_are_at_what_is_usual() -> None:
+    plain, ticked = _face(), FaceAnswer(**{**vars(_face()), "usual": (0.5,) * 6})
+    changed = np.argwhere((np.asarray(drawing.panel(plain)) != np.asarray(drawing.panel(ticked))).any(axis=2))
+    start, end = drawing.FACE_PX + 24 + drawing.LABEL_PX, drawing.PANEL_WIDTH - drawing.VALUE_PX
+    assert set(changed[:, 1]) <= {round((start + end) / 2) + shift for shift in (-1, 0, 1)}
+    assert len(changed) > 6 * 10
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.02, 1 / 6, 0.5, 1.0])
@@ -91,31 +99,26 @@ def test_a_tag_is_inside_of_the_frame_wherever_the_face_is(box: tuple[float, flo
     assert picture.shape == (200, 300, 3)
 
 
-def test_equal_shares_leave_the_face_untinted() -> None:
-    tinted = np.asarray(drawing.tinted(_face(), 96)).astype(int)
-    assert np.abs(tinted - 128).max() <= 1
+def test_the_tint_is_strongest_where_attention_lies() -> None:
+    lower = np.asarray(drawing.tinted(_face((0.0, 0.0, 0.0, 1.0, 0.0, 0.0)), 96)).astype(int)
+    upper = np.asarray(drawing.tinted(_face((0.0, 0.5, 0.5, 0.0, 0.0, 0.0)), 96)).astype(int)
+    for picture, (much, little) in ((lower, (85, 5)), (upper, (5, 85))):
+        assert picture[much, 48, 0] - picture[much, 48, 2] > 60, (much, little)
+        assert abs(picture[little, 48, 0] - picture[little, 48, 2]) <= 4
 
 
-def test_the_tint_is_orange_where_regions_counted_more_and_blue_where_less() -> None:
-    tinted = np.asarray(drawing.tinted(_face(COVERED_MOUTH), 96)).astype(int)
-    forehead, mouth = tinted[10, 48], tinted[85, 48]
-    assert forehead[0] > forehead[2] + 20
-    assert mouth[2] > mouth[0] + 20
+def test_density_is_the_attention_spread_over_the_regions() -> None:
+    density = drawing.attention_density((0.25, 0.75), ((0.0, 0.0, 1.0, 1.0), (0.0, 0.0, 0.5, 1.0)), 200)
+    assert density[100, 20] == pytest.approx(0.25 + 0.75 / 0.5)
+    assert density[100, 180] == pytest.approx(0.25)
+    assert density.mean() == pytest.approx(1.0, abs=0.01)
 
 
-def test_attention_map_is_the_share_of_the_regions_that_hold_a_pixel() -> None:
-    boxes = ((0.0, 0.0, 1.0, 1.0), (0.0, 0.0, 0.5, 1.0))
-    ratio = drawing.attention_map((0.25, 0.75), boxes, 200)
-    assert ratio[100, 20] == pytest.approx(1.0)  # both regions: all of the attention
-    assert ratio[100, 180] == pytest.approx(0.5)  # the whole face alone: half of its equal share
-
-
-def test_colours_of_a_share() -> None:
-    assert drawing.share_colour(1 / 6, 6) == drawing.EQUAL
-    assert drawing.share_colour(2 / 6, 6) == MORE
-    assert drawing.share_colour(0.0, 6) == LESS
-    reds = [drawing.share_colour(weight, 6)[0] for weight in (0.08, 0.12, 1 / 6, 0.25, 0.33)]
-    assert reds == sorted(reds)
+def test_colours_get_darker_with_the_weight() -> None:
+    light = [sum(drawing.weight_colour(weight)) for weight in np.linspace(0, 1, 21)]
+    assert light == sorted(light, reverse=True)
+    assert drawing.weight_colour(0.0) == drawing.SCALE[0]
+    assert drawing.weight_colour(1.0) == drawing.SCALE[-1]
 
 
 @pytest.mark.parametrize("name", ["naïve café.mp4", "видео.mp4", "", "a" * 500])

@@ -84,6 +84,8 @@ def test_formatting_of_config_json_changes_nothing(saved: tuple[Path, RegionAtte
         ({"input_size": 4}, "input_size is 4"),
         ({"template": [[0.1, 0.2]]}, "five landmarks"),
         ({"flavour": 1}, "flavour"),
+        ({"input_size": "64"}, "wrong type"),
+        ({"template": 3}, "wrong type"),
     ],
 )
 def test_a_wrong_config_is_refused_with_its_value(change: dict[str, object], message: str) -> None:

@@ -33,8 +33,8 @@ def halves(count: int) -> FaceSet:
 
 def test_both_stages_learn_an_easy_task(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    faces = halves(64)
-    config = TrainConfig(optimizer="adamw", epochs=5, batch_size=16, learning_rate=1e-3, mean_decay=0.8, bf16=False)
+    faces = halves(32)
+    config = TrainConfig(optimizer="adamw", epochs=5, batch_size=8, learning_rate=1e-3, mean_decay=0.8, bf16=False)
     single = SinglePassNetwork(SMALL)
     train(single, faces, faces, config, tmp_path / "single")
     network = ran_from_single_pass(single)
