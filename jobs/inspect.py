@@ -63,8 +63,8 @@ def errors_command(output: str, storage_options: tuple[str, ...], as_json: bool)
     """What failed in OUT, by code: each source or segment with its message."""
     with opened(output, storage_options) as dataset:
         rows = dataset.query(
-            "SELECT error_code, status, error_stage, source_uri, start_s, end_s, first_member, error_message, attempts, "
-            "segment_id FROM errors ORDER BY error_code, source_uri, start_s, first_member"
+            "SELECT error_code, status, error_stage, source_uri, start_s, end_s, first_member, error_message, "
+            "attempts, segment_id FROM errors ORDER BY error_code, source_uri, start_s, first_member"
         )
     if as_json:
         click.echo(json.dumps(rows, indent=2))

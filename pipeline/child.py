@@ -57,7 +57,7 @@ class DecodeChild:
             return result, b""
 
     def probe(self, source: Source) -> dict[str, Any]:
-        """The source's row of the `sources` table, without run columns. A header that hangs or kills becomes an error."""
+        """The source's row of the `sources` table, without run columns. A header that hangs or kills is an error."""
         self._ensure_started()
         try:
             self._pipe.send(source)

@@ -38,6 +38,7 @@ from pipeline.summary import Summary
 from pipeline.worker import WorkerConfig
 
 POLL_S = 0.5
+COMMIT_BYTES = 512 << 20  # staged files that wait for a commit; crops get there before the minute is over
 
 
 class Driver:
@@ -147,7 +148,8 @@ class Driver:
                     self.summary.add(manifest)
                     done.update(manifest.filter(pc.invert(manifest["deferred"]))["segment_id"].to_pylist())
                     more += manifest.filter(manifest["more"])["segment_id"].to_pylist()
-                if time.monotonic() - last_commit >= self._config.commit_interval_s:
+                due = time.monotonic() - last_commit >= self._config.commit_interval_s
+                if due or committer.pending_bytes >= COMMIT_BYTES:
                     committer.commit()
                     last_commit = time.monotonic()
                 committer.check_open()

@@ -43,7 +43,7 @@ class GraphConfig:
 
 
 def build(units: list[pa.Table], config: GraphConfig) -> Dataset:
-    """The chain over dispatch units, each of which travels as one block, so an actor opens a file once for several rows.
+    """The chain over dispatch units. Each travels as one block, so an actor opens a file once for several rows.
 
     Units come from the driver's memory: reading them back from a file took three more worker processes and their
     start-up, and put locations, which may be signed URLs, into the output.

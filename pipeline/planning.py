@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from pipeline import schema
 from pipeline.config import Extraction
 from pipeline.errors import ErrorCode
+from pipeline.live import read_live
 from pipeline.log import LogState
 from pipeline.passes import Pass
 from pipeline.segments import PLAN, plan_table, window_count
@@ -39,8 +40,7 @@ class Plan:
 def known_sources(store: Store, state: LogState) -> pa.Table:
     """Every probed source of the dataset: rows of the `sources` table."""
     tables = [
-        pq.read_table(pa.BufferReader(store.read_bytes(path)), schema=schema.SOURCES)
-        for path in state.live_files("sources")
+        pq.read_table(pa.BufferReader(read_live(store, file)), schema=schema.SOURCES) for file in state.files("sources")
     ]
     return pa.concat_tables(tables) if tables else schema.empty("sources")
 
@@ -65,8 +65,8 @@ def new_sources(store: Store, state: LogState, listing: Listing, known: pa.Table
 def _without_only_errors(store: Store, state: LogState, source_ids: pa.Array) -> pa.Array:
     """Those of the sources that have at least one live segment without an error, of any model."""
     good: set[str] = set()
-    for path in state.live_files("segments") if len(source_ids) else ():
-        rows = pq.read_table(pa.BufferReader(store.read_bytes(path)), columns=["source_id", "status"])
+    for file in state.files("segments") if len(source_ids) else ():
+        rows = pq.read_table(pa.BufferReader(read_live(store, file)), columns=["source_id", "status"])
         rows = rows.filter(pc.and_(pc.is_in(rows["source_id"], source_ids), pc.not_equal(rows["status"], "error")))
         good.update(rows["source_id"].to_pylist())
     return pa.array(sorted(good), pa.string())
@@ -132,11 +132,11 @@ def _spread(rows: int, most: int) -> int:
 
 
 def count_failed(store: Store, state: LogState, model_id: str, listing: Listing) -> int:
-    """Listed sources with a live error row for the model, `partial` included. Error rows have part files of their own."""
+    """Listed sources with a live error row for the model, `partial` included. Error rows have their own part files."""
     failed: set[str] = set()
-    for path in state.live_files("segments", model_id):
-        if path.endswith("-errors.parquet"):
-            table = pq.read_table(pa.BufferReader(store.read_bytes(path)), columns=["source_id"])
+    for file in state.files("segments", model_id):
+        if file.path.endswith("-errors.parquet"):
+            table = pq.read_table(pa.BufferReader(read_live(store, file)), columns=["source_id"])
             failed.update(table["source_id"].to_pylist())
     return len(failed & {source.source_id for source in listing.sources})
 

@@ -163,10 +163,11 @@ class StageWriter:
         import cv2
 
         size = self._model.aligned_size
-        pngs: list[bytes] = []
-        for row in block["pixels"]:
-            for face in np.frombuffer(row.as_buffer(), np.uint8).reshape(-1, size, size, 3):
-                pngs.append(cv2.imencode(".png", cv2.cvtColor(face, cv2.COLOR_RGB2BGR))[1].tobytes())
+        pngs = [
+            cv2.imencode(".png", cv2.cvtColor(face, cv2.COLOR_RGB2BGR))[1].tobytes()
+            for row in block["pixels"]
+            for face in np.frombuffer(row.as_buffer(), np.uint8).reshape(-1, size, size, 3)
+        ]
         template = np.asarray(self._model.template, np.float32).ravel().tolist()
         columns: dict[str, Any] = {
             "face_id": faces["face_id"],

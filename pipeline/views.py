@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import duckdb
 
 from pipeline import schema
+from pipeline.live import live_paths
 from pipeline.log import LogState
 from pipeline.store import Store
 
@@ -28,7 +29,7 @@ def connect(store: Store, state: LogState) -> duckdb.DuckDBPyConnection:
         ("sources", "sources"),
         ("crops", "crops"),
     ):
-        _create(connection, store, view, table, state.live_files(table))
+        _create(connection, store, view, table, live_paths(store, state, table))
     model = current_model(state)
     where = f"WHERE model_id = '{model}'" if model else ""
     connection.execute(f"CREATE VIEW faces AS SELECT * FROM all_faces {where}")

@@ -190,7 +190,7 @@ class SegmentExtractor:
     def _region_boxes(
         self, segment: Segment, result: ExtractedSegment, position: int, landmarks_N52: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Boxes (N, R, 4) of one frame's faces: decided here, where the landmarks are; cut where pixels are consumed."""
+        """Boxes (N, R, 4) of one frame's faces: decided here, where landmarks are; cut where pixels are consumed."""
         from ran_model.align import similarity_transform, transform_points
         from ran_model.regions import region_boxes
 

@@ -1,4 +1,4 @@
-"""Two real drivers on one output, with overlapping inputs and different grouping; one of them sleeps past its heartbeat."""
+"""Two real drivers on one output, overlapping inputs, different grouping; one of them sleeps past its heartbeat."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_two_drivers_with_overlapping_inputs_make_one_table(
     output = tmp_path / "out"
     first = start(
         tmp_path / "first.json",
-        settings([media / "c.mp4", media / "b.mp4", media / "portraits.tar"], output, tiny_model, address=ray_address, batch_size=3),
+        settings([media / "c.mp4", media / "portraits.tar"], output, tiny_model, address=ray_address, batch_size=3),
         "kill", 10_000, "before",
     )  # fmt: skip
     second = start(
@@ -98,7 +98,8 @@ def test_a_driver_that_slept_past_its_heartbeat_commits_nothing_more(
 ) -> None:
     output = tmp_path / "out"
     values = settings([media], output, tiny_model, address=ray_address)
-    sleeper = start(tmp_path / "sleeper.json", values, "stop", entry, "before", "_ran/log/")  # the first has the sources
+    # entry 1 has the sources, so it sleeps with segments in hand
+    sleeper = start(tmp_path / "sleeper.json", values, "stop", entry, "before", "_ran/log/")
     try:
         wait_until(lambda: is_stopped(sleeper))
         time.sleep(2.5)  # its heartbeat is stale now

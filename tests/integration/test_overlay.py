@@ -127,3 +127,15 @@ def test_a_source_that_changed_since_is_not_drawn(dataset: Path, media: Path, tm
         shutil.copy2(kept, media / "portrait.png")
         times = Path(kept).stat()
         os.utime(media / "portrait.png", ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_a_page_may_go_to_an_object_store(dataset: Path, s3_server: str) -> None:
+    import s3fs
+
+    bucket = s3fs.S3FileSystem(key="test", secret="test", endpoint_url=s3_server)
+    bucket.mkdir("overlays")
+    pairs = (f"endpoint={s3_server}", "key=test", "secret=test")
+    options = [part for pair in pairs for part in ("--storage-option", pair)]
+    _overlay(dataset, "portrait.png", "--to", "s3://overlays/deep/page.png", *options)
+    with bucket.open("overlays/deep/page.png") as file, Image.open(file) as page:
+        assert page.width > 500

@@ -1,4 +1,4 @@
-"""Whatever happens to the decode child, the segment comes back as a row with the right code and the next one is fine."""
+"""Whatever happens to the decode child, the segment comes back as a row with the right code; the next one is fine."""
 
 from __future__ import annotations
 

@@ -31,13 +31,14 @@ def source(number: int, fingerprint: str = "1:1") -> Source:
 
 
 def probed(*rows: dict[str, Any]) -> pa.Table:
-    return pa.Table.from_pylist([{"run_id": "r", "pipeline_version": "0", **row} for row in rows], schema=schema.SOURCES)
+    common = {"run_id": "r", "pipeline_version": "0"}
+    return pa.Table.from_pylist([common | row for row in rows], schema=schema.SOURCES)
 
 
 def row(of: Source, **values: Any) -> dict[str, Any]:
     return {
-        "source_id": of.source_id, "source_uri": of.uri, "fingerprint": of.fingerprint, "size_bytes": 1, "kind": "video",
-        "duration_s": 9.7, **values,
+        "source_id": of.source_id, "source_uri": of.uri, "fingerprint": of.fingerprint, "size_bytes": 1,
+        "kind": "video", "duration_s": 9.7, **values,
     }  # fmt: skip
 
 
@@ -74,9 +75,11 @@ def test_a_changed_source_is_one_error_and_one_that_only_failed_is_new(tmp_path:
     good, failed, broken = source(1), source(2), source(3)
     known = probed(row(good), row(failed, error_code="not_media", error_message="no"), row(broken))
     store, state = Store(str(tmp_path)), LogState()
-    statuses = [segment_row(good, "ok"), segment_row(good, "error", 1), segment_row(failed, "error"), segment_row(broken, "error")]
+    statuses = [segment_row(good, "ok"), segment_row(good, "error", 1)]
+    statuses += [segment_row(failed, "error"), segment_row(broken, "error")]
     staged = stage_table(store, "r", "segments", pa.Table.from_pylist(statuses, schema=schema.SEGMENTS))
-    file = CommittedFile(table="segments", path=staged.path, staged=staged.path, rows=4, bytes=1, sha256="", model_id="m")
+    path = staged.path
+    file = CommittedFile(table="segments", path=path, staged=path, rows=4, bytes=1, sha256="", model_id="m")
     state.apply(Entry(run_id="r", model_id="m", segments=[r["segment_id"] for r in statuses], add=[file]))
     changed, mended, whole = (source(number, "22:22") for number in (1, 2, 3))
     listing = Listing(sources=[changed, mended, whole])
@@ -91,7 +94,8 @@ def segment_row(of: Source, status: str, window: int = 0) -> dict[str, Any]:
     return {
         "segment_id": segment_id(of.source_id, window, EXTRACTION.id), "source_id": of.source_id, "source_uri": of.uri,
         "model_id": "m", "kind": "video", "frames": [], "timestamps": [], "face_counts": [], "faces_kept": 0,
-        "status": status, "fetch_s": 0, "decode_s": 0, "detect_s": 0, "infer_s": 0, "attempts": 1, "run_id": "r", "node": "n",
+        "status": status, "fetch_s": 0, "decode_s": 0, "detect_s": 0, "infer_s": 0, "attempts": 1, "run_id": "r",
+        "node": "n",
     }  # fmt: skip
 
 
@@ -119,7 +123,8 @@ def test_one_long_video_spreads_over_more_units_than_actors() -> None:
 
 def test_a_plan_of_any_size_runs_in_waves() -> None:
     film = source(1)
-    plan = plan_table(rows_of([row(film, duration_s=250_000.0)]), locations={film.source_id: "/1"}, extraction=EXTRACTION)
+    rows = rows_of([row(film, duration_s=250_000.0)])
+    plan = plan_table(rows, locations={film.source_id: "/1"}, extraction=EXTRACTION)
     passes = PassQueue(plan)
     waves = []
     while passes:
