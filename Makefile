@@ -35,7 +35,7 @@ types: setup
 bench: setup
 	$(BIN)/python -m benchmarks
 
-# The default model, from ../shared/data: hours on two cores, minutes on a GPU.
+# The default model, from ../shared/data: about an hour on two cores.
 model: setup
 	$(BIN)/python -m jobs.train_default
 

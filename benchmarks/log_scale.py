@@ -15,9 +15,9 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
-from pipeline.log import CommitLog, entry_path
-from pipeline.log_entry import CommittedFile, Entry
-from pipeline.store import Store
+from pipeline.ledger.entry import CommittedFile, Entry
+from pipeline.ledger.log import CommitLog, entry_path
+from pipeline.storage.store import Store
 
 MODEL = "0123456789ab"
 

@@ -52,10 +52,10 @@ def plain_worker(clip: str, tasks: Any, results: Any) -> None:
 def plain(clip: Path) -> dict[str, float]:
     """Faces per second of the plain loop."""
     from pipeline.config import Extraction
-    from pipeline.probe import probe_source
-    from pipeline.scratch import Scratch
+    from pipeline.media.probe import probe_source
+    from pipeline.media.scratch import Scratch
+    from pipeline.media.sources import list_sources
     from pipeline.segments import plan_segments
-    from pipeline.sources import list_sources
 
     begun = time.time()
     extraction = Extraction(fps=FPS)

@@ -11,9 +11,9 @@ import duckdb
 
 from jobs.options import parse_storage_options
 from pipeline.config import Extraction
-from pipeline.dataset import Dataset
-from pipeline.log import CommitLog
-from pipeline.store import Store
+from pipeline.ledger.dataset import Dataset
+from pipeline.ledger.log import CommitLog
+from pipeline.storage.store import Store
 from pipeline.views import connect
 
 

@@ -61,8 +61,10 @@ def _face() -> Path:
 def _decoder() -> str:
     """Writes two seconds of video and reads them back, so that the native library is really loaded and used."""
     import av
-    import decord
     import numpy as np
+    import torch  # noqa: F401 - first: decord makes NVIDIA's BLAS global, and torch would crash in it
+
+    import decord  # isort: skip
 
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/check.mp4"
@@ -133,7 +135,7 @@ def _answer() -> int:
 
 
 def _store(url: str, storage_options: tuple[str, ...]) -> str:
-    from pipeline.store import Store
+    from pipeline.storage.store import Store
 
     Store(url, parse_storage_options(storage_options)).probe()
     return f"{url} can be written and refuses a second write of the same entry"

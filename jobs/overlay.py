@@ -16,8 +16,8 @@ from jobs.options import parse_storage_options, storage_option
 from jobs.redecode import answers, redecode
 from jobs.source_frames import SourceFrames, read_source
 from pipeline.errors import UsageError
-from pipeline.locations import open_filesystem
-from pipeline.storage_options import fsspec_options
+from pipeline.media.locations import open_filesystem
+from pipeline.storage.options import fsspec_options
 
 MOMENTS = 6
 

@@ -13,9 +13,9 @@ from jobs.source_frames import Row, SampledFrame, SourceFrames
 from pipeline import schema
 from pipeline.config import Extraction
 from pipeline.errors import MediaError, UsageError
-from pipeline.read import Frame, SegmentReader
-from pipeline.scratch import Scratch
-from pipeline.storage_options import fsspec_options
+from pipeline.media.read import Frame, SegmentReader
+from pipeline.media.scratch import Scratch
+from pipeline.storage.options import fsspec_options
 from ran_model.align import FER_TEMPLATE, align_faces, similarity_transform, transform_points
 from ran_model.config import ModelConfig
 from ran_model.regions import region_boxes

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from jobs.dataset import OpenedDataset
 from pipeline import schema
-from pipeline.dataset import Dataset
 from pipeline.errors import UsageError
+from pipeline.ledger.dataset import Dataset
 from pipeline.segments import Segment, plan_segments
 from pipeline.views import current_model
 

@@ -14,7 +14,7 @@ from pipeline.config import Extraction
 from pipeline.errors import CapacityError
 from pipeline.resources import Resources
 from pipeline.run_config import RunConfig
-from pipeline.store import Store
+from pipeline.storage.store import Store
 from ran_model.config import ModelConfig
 
 FACES_PER_FRAME = 1.5  # a guess; crowds need more

@@ -15,8 +15,8 @@ from typing import Any
 
 from pipeline.errors import ErrorCode, MediaError, RanError
 from pipeline.extraction import ExtractedSegment
+from pipeline.media.sources import Source
 from pipeline.segments import Segment
-from pipeline.sources import Source
 from pipeline.worker import WorkerConfig
 
 START_DEADLINE_S = 180.0  # imports and detector weights, on a machine under load
@@ -64,7 +64,7 @@ class DecodeChild:
             row: dict[str, Any] = self._receive("done", self._deadline(source.location))
         except MediaError as error:
             self.stop()
-            from pipeline.probe import failed_probe  # loads FFmpeg, which actors don't need otherwise
+            from pipeline.media.probe import failed_probe  # loads FFmpeg, which actors don't need otherwise
 
             row = failed_probe(source, error)
         return row

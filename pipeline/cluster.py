@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.errors import CapacityError, StoreError
 from pipeline.resources import Cluster, local_cpus
-from pipeline.store import Store
+from pipeline.storage.store import Store
 
 
 @contextlib.contextmanager

@@ -19,21 +19,21 @@ import ray
 
 from pipeline import capacity, graph, planning, resources
 from pipeline.cluster import check_output_is_shared, connected
-from pipeline.commit import Committer
 from pipeline.config import Extraction
 from pipeline.errors import ErrorCode, MediaError, RanError, StoreError
 from pipeline.extract import failed_block
 from pipeline.infer import CPU_BATCH, GPU_BATCH, InferConfig, without_predictions
-from pipeline.log import CommitLog
+from pipeline.ledger.commit import Committer
+from pipeline.ledger.log import CommitLog
+from pipeline.ledger.runs import Run
+from pipeline.ledger.staging import StagedFile, StagedSet, stage_table
 from pipeline.passes import Pass, PassQueue
 from pipeline.prepare import Prepared, model_config
 from pipeline.probing import probe
 from pipeline.progress import ProgressReporter
 from pipeline.run_config import RunConfig
-from pipeline.runs import Run
 from pipeline.stage import StageConfig, StageWriter
-from pipeline.staging import StagedFile, StagedSet, stage_table
-from pipeline.store import fsspec_options
+from pipeline.storage.store import fsspec_options
 from pipeline.summary import Summary
 from pipeline.worker import WorkerConfig
 

@@ -13,12 +13,12 @@ from pipeline import capacity, planning, schema
 from pipeline.child import DecodeChild
 from pipeline.cluster import connected
 from pipeline.config import Extraction
-from pipeline.dataset import Dataset
-from pipeline.log import CommitLog, LogState
-from pipeline.prepare import list_inputs, load, model_config
+from pipeline.ledger.dataset import Dataset
+from pipeline.ledger.log import CommitLog, LogState
+from pipeline.prepare import list_inputs, load, model_config, normalised_root
 from pipeline.resources import Cluster, Resources, share, this_machine
 from pipeline.run_config import RunConfig
-from pipeline.store import Store, fsspec_options
+from pipeline.storage.store import Store, fsspec_options
 from pipeline.worker import WorkerConfig
 
 
@@ -51,7 +51,7 @@ def dry_run(config: RunConfig, extraction: Extraction) -> DryRun:
     model, model_id = load(config.model)
     state = LogState()
     if Dataset.exists(store):
-        Dataset.open(store, extraction, root=config.root)
+        Dataset.open(store, extraction, root=normalised_root(config))
         log = CommitLog(store)
         log.refresh()
         state = log.state

@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 from pipeline import schema
 from pipeline.config import Extraction
 from pipeline.errors import ErrorCode
-from pipeline.live import read_live
-from pipeline.log import LogState
+from pipeline.ledger.live import read_live
+from pipeline.ledger.log import LogState
+from pipeline.media.sources import Listing, Source
 from pipeline.passes import Pass
 from pipeline.segments import PLAN, plan_table, window_count
-from pipeline.sources import Listing, Source
-from pipeline.store import Store
+from pipeline.storage.store import Store
 
 UNIT_ROWS, PICTURE_UNIT_ROWS = 8, 64
 SHORT_PLAN_UNITS = 16

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.config import Extraction
-from pipeline.dataset import Dataset
 from pipeline.errors import UsageError
 from pipeline.infer import ModelBytes
+from pipeline.ledger.dataset import Dataset
+from pipeline.media.locations import normalise
+from pipeline.media.sources import Listing, list_sources
 from pipeline.run_config import RunConfig
-from pipeline.sources import Listing, list_sources
-from pipeline.store import Store, fsspec_options
+from pipeline.storage.store import Store, fsspec_options
 from ran_model.config import ModelConfig
 from ran_model.model_files import check_model_bytes, default_model_dir, read_model_bytes
 
@@ -30,16 +31,21 @@ def prepare(config: RunConfig, extraction: Extraction) -> Prepared:
     store = Store(config.output, config.storage_options)
     listing = list_inputs(config, store)
     model, model_id = load(config.model)
-    dataset = Dataset.open_or_create(store, extraction, root=config.root)
+    dataset = Dataset.open_or_create(store, extraction, root=normalised_root(config))
     return Prepared(listing=listing, model=model, model_id=model_id, dataset=dataset)
 
 
 def list_inputs(config: RunConfig, store: Store) -> Listing:
     """The sources that this run's inputs name, relative to the dataset's root if it has one."""
-    root = config.root
+    root = normalised_root(config)
     if root is None and Dataset.exists(store):
         root = Dataset.open(store).root
     return list_sources(config.inputs, root=root, storage_options=fsspec_options(config.storage_options))
+
+
+def normalised_root(config: RunConfig) -> str | None:
+    """The root as an absolute path or URL, so that it means the same from every folder."""
+    return None if config.root is None else normalise(config.root)
 
 
 def load(model: str) -> tuple[ModelBytes, str]:

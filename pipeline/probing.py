@@ -11,8 +11,8 @@ from ray.data import from_arrow as dataset_from_arrow
 from pipeline import __version__, schema
 from pipeline.child import DecodeChild
 from pipeline.graph import BOUNDED, manifests
+from pipeline.media.sources import Source
 from pipeline.resources import Resources
-from pipeline.sources import Source
 from pipeline.worker import WorkerConfig
 
 UNIT_SOURCES = 32

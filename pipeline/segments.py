@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pipeline.config import Extraction
 from pipeline.errors import ErrorCode, MediaError
-from pipeline.sampling import windows_for_duration, windows_for_frames
+from pipeline.media.sampling import windows_for_duration, windows_for_frames
 
 #: One picture in an archive. ordinal: its place among all entries; offset: of its data (tar) or its header (zip).
 MEMBER = pa.struct(

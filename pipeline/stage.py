@@ -1,6 +1,6 @@
 """The last stage: predictions become Parquet files in the run's staging folder, and one manifest row per segment.
 
-Nothing here is visible to readers; the driver's commit makes it so (`pipeline.commit`).
+Nothing here is visible to readers; the driver's commit makes it so (`pipeline.ledger.commit`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from pipeline import __version__, schema
 from pipeline.extraction import FACE_COLUMNS
-from pipeline.staging import StagedFile, stage_table
-from pipeline.store import Store
+from pipeline.ledger.staging import StagedFile, stage_table
+from pipeline.storage.store import Store
 from ran_model.config import ModelConfig
 
 #: What the driver reads. `files` is the same in every row of a block: its set covers all segments of the block.

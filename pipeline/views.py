@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import duckdb
 
 from pipeline import schema
-from pipeline.live import live_paths
-from pipeline.log import LogState
-from pipeline.store import Store
+from pipeline.ledger.live import live_paths
+from pipeline.ledger.log import LogState
+from pipeline.storage.store import Store
 
 VIEWS = ("faces", "frames", "segments", "sources", "errors", "all_faces", "all_segments", "crops")
 

@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from pipeline.config import Extraction
 from pipeline.errors import ErrorCode, MediaError
 from pipeline.extraction import FACE_COLUMNS, ExtractedSegment
-from pipeline.scratch import Scratch
+from pipeline.media.scratch import Scratch
+from pipeline.media.sources import Source
 from pipeline.segments import Segment
-from pipeline.sources import Source
 
 DETECT_BATCH_FRAMES = 8
 DETECT_BATCH_PIXELS = 16_000_000  # large frames are detected in smaller batches, so memory stays flat
@@ -64,7 +64,7 @@ class SegmentExtractor:
         import cv2
 
         from pipeline.detect import load_detector
-        from pipeline.read import SegmentReader
+        from pipeline.media.read import SegmentReader
         from ran_model.config import ModelConfig
 
         cv2.setNumThreads(config.threads)
@@ -120,7 +120,7 @@ class SegmentExtractor:
 
     def _batches(self, frames: Any, result: ExtractedSegment) -> Iterator[list[tuple[int, NDArray[np.uint8]]]]:
         """Groups frames for the detector and notes each sampled frame, readable or not, in `result`."""
-        from pipeline.read import FrameError
+        from pipeline.media.read import FrameError
 
         batch: list[tuple[int, NDArray[np.uint8]]] = []
         pixels = 0
@@ -259,7 +259,7 @@ class _Server:
         pipe.send(("done", (result, pixels.nbytes)))
 
     def _probe(self, source: Source) -> dict[str, Any]:
-        from pipeline.probe import probe_source
+        from pipeline.media.probe import probe_source
 
         config = self._config
         return probe_source(

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
@@ -18,6 +19,7 @@ DEMO_MEDIA = ROOT / "examples" / "media"
 settings.register_profile("suite", deadline=None, print_blob=True)  # a busy machine is no failure
 settings.load_profile("suite")
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads that wait for each other crawl on a busy machine
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
 
@@ -35,7 +37,6 @@ def ray_address() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model directory with random weights and small pictures: the real code, quickly."""
-    import torch
 
     from ran_model.config import ModelConfig
     from ran_model.network import RegionAttentionNetwork

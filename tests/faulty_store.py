@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.store import Store
+from pipeline.storage.store import Store
 
 
 class Died(BaseException):

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import schema
-from pipeline.staging import StagedFile, StagedSet, stage_table
-from pipeline.store import Store
+from pipeline.ledger.staging import StagedFile, StagedSet, stage_table
+from pipeline.storage.store import Store
 
 MODEL, OTHER_MODEL = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
 

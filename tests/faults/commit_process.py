@@ -14,12 +14,12 @@ import signal
 import sys
 from pathlib import Path
 
-from pipeline.commit import Committer
 from pipeline.config import Extraction
-from pipeline.dataset import Dataset
-from pipeline.log import CommitLog
-from pipeline.runs import Run
-from pipeline.store import Store
+from pipeline.ledger.commit import Committer
+from pipeline.ledger.dataset import Dataset
+from pipeline.ledger.log import CommitLog
+from pipeline.ledger.runs import Run
+from pipeline.storage.store import Store
 from tests.staged_rows import MODEL, segment_id, stage
 
 SEGMENTS = 7

@@ -21,7 +21,7 @@ from pipeline.errors import RanError
 from pipeline.prepare import prepare
 from pipeline.progress import ProgressReporter
 from pipeline.run_config import RunConfig
-from pipeline.store import Store
+from pipeline.storage.store import Store
 
 CHANGES = {"write", "put_if_absent", "upload", "publish", "delete"}
 

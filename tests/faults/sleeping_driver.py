@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from pipeline.commit import Committer
 from pipeline.config import Extraction
-from pipeline.dataset import Dataset
 from pipeline.errors import RanError
-from pipeline.log import CommitLog
-from pipeline.runs import Run
-from pipeline.store import Store
+from pipeline.ledger.commit import Committer
+from pipeline.ledger.dataset import Dataset
+from pipeline.ledger.log import CommitLog
+from pipeline.ledger.runs import Run
+from pipeline.storage.store import Store
 from tests.staged_rows import MODEL, stage
 
 STALE_AFTER_S = 1.0

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.log import CommitLog
-from pipeline.store import Store
+from pipeline.ledger.log import CommitLog
+from pipeline.storage.store import Store
 from tests.faults.commit_process import COVERED, SEGMENTS
 from tests.staged_rows import MODEL, face_ids, segment_id
 

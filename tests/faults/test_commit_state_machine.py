@@ -20,18 +20,18 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from pipeline.commit import Committer
 from pipeline.config import Extraction
-from pipeline.dataset import Dataset
 from pipeline.errors import RunClosedError, StoreError
-from pipeline.log import CommitLog
-from pipeline.log_entry import CommittedFile, Entry, parse_entry
-from pipeline.log_state import LogState
-from pipeline.publish import publish_entry
-from pipeline.runs import Run
-from pipeline.staging import stage_table
-from pipeline.store import Store
-from pipeline.sweep import close_stale_runs
+from pipeline.ledger.commit import Committer
+from pipeline.ledger.dataset import Dataset
+from pipeline.ledger.entry import CommittedFile, Entry, parse_entry
+from pipeline.ledger.log import CommitLog
+from pipeline.ledger.publish import publish_entry
+from pipeline.ledger.runs import Run
+from pipeline.ledger.staging import stage_table
+from pipeline.ledger.state import LogState
+from pipeline.ledger.sweep import close_stale_runs
+from pipeline.storage.store import Store
 from tests.faulty_store import Died, FaultyStore, die, lose_connection, memory_url
 from tests.staged_rows import MODEL, OTHER_MODEL, face_ids, source_id, stage
 

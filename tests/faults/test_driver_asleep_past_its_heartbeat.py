@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from pipeline.commit import Committer
-from pipeline.dataset import Dataset
-from pipeline.log import CommitLog
-from pipeline.runs import Run, other_runs
-from pipeline.store import Store
+from pipeline.ledger.commit import Committer
+from pipeline.ledger.dataset import Dataset
+from pipeline.ledger.log import CommitLog
+from pipeline.ledger.runs import Run, other_runs
+from pipeline.storage.store import Store
 from tests.faults.sleeping_driver import STALE_AFTER_S
 from tests.staged_rows import MODEL, segment_id, stage
 

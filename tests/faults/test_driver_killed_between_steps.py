@@ -98,7 +98,7 @@ def assert_no_row_twice(output: Path) -> None:
 def test_the_fault_counts_what_the_store_really_does(tmp_path: Path) -> None:
     """The arm itself: the second change of a fresh process never returns."""
     script = (
-        "import signal, sys; from tests.faults.driver_process import fail_at; from pipeline.store import Store\n"
+        "import signal\nfrom tests.faults.driver_process import fail_at\nfrom pipeline.storage.store import Store\n"
         f"fail_at(2, 'after', signal.SIGKILL); store = Store({str(tmp_path)!r})\n"
         "store.write_bytes('a', b'1'); store.write_bytes('b', b'2'); store.write_bytes('c', b'3')"
     )

@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import schema
-from pipeline.commit import Committer
 from pipeline.config import Extraction
-from pipeline.dataset import Dataset
-from pipeline.log import CommitLog
-from pipeline.runs import Run
-from pipeline.store import Store
+from pipeline.ledger.commit import Committer
+from pipeline.ledger.dataset import Dataset
+from pipeline.ledger.log import CommitLog
+from pipeline.ledger.runs import Run
+from pipeline.storage.store import Store
 from tests.staged_rows import MODEL, OTHER_MODEL, face_count, is_error, segment_id, stage
 
 NUMBERS = list(range(12))

@@ -11,11 +11,11 @@ import pytest
 
 from pipeline.config import Extraction
 from pipeline.errors import ErrorCode, MediaError, StoreError
-from pipeline.probe import probe_source
-from pipeline.read import Frame, SegmentReader
-from pipeline.scratch import Scratch
+from pipeline.media.probe import probe_source
+from pipeline.media.read import Frame, SegmentReader
+from pipeline.media.scratch import Scratch
+from pipeline.media.sources import MISSING, Listing, list_sources
 from pipeline.segments import plan_segments
-from pipeline.sources import MISSING, Listing, list_sources
 from tests.media import picture_bytes, read_index, write_tar, write_video
 
 EXTRACTION = Extraction(fps="10", segment_frames=8)
@@ -117,7 +117,7 @@ def test_a_large_video_is_probed_by_its_header(
     scratch = Scratch(str(tmp_path / "scratch"))
     (source,) = list_sources([f"s3://{bucket}/a.mp4"], storage_options=options).sources
     fetched = probe_source(source, scratch=scratch, extraction=EXTRACTION, storage_options=options)
-    monkeypatch.setattr("pipeline.probe.FETCH_BYTES", 0)
+    monkeypatch.setattr("pipeline.media.probe.FETCH_BYTES", 0)
     untouched = Scratch(str(tmp_path / "untouched"))
     assert probe_source(source, scratch=untouched, extraction=EXTRACTION, storage_options=options) == fetched
     assert not untouched.directory.exists()

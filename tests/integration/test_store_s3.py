@@ -10,13 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 import boto3
 import pytest
 
-from pipeline.commit import Committer
 from pipeline.config import Extraction
-from pipeline.dataset import Dataset
 from pipeline.errors import UsageError
-from pipeline.log import CommitLog
-from pipeline.runs import Run, other_runs
-from pipeline.store import Store
+from pipeline.ledger.commit import Committer
+from pipeline.ledger.dataset import Dataset
+from pipeline.ledger.log import CommitLog
+from pipeline.ledger.runs import Run, other_runs
+from pipeline.storage.store import Store
 from tests.staged_rows import MODEL, face_ids, segment_id, stage
 
 CREDENTIALS = {"key": "testing", "secret": "testing-secret"}

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.archives import Archive, uncompressed
 from pipeline.errors import ErrorCode, MediaError
-from pipeline.pictures import decode_picture
-from pipeline.scratch import Scratch
+from pipeline.media.archives import Archive, uncompressed
+from pipeline.media.pictures import decode_picture
+from pipeline.media.scratch import Scratch
 from tests.media import picture_bytes, read_index, truncated, write_tar, write_zip
 
 MEMBERS = [

@@ -16,10 +16,10 @@ from PIL import Image
 from pipeline.child import DecodeChild
 from pipeline.config import Extraction
 from pipeline.extract import DecodeActor
-from pipeline.probe import probe_source
-from pipeline.scratch import Scratch
+from pipeline.media.probe import probe_source
+from pipeline.media.scratch import Scratch
+from pipeline.media.sources import list_sources
 from pipeline.segments import PLAN, Segment, plan_segments
-from pipeline.sources import list_sources
 from pipeline.worker import WorkerConfig
 from ran_model.model_files import read_model_bytes
 from tests.conftest import DEMO_MEDIA

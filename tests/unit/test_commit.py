@@ -8,18 +8,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import merge, schema
-from pipeline.commit import Committer
+from pipeline import schema
 from pipeline.config import Extraction
-from pipeline.dataset import Dataset
 from pipeline.errors import RunClosedError, StoreError
-from pipeline.log import CommitLog
-from pipeline.log_entry import Entry
-from pipeline.publish import publish_entry
-from pipeline.runs import Run
-from pipeline.staging import StagedSet, stage_table
-from pipeline.store import Store
-from pipeline.sweep import close_stale_runs
+from pipeline.ledger import merge
+from pipeline.ledger.commit import Committer
+from pipeline.ledger.dataset import Dataset
+from pipeline.ledger.entry import Entry
+from pipeline.ledger.log import CommitLog
+from pipeline.ledger.publish import publish_entry
+from pipeline.ledger.runs import Run
+from pipeline.ledger.staging import StagedSet, stage_table
+from pipeline.ledger.sweep import close_stale_runs
+from pipeline.storage.store import Store
 from tests.faulty_store import FaultyStore, lose_connection, memory_url
 from tests.staged_rows import (
     MODEL,

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import Extraction
-from pipeline.dataset import Dataset
 from pipeline.errors import StoreError, UsageError
+from pipeline.ledger.dataset import Dataset
 from pipeline.schema import SCHEMA_VERSION
-from pipeline.store import Store
+from pipeline.storage.store import Store
 
 
 @pytest.fixture

@@ -15,7 +15,9 @@ README = (ROOT / "README.md").read_text()
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 
 
-@pytest.mark.parametrize("folder", ["pipeline", "ran_model", "jobs"])
+@pytest.mark.parametrize(
+    "folder", ["pipeline", "pipeline/media", "pipeline/ledger", "pipeline/storage", "ran_model", "jobs"]
+)
 def test_the_architecture_names_every_module_and_no_other(folder: str) -> None:
     section = re.search(rf"### {folder}/.*?(?=\n### |\Z)", ARCHITECTURE, re.S)
     assert section

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 
-from pipeline import id_set
-from pipeline.id_set import IdSet
+from pipeline.ledger import id_set
+from pipeline.ledger.id_set import IdSet
 
 # Ids that end in zero bytes are the ones that numpy's byte strings could lose.
 IDS = st.sampled_from(["00" * 10, "ab" + "00" * 9, "ab" * 9 + "00", "00" * 9 + "ab", *(f"{n:020x}" for n in range(8))])

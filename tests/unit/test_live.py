@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 
 from pipeline.errors import StoreError
-from pipeline.live import live_paths, read_live
-from pipeline.log_entry import CommittedFile, Entry
-from pipeline.log_state import LogState
-from pipeline.store import Store
+from pipeline.ledger.entry import CommittedFile, Entry
+from pipeline.ledger.live import live_paths, read_live
+from pipeline.ledger.state import LogState
+from pipeline.storage.store import Store
 from tests.faulty_store import memory_url
 from tests.staged_rows import MODEL
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline import checkpoint
 from pipeline.errors import RunClosedError, StoreError
-from pipeline.log import CommitLog, checkpoint_path, entry_path
-from pipeline.log_entry import CommittedFile, Entry, parse_entry
-from pipeline.log_state import LogState
-from pipeline.store import Store
+from pipeline.ledger import checkpoint
+from pipeline.ledger.entry import CommittedFile, Entry, parse_entry
+from pipeline.ledger.log import CommitLog, checkpoint_path, entry_path
+from pipeline.ledger.state import LogState
+from pipeline.storage.store import Store
 from tests.faulty_store import FaultyStore, lose_connection, memory_url
 from tests.staged_rows import MODEL, OTHER_MODEL, segment_id, source_id
 

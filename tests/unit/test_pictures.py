@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import ErrorCode, MediaError
-from pipeline.pictures import decode_picture, picture_size
+from pipeline.media.pictures import decode_picture, picture_size
 from tests.media import HEIGHT, WIDTH, coded_frame, is_upright, picture_bytes, read_index
 
 LIMIT = 1_000_000

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from pipeline import planning, schema
 from pipeline.config import Extraction
-from pipeline.log import LogState
-from pipeline.log_entry import CommittedFile, Entry
+from pipeline.ledger.entry import CommittedFile, Entry
+from pipeline.ledger.log import LogState
+from pipeline.ledger.staging import stage_table
+from pipeline.media.sources import Listing, Source
 from pipeline.passes import Pass, PassQueue
 from pipeline.segments import plan_table, segment_id
-from pipeline.sources import Listing, Source
-from pipeline.staging import stage_table
-from pipeline.store import Store
+from pipeline.storage.store import Store
 
 EXTRACTION = Extraction(segment_frames=10)
 

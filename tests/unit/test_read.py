@@ -13,11 +13,11 @@ import pytest
 from pipeline import schema
 from pipeline.config import Extraction
 from pipeline.errors import ErrorCode, MediaError
-from pipeline.probe import probe_source
-from pipeline.read import Frame, FrameError, SegmentFrames, SegmentReader
-from pipeline.scratch import Scratch
+from pipeline.media.probe import probe_source
+from pipeline.media.read import Frame, FrameError, SegmentFrames, SegmentReader
+from pipeline.media.scratch import Scratch
+from pipeline.media.sources import Source, list_sources
 from pipeline.segments import Segment, plan_segments
-from pipeline.sources import Source, list_sources
 from tests.media import damaged, picture_bytes, read_index, truncated, uneven_pts, write_tar, write_video, write_zip
 
 EXTRACTION = Extraction(fps="10", segment_frames=4)
@@ -213,7 +213,7 @@ def test_a_packet_index_that_was_kept_gives_the_same(
     folder: Path, scratch: Scratch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = seen(folder / "d.mp4", scratch)
-    monkeypatch.setattr("pipeline.read.CACHED_INDEX_BYTES", 0)
+    monkeypatch.setattr("pipeline.media.read.CACHED_INDEX_BYTES", 0)
     assert seen(folder / "d.mp4", scratch) == expected
     assert [path.suffix for path in scratch.directory.glob("*.npz")] == [".npz"]
     assert seen(folder / "d.mp4", scratch) == expected

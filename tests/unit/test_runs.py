@@ -6,9 +6,9 @@ import threading
 import pytest
 
 from pipeline.errors import StoreError
-from pipeline.log_state import LogState
-from pipeline.runs import Run, finished_runs, new_run_id, other_runs, without_secrets
-from pipeline.store import Store
+from pipeline.ledger.runs import Run, finished_runs, new_run_id, other_runs, without_secrets
+from pipeline.ledger.state import LogState
+from pipeline.storage.store import Store
 from tests.faulty_store import FaultyStore, lose_connection, memory_url
 
 

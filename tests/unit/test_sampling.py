@@ -8,7 +8,7 @@ from math import ceil
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.sampling import Grid, sample, windows_for_duration, windows_for_frames
+from pipeline.media.sampling import Grid, sample, windows_for_duration, windows_for_frames
 
 rates = st.one_of(
     st.integers(1, 120).map(Fraction),

@@ -12,8 +12,8 @@ import fsspec
 import pytest
 
 from pipeline.errors import ErrorCode, MediaError
-from pipeline.scratch import Scratch, classify, retried
-from pipeline.sources import list_sources
+from pipeline.media.scratch import Scratch, classify, retried
+from pipeline.media.sources import list_sources
 
 
 def write(scratch: Scratch, name: str, size: int) -> Path:

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
-from pipeline.locations import MISSING, local_path, normalise
-from pipeline.sources import Listing, list_sources
+from pipeline.media.locations import MISSING, local_path, normalise
+from pipeline.media.sources import Listing, list_sources
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import pytest
 from fsspec.implementations.dirfs import DirFileSystem
 
 from pipeline.errors import StoreError, UsageError
-from pipeline.storage_options import fsspec_options
-from pipeline.store import Store
-from pipeline.store_remote import RemoteBackend
+from pipeline.storage.options import fsspec_options
+from pipeline.storage.remote import RemoteBackend
+from pipeline.storage.store import Store
 from tests.faulty_store import FaultyStore, lose_connection, memory_url
 
 

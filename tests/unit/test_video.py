@@ -12,8 +12,8 @@ import pytest
 
 from pipeline.config import Extraction
 from pipeline.errors import ErrorCode, MediaError
-from pipeline.sampling import Grid, sample
-from pipeline.video import VideoReader
+from pipeline.media.sampling import Grid, sample
+from pipeline.media.video import VideoReader
 from tests.media import damaged, is_upright, read_index, truncated, uneven_pts, write_video
 
 FRAMES = 60

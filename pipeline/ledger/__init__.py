@@ -1,0 +1,1 @@
+"""The guarantee: dataset.json, the commit log, staging, publication, runs and their heartbeats. No Ray, no torch."""

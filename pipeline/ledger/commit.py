@@ -1,0 +1,166 @@
+"""The driver's side of the guarantee: exactly one committed answer per (segment, model), whatever ran twice or died.
+
+add ──> commit: select what the log lacks ──> merge into one file per table ──> append one entry ──> publish
+"""
+
+from __future__ import annotations
+
+import time
+
+from pipeline.errors import StoreError
+from pipeline.ledger import sweep
+from pipeline.ledger.dataset import Dataset
+from pipeline.ledger.entry import CommittedFile, Entry
+from pipeline.ledger.log import CommitLog
+from pipeline.ledger.merge import Merged, merge
+from pipeline.ledger.publish import publish_entry, publish_missing
+from pipeline.ledger.runs import Run
+from pipeline.ledger.selection import Batch, select
+from pipeline.ledger.staging import StagedFile, StagedSet, stage_table
+from pipeline.ledger.state import LogState
+from pipeline.schema import empty
+
+__all__ = ["Committer", "StagedSet"]
+
+_CHECK_INTERVAL_S = 5.0
+
+
+class Committer:
+    """Collects staged sets and commits them. One per run and model; not for use by several threads at once.
+
+    Every method raises StoreError when the store fails, and RunClosedError once another driver has closed the run.
+    After a StoreError nothing is lost: the call may be repeated, or the next run resumes.
+    """
+
+    def __init__(self, dataset: Dataset, log: CommitLog, run: Run, model_id: str) -> None:
+        self._store = dataset.store
+        self._log = log
+        self._run = run
+        self._model_id = model_id
+        self._sets: list[StagedSet] = []
+        self._published = 0
+        self._unpublished: list[Entry] = []
+        self._leftovers: set[str] = set()
+        self._checked_at = time.monotonic()
+        log.follow(run.run_id)
+
+    @property
+    def pending_segments(self) -> int:
+        """Segments that were added since the last commit."""
+        return sum(len(staged.segment_ids) for staged in self._sets)
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of their staged files."""
+        return sum(file.bytes for staged in self._sets for file in staged.files)
+
+    def add(self, staged: StagedSet) -> None:
+        """Takes a set into the next commit. A set without segments and files is ignored."""
+        if staged.segment_ids or staged.files or staged.tails:
+            self._sets.append(staged)
+
+    def commit(self) -> Entry | None:
+        """Commits and publishes what was added; None if the log has all of it already."""
+        try:
+            entry = self._log.append(_Builder(self).build) if self._sets else None
+        except StoreError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                self._refuse_if_closed()  # that is why the staged files are gone
+            raise
+        # More than `entry` may be ours: one whose put seemed to fail in an earlier call, but arrived.
+        self._unpublished += self._log.take_own()
+        committed = {file.staged for own in self._unpublished for file in own.add}
+        self._leftovers |= {file.path for staged in self._sets for file in staged.files} - committed
+        self._sets = []
+        self._publish()
+        return entry
+
+    def publish_missing(self) -> None:
+        """Completes the publication of every committed entry, whoever committed it. Call at each start."""
+        self._published = publish_missing(self._store, self._log)
+
+    def sweep(self) -> int:
+        """Closes dead runs and deletes what they and finished runs left in staging; returns how many files."""
+        return sweep.sweep(self._store, self._log, self._run, published=self._published)
+
+    def check_open(self) -> None:
+        """Raises RunClosedError if this run's heartbeat lapsed and another driver closed it. Cheap: call it often."""
+        if self._run.lapsed and time.monotonic() - self._checked_at >= _CHECK_INTERVAL_S:
+            self._checked_at = time.monotonic()
+            self._refuse_if_closed()
+
+    def finish(self) -> None:
+        """Deletes what this run staged and did not commit. Call it after the last commit, when no worker stages."""
+        self._publish()
+        sweep.sweep_own(self._store, self._log, self._run)
+
+    def _refuse_if_closed(self) -> None:
+        self._log.refresh(write_checkpoints=True)
+        self._log.state.refuse_if_closed(self._run.run_id)
+
+    def _publish(self) -> None:
+        while self._unpublished:
+            publish_entry(self._store, self._log, self._unpublished[0])
+            self._unpublished.pop(0)
+        self._store.delete_many(self._leftovers)
+        self._leftovers = set()
+
+
+class _Builder:
+    """Makes the entry of one commit, again and again until no other driver comes first."""
+
+    def __init__(self, committer: Committer) -> None:
+        self._of = committer
+        self._batch: Batch | None = None
+        self._merged = Merged()
+
+    def build(self, state: LogState) -> Entry | None:
+        """The entry for what `state` lacks; None if it lacks nothing. Merges again only if somebody took a part."""
+        of = self._of
+        state.refuse_if_closed(of._run.run_id)  # even with nothing left to commit: a closed driver stops
+        batch = select(of._sets, state, of._model_id)
+        taken = state.sources.contains(self._merged.sources).any()
+        if self._batch is None or taken or batch.selections != self._batch.selections:
+            of._store.delete_many(self._merged.written)
+            self._merged = merge(of._store, of._run.run_id, batch, state.sources)
+        self._batch = batch
+        return self._entry(batch, state)
+
+    def _entry(self, batch: Batch, state: LogState) -> Entry | None:
+        merged, of = self._merged, self._of
+        if not (batch.segments or merged.sources or batch.tails):
+            return None
+        if (
+            batch.segments
+            and not state.files("faces", of._model_id)
+            and not any(file.table == "faces" for file in merged.files)
+        ):
+            # Without a file at all, a glob over faces is an error in some readers.
+            nobody = stage_table(of._store, of._run.run_id, "faces", empty("faces"))
+            merged.files.insert(0, nobody)
+            merged.written.append(nobody.path)
+        return Entry(
+            run_id=of._run.run_id,
+            model_id=of._model_id if batch.segments else "",
+            segments=batch.segments,
+            covered=batch.covered,
+            sources=merged.sources,
+            crops=batch.crops,
+            tails=batch.tails,
+            add=[self._committed(file) for file in merged.files],
+        )
+
+    def _committed(self, file: StagedFile) -> CommittedFile:
+        model_id = self._of._model_id if file.table in ("faces", "segments") else ""
+        folder = f"{file.table}/{model_id}" if model_id else file.table
+        unique = file.path.rpartition("/")[2][:16]
+        errors = "-errors" if file.path in self._merged.errors else ""
+        return CommittedFile(
+            table=file.table,
+            path=f"{folder}/part-{self._of._run.run_id}-{unique}{errors}.parquet",
+            staged=file.path,
+            rows=file.rows,
+            bytes=file.bytes,
+            sha256=file.sha256,
+            model_id=model_id,
+        )

@@ -1,0 +1,102 @@
+"""dataset.json: what makes a folder a dataset. It is written once, if absent, and never changed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from pipeline import __version__
+from pipeline.config import Extraction
+from pipeline.errors import StoreError, UsageError
+from pipeline.schema import SCHEMA_VERSION
+from pipeline.storage.store import Store
+
+DATASET_FILE = "dataset.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A store that holds a dataset. root: what source uris are relative to; None: they are absolute."""
+
+    store: Store
+    extraction: Extraction
+    root: str | None
+    schema_version: int
+    created_by: str
+
+    @staticmethod
+    def exists(store: Store) -> bool:
+        """Whether the store holds a dataset."""
+        return store.exists(DATASET_FILE)
+
+    @classmethod
+    def open(cls, store: Store, extraction: Extraction | None = None, *, root: str | None = None) -> Dataset:
+        """The dataset in `store`. Raises UsageError if there is none, its schema is newer than this program's, or it
+        was made with another extraction or root than those given."""
+        try:
+            data = store.read_bytes(DATASET_FILE)
+        except FileNotFoundError:
+            raise UsageError(
+                f"{store.url} holds no dataset (no {DATASET_FILE}); `run … -o {store.url}` makes one"
+            ) from None
+        dataset = _parsed(store, data)
+        if extraction is not None:
+            dataset._require(extraction)
+        if root is not None and root != dataset.root:
+            raise UsageError(
+                f"{store.url} was made with root {dataset.root!r}, not {root!r}; leave --root out or choose another -o"
+            )
+        return dataset
+
+    @classmethod
+    def open_or_create(cls, store: Store, extraction: Extraction, *, root: str | None = None) -> Dataset:
+        """Opens the dataset, or makes one after probing the store. Two drivers may do so at once.
+
+        Raises UsageError as `open` does, and if the store can't hold a dataset.
+        """
+        if not cls.exists(store):
+            store.probe()
+            values = {
+                "schema_version": SCHEMA_VERSION,
+                "extraction": extraction.to_json(),
+                "root": root,
+                "created_by": f"ran-pipeline {__version__}",
+            }
+            store.put_if_absent(DATASET_FILE, (json.dumps(values, indent=2) + "\n").encode())
+        return cls.open(store, extraction, root=root)
+
+    def _require(self, wanted: Extraction) -> None:
+        ours, theirs = asdict(wanted), asdict(self.extraction)
+        differing = [name for name in ours if ours[name] != theirs[name]]
+        if differing:
+            listed = "; ".join(f"{name} is {theirs[name]!r} there and {ours[name]!r} now" for name in differing)
+            raise UsageError(
+                f"{self.store.url} was made with another extraction ({listed}); "
+                "repeat the run with the old values, or choose another -o for the new ones"
+            )
+
+
+def _parsed(store: Store, data: bytes) -> Dataset:
+    where = store.url_of(DATASET_FILE)
+    try:
+        values: dict[str, Any] = json.loads(data)
+        version = int(values["schema_version"])
+        if version > SCHEMA_VERSION:
+            raise UsageError(
+                f"{where} has schema version {version}, this program knows up to {SCHEMA_VERSION}: "
+                f"upgrade ran-pipeline (it was made by {values.get('created_by', 'a newer version')})"
+            )
+        known = {field.name for field in fields(Extraction)}
+        unknown = sorted(values["extraction"].keys() - known)
+        if unknown:
+            raise UsageError(f"{where} has unknown extraction fields {', '.join(unknown)}: upgrade ran-pipeline")
+        return Dataset(
+            store=store,
+            extraction=Extraction(**values["extraction"]),
+            root=values["root"],
+            schema_version=version,
+            created_by=str(values["created_by"]),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{where} is malformed ({error}); restore it, or choose another -o") from error

@@ -1,0 +1,1 @@
+"""Sources and their frames: listing, probing, archives, sampling, decoding. No Ray and no torch."""

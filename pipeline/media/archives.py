@@ -1,0 +1,154 @@
+"""Pictures in tar, tar.gz and zip: an index of members first, then each read through it. Nothing is ever unpacked.
+
+Members count by ordinal, so equal names are two pictures. Links, directories and devices are no pictures, whatever
+they are called. Videos inside archives are in the index, so that each is told as unsupported instead of overlooked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.errors import ErrorCode, MediaError
+from pipeline.media.scratch import LocalFile, Scratch
+from pipeline.media.sniff import HEAD_BYTES, PICTURE_SUFFIXES, VIDEO_SUFFIXES, sniff, suffix
+from pipeline.segments import Member
+
+MAX_MEMBER_BYTES = 512 << 20
+_CHUNK_BYTES = 1 << 20
+_MEMBER_ERRORS = (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError, ValueError)
+_LOST = -1  # size of the entry that stands for the rest of a damaged tar
+
+
+class Archive:
+    """An open tar or zip. A tar.gz is decompressed to scratch first: see `uncompressed`.
+
+    Raises MediaError truncated, corrupt or unsupported.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        self._zip: zipfile.ZipFile | None = None
+        self._entries: list[zipfile.ZipInfo] = []
+        content = sniff(self._file.read(HEAD_BYTES))
+        self._file.seek(0)
+        if content.format == "zip":
+            with _explained():
+                self._zip = zipfile.ZipFile(self._file)
+                self._entries = self._zip.infolist()
+        elif content.format != "tar":
+            raise MediaError(ErrorCode.UNSUPPORTED, f"{content.format} where a tar archive should be")
+
+    def members(self) -> list[Member]:
+        """Pictures and videos in archive order. Raises MediaError truncated or corrupt."""
+        with _explained():
+            return list(self._zip_members() if self._zip is not None else self._tar_members())
+
+    def read(self, member: Member) -> io.BytesIO:
+        """A member's bytes. Raises MediaError with code archive_member; the other members can still be read."""
+        if member.size == _LOST:
+            raise MediaError(ErrorCode.ARCHIVE_MEMBER, f"damaged at byte {member.offset}: what follows is lost")
+        if suffix(member.name) in VIDEO_SUFFIXES:
+            raise MediaError(ErrorCode.UNSUPPORTED, f"{member.name}: videos in archives are not read, extract it")
+        if member.size > MAX_MEMBER_BYTES:
+            raise _bad(member, f"{member.size} bytes; at most {MAX_MEMBER_BYTES} are read")
+        try:
+            data = self._read_zip(member) if self._zip is not None else self._read_tar(member)
+        except _MEMBER_ERRORS as error:
+            raise _bad(member, str(error) or type(error).__name__) from None
+        if len(data) != member.size:
+            raise _bad(member, f"{len(data)} of {member.size} bytes are there")
+        return io.BytesIO(data)
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._zip is not None:
+            self._zip.close()
+        self._file.close()
+
+    def _tar_members(self) -> Iterator[Member]:
+        self._file.seek(0)
+        with tarfile.open(fileobj=self._file, mode="r:", errorlevel=1) as archive:
+            ordinal = 0
+            with contextlib.suppress(tarfile.ReadError):  # the end is missing; the last member, cut, says so when read
+                while (entry := archive.next()) is not None:
+                    if entry.isreg() and not entry.issparse() and _is_wanted(entry.name):
+                        yield _member(ordinal, entry.name, entry.offset_data, entry.size)
+                    archive.members = []  # type: ignore[attr-defined]  # tarfile keeps every entry otherwise
+                    ordinal += 1
+            end = archive.offset
+        self._file.seek(end)
+        if any(self._file.read(tarfile.BLOCKSIZE)):  # tarfile takes a damaged header for the end
+            yield Member(ordinal=ordinal, name="", offset=end, size=_LOST)
+
+    def _zip_members(self) -> Iterator[Member]:
+        for ordinal, entry in enumerate(self._entries):
+            file_type = entry.external_attr >> 28  # of the Unix mode: 0 when not made on Unix, 8 for regular files
+            if not entry.is_dir() and file_type in (0, 8) and _is_wanted(entry.filename):
+                yield _member(ordinal, entry.filename, entry.header_offset, entry.file_size)
+
+    def _read_tar(self, member: Member) -> bytes:
+        self._file.seek(member.offset)
+        return self._file.read(member.size)
+
+    def _read_zip(self, member: Member) -> bytes:
+        assert self._zip is not None
+        entry = self._entries[member.ordinal] if member.ordinal < len(self._entries) else None
+        if entry is None or entry.header_offset != member.offset:
+            raise ValueError("the archive's index has changed")
+        if entry.flag_bits & 1:
+            raise ValueError("it is encrypted")
+        with self._zip.open(entry) as stream:
+            return stream.read(member.size)
+
+
+def uncompressed(path: Path, scratch: Scratch, source_id: str) -> LocalFile:
+    """A tar.gz as a file that can be read at an offset: decompressed into the scratch cache once per node."""
+
+    def decompress(target: Path) -> None:
+        room = scratch.room_bytes()
+        with _explained(), gzip.open(path) as packed, target.open("wb") as file:
+            try:
+                while chunk := packed.read1(_CHUNK_BYTES):
+                    if file.tell() + len(chunk) > room:
+                        raise MediaError(
+                            ErrorCode.TOO_LARGE, f"decompressed over {room} bytes, the room in scratch: give it more"
+                        )
+                    file.write(chunk)
+            except (EOFError, zlib.error):
+                if not file.tell():
+                    raise  # else what came out before the break is read, and the member at the break says so
+
+    return scratch.derived(f"{source_id}.tar", 0, decompress)
+
+
+def _member(ordinal: int, name: str, offset: int, size: int) -> Member:
+    printable = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return Member(ordinal=ordinal, name=printable, offset=offset, size=size)
+
+
+def _is_wanted(name: str) -> bool:
+    hidden = name.rsplit("/", 1)[-1].startswith(".")  # ._name: attributes that macOS puts beside a picture
+    return suffix(name) in PICTURE_SUFFIXES | VIDEO_SUFFIXES and not hidden
+
+
+def _bad(member: Member, reason: str) -> MediaError:
+    return MediaError(ErrorCode.ARCHIVE_MEMBER, f"{member.name}: {reason}")
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Turns what tarfile, zipfile and gzip raise about a whole archive into a MediaError."""
+    try:
+        yield
+    except (EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, gzip.BadGzipFile, NotImplementedError) as error:
+        text = str(error)
+        if isinstance(error, EOFError) or "unexpected end of data" in text or "not a zip file" in text:
+            raise MediaError(ErrorCode.TRUNCATED, f"the archive ends early: {text}") from None
+        raise MediaError(ErrorCode.CORRUPT, f"the archive is damaged: {text}") from None

@@ -1,0 +1,209 @@
+"""Frames by PyAV: every frame carries its own time, so damage, missing frames and any order of frames are seen."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from pipeline.errors import ErrorCode, MediaError
+from pipeline.media.containers import open_container, video_stream
+from pipeline.media.packets import PacketIndex
+from pipeline.media.sniff import Content
+
+SEEK_GAP_FRAMES = 8  # decoding this far costs less than seeking
+
+
+class BrokenError(Exception):
+    """Decoding can't go on: a packet or the frame it became is damaged."""
+
+
+class PyavFrames:
+    """Decodes forward from keyframes; holds one frame. See `at_or_after`."""
+
+    def __init__(self, path: Path, content: Content, index: PacketIndex, max_pixels: int) -> None:
+        self._path, self._content, self._index, self._max_pixels = path, content, index, max_pixels
+        self._container: av.container.InputContainer | None = None
+        self._stream: VideoStream | None = None
+        self._run: Iterator[tuple[int, VideoFrame]] | None = None
+        self._start = 0  # the keyframe (presentation index) that the run began at
+        self._passed: int | None = None  # pts of the frame before the held one
+        self._held: tuple[int, VideoFrame] | None = None
+
+    def at_or_after(self, pts: int) -> tuple[int, VideoFrame] | None:
+        """The first frame shown at `pts` or later, with its pts; None when no more come.
+
+        The answer is that of decoding from the frame's own keyframe, wherever the last call left off. Raises
+        BrokenError when a packet between the two is damaged.
+        """
+        wanted = self._index.at_or_after(pts)
+        if wanted == len(self._index):
+            return None
+        key = 0 if self._index.untimed else self._index.keyframe_before(wanted)
+        if self._must_seek(pts, key):
+            self._seek(key)
+        try:
+            found = self._advance(pts)
+        except BrokenError:
+            if self._start == key:
+                raise
+            self._seek(key)  # damage before the frame's own keyframe is not in the way
+            found = self._advance(pts)
+        late = found is None or found[0] > self._index.pts[wanted]
+        if late and self._passed is None and key > 0:
+            # a keyframe that needs what was before it (gradual refresh): start one earlier
+            self._seek(self._index.keyframe_before(key - 1))
+            found = self._advance(pts)
+        return found
+
+    def image(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        """The frame as upright contiguous RGB (H, W, 3)."""
+        check_pixels(frame.width, frame.height, self._max_pixels)
+        return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._container is not None:
+            self._container.close()
+        self._container = self._stream = self._run = self._held = None
+
+    def _must_seek(self, pts: int, key: int) -> bool:
+        if self._run is None or key < self._start:
+            return True
+        if self._held is None:
+            return True
+        if self._passed is not None and pts <= self._passed:
+            return True
+        at = self._index.at_or_after(self._held[0])
+        return key > at + SEEK_GAP_FRAMES
+
+    def _advance(self, pts: int) -> tuple[int, VideoFrame] | None:
+        assert self._run is not None
+        while self._held is None or self._held[0] < pts:
+            try:
+                following = next(self._run, None)
+            except BrokenError:
+                self._run = None  # whoever asks next begins at a keyframe
+                raise
+            if self._held is not None:
+                self._passed = self._held[0]
+            self._held = following
+            if following is None:
+                return None
+        return self._held
+
+    def _seek(self, key: int) -> None:
+        self._start, self._held, self._passed = key, None, None
+        self._run = self._decode(key)
+
+    def _decode(self, key: int) -> Iterator[tuple[int, VideoFrame]]:
+        """Frames from a keyframe on, in presentation order."""
+        first = int(self._index.pts[key])
+        last: int | None = None
+        numbered = itertools.count()
+        for packet in self._packets(key):
+            broken: BrokenError | None = None
+            try:
+                frames = packet.decode()
+            except MemoryError:
+                raise  # FFmpeg's is one of its own errors too
+            except av.FFmpegError as error:
+                if packet.pts is not None and packet.pts < first:
+                    continue  # shown before the keyframe and made from what was before it
+                broken = BrokenError(_reason(error))
+                frames = self._delayed(packet.pts)
+            for frame in frames:
+                pts = self._pts(frame, numbered)
+                if pts is None or pts < first or (last is not None and pts <= last):
+                    continue
+                if frame.is_corrupt:
+                    raise BrokenError("a damaged frame")
+                last = pts
+                yield pts, frame
+            if broken is not None:
+                raise broken
+
+    def _delayed(self, before: int | None) -> list[VideoFrame]:
+        """Frames that the decoder had finished before it met a bad packet, and that are shown before it."""
+        assert self._stream is not None
+        try:
+            frames = self._stream.codec_context.decode(None)
+        except MemoryError:
+            raise
+        except av.FFmpegError:
+            return []
+        return [frame for frame in frames if before is None or frame.pts is None or frame.pts < before]
+
+    def _pts(self, frame: VideoFrame, numbered: Iterator[int]) -> int | None:
+        if not self._index.untimed:
+            return frame.pts
+        at = next(numbered)
+        return int(self._index.pts[at]) if at < len(self._index) else None
+
+    def _packets(self, key: int) -> Iterator[Packet[VideoStream]]:
+        """Packets from a keyframe's own on. Seeking is never exact in every container, so where it led is checked."""
+        start = int(self._index.dts[key])
+        earlier = key
+        while key > 0 and earlier > 0:
+            for time in (int(self._index.dts[earlier]), int(self._index.pts[earlier])):
+                packets = self._from(time)
+                first = next(packets, None)
+                if first is not None and first.dts is not None and first.dts <= start:
+                    yield from _since(itertools.chain([first], packets), int(self._index.pts[key]))
+                    return
+            earlier = self._index.keyframe_before(max(0, earlier - 50))
+        yield from _since(self._from(None), int(self._index.pts[key]) if key else None)
+
+    def _from(self, time: int | None) -> Iterator[Packet[VideoStream]]:
+        if self._container is None or self._stream is None or time is None:
+            self.close_container()
+            self._container = open_container(self._path, self._content)
+            self._stream = video_stream(self._container)
+            self._stream.codec_context.thread_count = 1
+            check_pixels(self._stream.codec_context.width, self._stream.codec_context.height, self._max_pixels)
+        try:
+            if time is not None:
+                self._container.seek(time, stream=self._stream, backward=True)
+            for packet in self._container.demux(self._stream):
+                if not (packet.is_corrupt and self._is_unknown(packet.pts)):  # cut off; the index leaves it out too
+                    yield packet
+        except MemoryError:
+            raise
+        except (av.FFmpegError, OSError) as error:
+            raise BrokenError(_reason(error)) from None
+
+    def _is_unknown(self, pts: int | None) -> bool:
+        at = len(self._index) if pts is None else self._index.at_or_after(pts)
+        return at == len(self._index) or self._index.pts[at] != pts
+
+    def close_container(self) -> None:
+        """Lets go of the file; the next run opens it again."""
+        if self._container is not None:
+            self._container.close()
+        self._container = self._stream = None
+
+
+def check_pixels(width: int, height: int, max_pixels: int) -> None:
+    """Raises MediaError too_large for frames above the limit, before they are decoded."""
+    if width * height > max_pixels:
+        raise MediaError(
+            ErrorCode.TOO_LARGE,
+            f"frames of {width}x{height} are {width * height} pixels; max_pixels of this dataset is {max_pixels}",
+        )
+
+
+def _since(packets: Iterator[Packet[VideoStream]], pts: int | None) -> Iterator[Packet[VideoStream]]:
+    if pts is None:
+        return packets
+    return itertools.dropwhile(lambda packet: packet.pts != pts, packets)
+
+
+def _reason(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or type(error).__name__

@@ -1,0 +1,81 @@
+"""Files, directories and patterns on local disks, listed by os.scandir: 100,000 files in a second or two.
+
+Paths stay strings: pathlib would rewrite names, and takes longer.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+from collections.abc import Iterator
+
+from pipeline.media.found import Found, Tally, ends_open
+from pipeline.media.locations import MISSING, is_glob, local_fingerprint, path_of, printable
+from pipeline.media.sniff import is_media_name
+
+
+def list_local(given: str, tally: Tally) -> Iterator[Found]:
+    """What one local input gives."""
+    path = path_of(given)
+    if os.path.lexists(path) or not is_glob(path):
+        yield from _named(path, tally)
+        return
+    filtered = ends_open(path)
+    for match in glob.iglob(path, recursive=True, include_hidden=False):
+        if os.path.isdir(match):
+            if "**" not in path:  # `**` already visits what is below
+                yield from _walk(match, tally, ())
+        elif filtered and not is_media_name(match):
+            tally.skipped += 1
+        else:
+            yield _file(match)
+
+
+def _named(path: str, tally: Tally) -> Iterator[Found]:
+    if os.path.isdir(path):
+        yield from _walk(path, tally, ())
+    else:
+        yield _file(path)
+
+
+def _file(path: str) -> Found:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return Found(printable(path), MISSING, 0)  # the probe says why: not there, or not allowed
+    return Found(printable(path), local_fingerprint(status), status.st_size)
+
+
+def _walk(folder: str, tally: Tally, above: tuple[tuple[int, int], ...]) -> Iterator[Found]:
+    """Media below a directory. Links to directories are followed, but never into a directory that holds them."""
+    try:
+        entries = list(os.scandir(folder))
+        status = os.stat(folder)
+    except OSError:
+        yield Found(printable(folder), MISSING, 0)
+        return
+    above = (*above, (status.st_dev, status.st_ino))
+    for entry in entries:
+        if entry.name.startswith("."):
+            tally.skipped += 1
+        elif entry.is_dir():
+            if entry.is_symlink() and (entry.stat().st_dev, entry.stat().st_ino) in above:
+                continue
+            yield from _walk(entry.path, tally, above)
+        elif not is_media_name(entry.name):
+            tally.skipped += 1
+        else:
+            yield from _entry(entry, tally)
+
+
+def _entry(entry: os.DirEntry[str], tally: Tally) -> Iterator[Found]:
+    try:
+        status = entry.stat()
+    except OSError:
+        yield Found(printable(entry.path), MISSING, 0)
+        return
+    if stat.S_ISREG(status.st_mode):
+        yield Found(printable(entry.path), local_fingerprint(status), status.st_size)
+    else:
+        tally.skipped += 1

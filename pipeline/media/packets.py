@@ -1,0 +1,167 @@
+"""The packet index of a video: when every frame is shown, in whole ticks of the container's clock, without decoding.
+
+decord reports times as float32 seconds; deciding a grid needs exact ones, so they come from the demuxer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import ErrorCode, MediaError
+from pipeline.media.containers import is_clean_start, is_cut, open_container, video_stream
+from pipeline.media.sniff import Content
+
+_KEY, _CORRUPT = 1, 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class PacketIndex:
+    """One entry per frame, in presentation order.
+
+    pts: int64 ticks (absolute), strictly ascending. decode_order: place of each packet in the file. is_key: bool.
+    time_base: seconds per tick.
+    clean_starts: every keyframe is one from which all that follows can be decoded; in H.264 and HEVC a container may
+    also mark the first picture of a gradual refresh.
+    packets: how many the file has. cut: the file ends before its container says so, or its last packet is incomplete.
+    untimed: the container has no presentation times of its own; frames are counted as they come out of the decoder.
+    """
+
+    pts: NDArray[np.int64]
+    decode_order: NDArray[np.int64]
+    dts: NDArray[np.int64]
+    is_key: NDArray[np.bool_]
+    time_base: Fraction
+    clean_starts: bool
+    packets: int
+    cut: bool
+    untimed: bool
+
+    def __len__(self) -> int:
+        return len(self.pts)
+
+    def at_or_after(self, pts: int) -> int:
+        """Index of the first frame shown at `pts` or later; len(self) if there is none."""
+        return int(np.searchsorted(self.pts, pts))
+
+    def keyframe_before(self, index: int) -> int:
+        """Index of the last keyframe at or before a frame; 0 if there is none."""
+        keys = np.flatnonzero(self.is_key)
+        at = int(np.searchsorted(keys, index, side="right")) - 1
+        return int(keys[at]) if at >= 0 else 0
+
+    def save(self, path: Path) -> None:
+        """Writes the index; `load` reads it."""
+        with path.open("wb") as file:
+            np.savez(
+                file,
+                pts=self.pts,
+                decode_order=self.decode_order,
+                dts=self.dts,
+                is_key=self.is_key,
+                rest=np.array(
+                    [*self.time_base.as_integer_ratio(), self.clean_starts, self.packets, self.cut, self.untimed],
+                    np.int64,
+                ),
+            )
+
+    @classmethod
+    def load(cls, path: Path) -> PacketIndex:
+        """Reads what `save` wrote."""
+        with np.load(path, allow_pickle=False) as stored:
+            numerator, denominator, clean_starts, packets, cut, untimed = stored["rest"].tolist()
+            return cls(
+                pts=stored["pts"],
+                decode_order=stored["decode_order"],
+                dts=stored["dts"],
+                is_key=stored["is_key"],
+                time_base=Fraction(numerator, denominator),
+                clean_starts=bool(clean_starts),
+                packets=packets,
+                cut=bool(cut),
+                untimed=bool(untimed),
+            )
+
+    @property
+    def closed_groups(self) -> bool:
+        """Whether decoding can start at any keyframe and frames come out as they are counted: no frame that is decoded
+        after a keyframe is shown before it, and the reverse."""
+        rank = np.empty(len(self), np.int64)
+        rank[self.decode_order] = np.arange(len(self))  # presentation index of the n-th packet
+        keys = np.flatnonzero(self.is_key)
+        highest = np.maximum.accumulate(rank)
+        return (
+            bool(len(keys))
+            and keys[0] == 0
+            and bool((self.decode_order[keys] == keys).all() and (highest[keys] == keys).all())
+        )
+
+
+def read_index(path: Path, content: Content) -> PacketIndex:
+    """Reads every packet's header once. Raises MediaError when no packet of video can be read."""
+    packets: list[tuple[int | None, int | None, int]] = []
+    beyond = is_cut(path, content)
+    with open_container(path, content) as container:
+        stream = video_stream(container)
+        time_base = stream.time_base or Fraction(1, av.time_base)
+        # AVI stores decode times only; what FFmpeg makes of them is wrong when frames are reordered
+        untimed = content.format == "avi" and bool(stream.codec_context.has_b_frames)
+        promised = len(stream.index_entries) if content.format == "mov" else 0
+        clean_starts, read = True, 0
+        try:
+            for packet in container.demux(stream):
+                read += bool(packet.size)
+                if packet.is_keyframe and clean_starts:
+                    clean_starts = is_clean_start(stream, packet)
+                if packet.size and not packet.is_discard:
+                    packets.append((packet.pts, packet.dts, _KEY * packet.is_keyframe | _CORRUPT * packet.is_corrupt))
+        except MemoryError:
+            raise  # FFmpeg's is one of its own errors too
+        except (av.FFmpegError, OSError):
+            beyond = True
+    cut = read < promised or (beyond and not 0 < promised <= read)
+    while packets and packets[-1][2] & _CORRUPT:  # the last packet is there in part
+        packets.pop()
+        cut = True
+    if not packets:
+        code = ErrorCode.TRUNCATED if cut else ErrorCode.CORRUPT
+        raise MediaError(code, "there is no frame of video in the file")
+    shown = [pts for pts, _, _ in packets]
+    decoded = [dts for _, dts, _ in packets]
+    untimed = untimed or None in shown
+    if untimed:
+        given = [time for time in (shown if None not in shown else decoded) if time is not None]
+        times = sorted(given) if len(set(given)) == len(packets) else list(range(len(packets)))
+    else:
+        times = [time for time in shown if time is not None]
+    pts = np.array(times, np.int64)
+    dts = np.array([time if time is not None else times[at] for at, time in enumerate(decoded)], np.int64)
+    _, order = np.unique(pts, return_index=True)  # two packets of one time, the fields of a picture, are one frame
+    return PacketIndex(
+        pts=pts[order],
+        dts=dts[order],
+        decode_order=np.argsort(np.argsort(order)),
+        is_key=np.array([flags & _KEY for _, _, flags in packets], bool)[order],
+        time_base=time_base,
+        clean_starts=clean_starts,
+        packets=len(packets),
+        cut=cut,
+        untimed=untimed,
+    )
+
+
+def without(index: PacketIndex, gone: NDArray[np.bool_]) -> PacketIndex:
+    """The index without some frames: those that no decoder can make, because what they refer to is not in the file."""
+    kept = ~gone
+    return replace(
+        index,
+        pts=index.pts[kept],
+        dts=index.dts[kept],
+        decode_order=np.argsort(np.argsort(index.decode_order[kept])),
+        is_key=index.is_key[kept],
+    )

@@ -1,0 +1,125 @@
+"""Pictures by Pillow: header first, then pixels, as upright RGB."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, ImageOps
+
+from pipeline.errors import ErrorCode, MediaError
+from pipeline.media.sniff import HEAD_BYTES, sniff
+
+Image.MAX_IMAGE_PIXELS = None  # the extraction's max_pixels is checked here, from the header
+
+_ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+_ORIENTATION = 0x0112
+_SIDEWAYS = {5, 6, 7, 8}
+
+
+def picture_size(file: BinaryIO | Path, max_pixels: int) -> tuple[int, int]:
+    """(width, height) of the upright picture, from the header alone. Raises MediaError."""
+    with _handle(file) as handle:
+        image = _header(handle, max_pixels)
+        width, height = image.size
+        with _explained(handle, image.format or ""):
+            return (height, width) if image.getexif().get(_ORIENTATION) in _SIDEWAYS else (width, height)
+
+
+def decode_picture(file: BinaryIO | Path, max_pixels: int) -> NDArray[np.uint8]:
+    """The picture, or the first one of an animation, as contiguous RGB (H, W, 3).
+
+    EXIF orientation is applied; grey, palette, CMYK and 16-bit pixels become 8-bit RGB; transparent pixels are laid on
+    white, as a browser shows them. Raises MediaError: not_media, truncated, corrupt, too_large or unsupported.
+    """
+    with _handle(file) as handle:
+        image = _header(handle, max_pixels)
+        with _explained(handle, image.format or ""):
+            image.load()
+            return np.ascontiguousarray(_rgb(ImageOps.exif_transpose(image)))
+
+
+@contextlib.contextmanager
+def _handle(file: BinaryIO | Path) -> Iterator[BinaryIO]:
+    if isinstance(file, Path):
+        with file.open("rb") as handle:
+            yield handle
+    else:
+        yield file
+
+
+def _header(handle: BinaryIO, max_pixels: int) -> ImageFile.ImageFile:
+    head = handle.read(HEAD_BYTES)
+    handle.seek(0)
+    content = sniff(head)
+    if content.kind != "picture":
+        raise MediaError(ErrorCode.NOT_MEDIA, f"not a picture but {content.format}")
+    with _explained(handle, content.format), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # broken EXIF blocks are no reason to fail
+        image = Image.open(handle, formats=[content.format])
+    width, height = image.size
+    if width * height > max_pixels:
+        size = f"{width}x{height} is {width * height} pixels"
+        raise MediaError(ErrorCode.TOO_LARGE, f"{size}; max_pixels of this dataset is {max_pixels}")
+    return image
+
+
+def _rgb(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode == "F":
+        raise MediaError(ErrorCode.UNSUPPORTED, "floating point pixels have no known range")
+    if image.mode.startswith("I"):  # 16 bits; mode I holds them in 32
+        grey = np.asarray(image, np.int64).clip(0, 65535) >> 8
+        return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        background = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(background, layer)
+    return np.asarray(image.convert("RGB"))
+
+
+_PILLOW_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+@contextlib.contextmanager
+def _explained(handle: BinaryIO, image_format: str) -> Iterator[None]:
+    """Turns what Pillow raises into a MediaError: truncated if the picture's end is missing, else corrupt."""
+    try:
+        yield
+    except _PILLOW_ERRORS as error:
+        text = str(error) or type(error).__name__
+        cut = "truncated" in text.lower() or isinstance(error, EOFError) or _ends_early(handle, image_format)
+        code = ErrorCode.TRUNCATED if cut else ErrorCode.CORRUPT
+        raise MediaError(code, f"{image_format}: {_first_line(text)}") from None
+
+
+def _ends_early(handle: BinaryIO, image_format: str) -> bool:
+    end = _ENDS.get(image_format)
+    if end is None:
+        return False
+    size = handle.seek(0, io.SEEK_END)
+    handle.seek(max(0, size - HEAD_BYTES))
+    return end not in handle.read()
+
+
+def _first_line(text: str) -> str:
+    # Pillow names the file object, with its address, in some messages
+    return text.splitlines()[0].split("<", 1)[0].strip().rstrip(":") or "can't be decoded"

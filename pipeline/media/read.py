@@ -1,0 +1,220 @@
+"""A segment's frames, whatever its source is: a window of a video, a run of archive members, or one picture."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import Extraction
+from pipeline.errors import ErrorCode, MediaError
+from pipeline.media.archives import Archive, uncompressed
+from pipeline.media.locations import local_path
+from pipeline.media.packets import PacketIndex
+from pipeline.media.pictures import decode_picture
+from pipeline.media.scratch import LocalFile, Scratch, check_in_place
+from pipeline.media.sniff import HEAD_BYTES, sniff
+from pipeline.media.video import VideoReader, WindowFrames, full_index, video_content
+from pipeline.segments import Member, Segment
+
+CACHED_INDEX_BYTES = 64 << 20  # scanning a smaller video again costs less than keeping its index
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """frame: index in the source's own frame order, 0 for pictures. timestamp: seconds from the first frame, None for
+    pictures. ordinal: of the archive member, else 0. image: uint8 (H, W, 3), upright RGB, contiguous."""
+
+    frame: int
+    timestamp: float | None
+    member: str | None
+    ordinal: int
+    image: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameError:
+    """A frame that can't be read; those after it still come."""
+
+    frame: int
+    timestamp: float | None
+    member: str | None
+    ordinal: int
+    error: MediaError
+
+
+class SegmentFrames:
+    """Iterate once; one decoded frame is held at a time. Afterwards `more`, `error`, `covered` and the times are known.
+
+    more: the video goes on beyond its last planned window. error: why the frames end early; those given are good data.
+    covered: all of this window lies behind a break whose error row belongs to an earlier window. fetch_s, decode_s:
+    seconds spent on fetching the source and on decoding.
+    """
+
+    def __init__(
+        self,
+        frames: Iterator[Frame | FrameError],
+        fetch_s: float,
+        window: WindowFrames | None = None,
+        decode_s: float = 0.0,
+    ) -> None:
+        self._frames, self._window = frames, window
+        self.fetch_s, self._decode_s = fetch_s, decode_s
+
+    def __iter__(self) -> Iterator[Frame | FrameError]:
+        began = time.perf_counter()
+        for frame in self._frames:
+            self._decode_s += time.perf_counter() - began
+            yield frame
+            began = time.perf_counter()
+        self._decode_s += time.perf_counter() - began
+
+    @property
+    def more(self) -> bool:
+        return self._window is not None and self._window.more
+
+    @property
+    def error(self) -> MediaError | None:
+        return None if self._window is None else self._window.error
+
+    @property
+    def covered(self) -> bool:
+        return self._window is not None and self._window.covered
+
+    @property
+    def decode_s(self) -> float:
+        return self._decode_s
+
+
+class SegmentReader:
+    """Reads segments; keeps the last source open, since consecutive segments usually share it.
+
+    decoder: `auto` (decord where it is exact, else PyAV) or `pyav`.
+    """
+
+    def __init__(
+        self,
+        *,
+        scratch: Scratch,
+        extraction: Extraction,
+        storage_options: Mapping[str, Any] | None = None,
+        decoder: str = "auto",
+    ) -> None:
+        self._scratch, self._extraction, self._decoder = scratch, extraction, decoder
+        self._storage_options = dict(storage_options or {})
+        self._key: tuple[str, str] | None = None
+        self._files: list[LocalFile] = []
+        self._open: VideoReader | Archive | None = None
+
+    def read(self, segment: Segment) -> SegmentFrames:
+        """Fetches and opens the segment's source, then gives its frames one by one.
+
+        Raises MediaError when nothing of it can be read, among them a probe's error that the plan carries.
+        """
+        if segment.error is not None:
+            raise segment.error
+        key = (segment.source_id, segment.location)
+        if key != self._key:
+            self.close()
+        elif local_path(segment.location) is not None:
+            check_in_place(segment.location, segment.fingerprint)  # used where it lies, so it may change under way
+        path = self._fetched(segment) if self._open is None else None
+        fetch_s = sum(file.fetch_s for file in self._files) if path is not None else 0.0
+        try:
+            frames = self._frames(segment, path, fetch_s)
+        except OSError as error:
+            self.close()
+            raise MediaError(ErrorCode.UNREACHABLE, f"it can't be read ({error.strerror})") from None
+        except BaseException:
+            self.close()
+            raise
+        self._key = key
+        return frames
+
+    def close(self) -> None:
+        """Closes the source and lets the scratch cache evict it."""
+        if self._open is not None:
+            self._open.close()
+        for file in self._files:
+            file.close()
+        self._key, self._open, self._files = None, None, []
+
+    def _fetched(self, segment: Segment) -> Path:
+        self._files = [
+            self._scratch.open(
+                source_id=segment.source_id,
+                location=segment.location,
+                fingerprint=segment.fingerprint,
+                size_bytes=segment.size_bytes,
+                storage_options=self._storage_options,
+            )
+        ]
+        return self._files[0].path
+
+    def _frames(self, segment: Segment, path: Path | None, fetch_s: float) -> SegmentFrames:
+        if segment.kind == "video":
+            if not isinstance(self._open, VideoReader):
+                assert path is not None
+                self._open = self._video(segment, path)
+            window = self._open.read(segment.window, is_last=segment.is_last)
+            return SegmentFrames(_video_frames(window), fetch_s, window)
+        if segment.kind == "archive":
+            if not isinstance(self._open, Archive):
+                assert path is not None
+                self._open = self._archive(segment, path)
+            return SegmentFrames(self._members(self._open, segment.members or ()), fetch_s)
+        assert path is not None
+        began = time.perf_counter()
+        image = decode_picture(path, self._extraction.max_pixels)
+        self.close()
+        frame = Frame(frame=0, timestamp=None, member=None, ordinal=0, image=image)
+        return SegmentFrames(iter([frame]), fetch_s, decode_s=time.perf_counter() - began)
+
+    def _video(self, segment: Segment, path: Path) -> VideoReader:
+        index = None
+        if segment.size_bytes > CACHED_INDEX_BYTES:
+            cached = self._scratch.derived(f"{segment.source_id}.packets.npz", 0, _scan(path, self._extraction))
+            with cached:
+                index = PacketIndex.load(cached.path)
+        return VideoReader(path, extraction=self._extraction, index=index, decoder=self._decoder)
+
+    def _archive(self, segment: Segment, path: Path) -> Archive:
+        with path.open("rb") as file:
+            content = sniff(file.read(HEAD_BYTES))
+        if content.format == "tar.gz":
+            self._files.append(uncompressed(path, self._scratch, segment.source_id))
+            path = self._files[-1].path
+        return Archive(path)
+
+    def _members(self, archive: Archive, members: tuple[Member, ...]) -> Iterator[Frame | FrameError]:
+        for member in members:
+            try:
+                image = decode_picture(archive.read(member), self._extraction.max_pixels)
+            except MediaError as error:
+                known = error if error.code == ErrorCode.UNSUPPORTED else _of_member(member, error)
+                yield FrameError(frame=0, timestamp=None, member=member.name, ordinal=member.ordinal, error=known)
+            else:
+                yield Frame(frame=0, timestamp=None, member=member.name, ordinal=member.ordinal, image=image)
+
+
+def _scan(path: Path, extraction: Extraction) -> Callable[[Path], None]:
+    def write(target: Path) -> None:
+        full_index(path, video_content(path), extraction.max_pixels).save(target)
+
+    return write
+
+
+def _video_frames(window: WindowFrames) -> Iterator[Frame | FrameError]:
+    for frame in window:
+        yield Frame(frame=frame.frame, timestamp=frame.timestamp, member=None, ordinal=0, image=frame.image)
+
+
+def _of_member(member: Member, error: MediaError) -> MediaError:
+    if error.code == ErrorCode.ARCHIVE_MEMBER:
+        return error
+    return MediaError(ErrorCode.ARCHIVE_MEMBER, f"{member.name}: {error.code}: {error.message}")

@@ -1,0 +1,250 @@
+"""The node's cache of remote sources: each is fetched once, by whichever process comes first, under a size cap.
+
+Several actors share one directory without talking: a lock file per source decides who fetches, an atomic rename makes
+the result visible, and a shared lock on the data file keeps the evictor away while a reader has it open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipeline.errors import ErrorCode, MediaError
+from pipeline.media.locations import MISSING, local_fingerprint, local_path, open_filesystem, remote_fingerprint
+
+ATTEMPTS = 4
+KEEP_FREE_BYTES = 256 << 20  # a full disk fails everything else on the node
+_CHUNK_BYTES = 4 << 20
+
+T = TypeVar("T")
+
+
+@dataclass(kw_only=True)
+class LocalFile:
+    """A source's bytes on this node. The cache keeps the file while this is open. fetch_s: time spent fetching."""
+
+    path: Path
+    fetch_s: float = 0.0
+    _lock: int | None = None
+
+    def close(self) -> None:
+        """Lets the cache evict the file."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> LocalFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Scratch:
+    """directory: where fetched files lie, by default a folder for this user in the temporary directory.
+    capacity_bytes: the most that they may take together; 0 means as much as the disk allows."""
+
+    def __init__(self, directory: str | None = None, *, capacity_bytes: int = 0) -> None:
+        self.directory = Path(directory or Path(tempfile.gettempdir()) / f"ran-scratch-{os.getuid()}")
+        self.capacity_bytes = capacity_bytes
+
+    def open(
+        self, *, source_id: str, location: str, fingerprint: str, size_bytes: int, storage_options: Mapping[str, Any]
+    ) -> LocalFile:
+        """The source as a local file; local sources are used in place.
+
+        Raises MediaError: not_found, permission, unreachable, source_changed, too_large.
+        """
+        if local_path(location) is not None:
+            return check_in_place(location, fingerprint)
+        began = time.perf_counter()
+
+        def fetch(target: Path) -> None:
+            _fetch(location, fingerprint, target, storage_options)
+
+        found = self.derived(source_id, size_bytes, fetch)
+        found.fetch_s = time.perf_counter() - began
+        return found
+
+    def derived(self, name: str, size_bytes: int, make: Callable[[Path], None]) -> LocalFile:
+        """A file that `make` writes unless the cache has it. size_bytes: room to make first, as far as known."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        target = self.directory / name
+        while True:
+            found = self._held(target)
+            if found is not None:
+                return found
+            with self._locked(target):
+                if target.exists():
+                    continue
+                self._make_room(size_bytes)
+                part = self.directory / f"{name}.part"
+                try:
+                    make(part)
+                    part.replace(target)
+                except OSError as error:
+                    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                        raise self._full(size_bytes) from None
+                    raise
+                finally:
+                    part.unlink(missing_ok=True)
+                found = self._held(target)
+                if found is not None:
+                    return found
+
+    def room_bytes(self) -> int:
+        """How large a file may become at most: the cap, or what the disk has left."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.directory).free - KEEP_FREE_BYTES
+        return min(free, self.capacity_bytes) if self.capacity_bytes else free
+
+    def _held(self, target: Path) -> LocalFile | None:
+        try:
+            lock = os.open(target, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        try:
+            same = target.stat().st_ino == os.fstat(lock).st_ino
+        except FileNotFoundError:
+            same = False
+        if not same:  # evicted between open and lock
+            os.close(lock)
+            return None
+        os.utime(lock)  # last use decides what is evicted
+        return LocalFile(path=target, _lock=lock)
+
+    @contextlib.contextmanager
+    def _locked(self, target: Path) -> Iterator[None]:
+        """One process at a time for this file. The lock file is kept: removing it would let two in."""
+        lock = os.open(self.directory / f".{target.name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
+    def _make_room(self, wanted: int) -> None:
+        if self.capacity_bytes and wanted > self.capacity_bytes:
+            raise MediaError(
+                ErrorCode.TOO_LARGE,
+                f"{wanted} bytes, but the scratch cache may hold {self.capacity_bytes}: give it more",
+            )
+        files = []
+        for entry in os.scandir(self.directory):
+            with contextlib.suppress(FileNotFoundError):
+                if not entry.name.startswith(".") and not entry.name.endswith(".part") and entry.is_file():
+                    files.append((entry.stat().st_mtime_ns, entry.stat().st_size, entry.path))
+        used = sum(size for _, size, _ in files)
+        for _, size, path in sorted(files):
+            if not self._too_full(used, wanted):
+                return
+            if _evict(path):
+                used -= size
+        if shutil.disk_usage(self.directory).free < wanted + KEEP_FREE_BYTES:
+            raise self._full(wanted)
+
+    def _too_full(self, used: int, wanted: int) -> bool:
+        over = bool(self.capacity_bytes) and used + wanted > self.capacity_bytes
+        return over or shutil.disk_usage(self.directory).free < wanted + KEEP_FREE_BYTES
+
+    def _full(self, wanted: int) -> MediaError:
+        free = shutil.disk_usage(self.directory).free
+        return MediaError(
+            ErrorCode.TOO_LARGE,
+            f"{wanted} bytes don't fit on the scratch disk ({free} free at {self.directory}): give another --scratch",
+        )
+
+
+def _evict(path: str) -> bool:
+    """Removes a file that nobody reads."""
+    try:
+        lock = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        Path(path).unlink(missing_ok=True)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(lock)
+    return True
+
+
+def check_in_place(location: str, fingerprint: str) -> LocalFile:
+    """A local source where it lies. Raises MediaError not_found, permission or source_changed."""
+    path = local_path(location) or location
+    try:
+        status = Path(path).stat()
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+    except OSError as error:
+        raise classify(error, path) from None
+    _check(local_fingerprint(status), fingerprint)
+    return LocalFile(path=Path(path))
+
+
+def _check(now: str, planned: str) -> None:
+    if planned == MISSING:
+        raise MediaError(ErrorCode.SOURCE_CHANGED, "it wasn't there when the run was planned; run again")
+    if now != planned:
+        raise MediaError(
+            ErrorCode.SOURCE_CHANGED, f"it was {planned} when the run was planned and is {now} now; run again"
+        )
+
+
+def _fetch(location: str, fingerprint: str, target: Path, storage_options: Mapping[str, Any]) -> None:
+    filesystem, path = open_filesystem(location, storage_options)
+
+    def once() -> None:
+        _check(remote_fingerprint(filesystem.info(path)), fingerprint)
+        with (
+            filesystem.open(path, "rb", block_size=_CHUNK_BYTES, cache_type="readahead") as remote,
+            target.open("wb") as file,
+        ):
+            shutil.copyfileobj(remote, file, _CHUNK_BYTES)
+        size = target.stat().st_size
+        if str(size) != fingerprint.partition(":")[0]:
+            raise OSError(f"got {size} bytes of {fingerprint.partition(':')[0]}")
+
+    retried(once, location)
+
+
+def retried(call: Callable[[], T], name: str) -> T:
+    """`call`, again after transient errors, with growing and random pauses; what remains is raised as MediaError."""
+    for attempt in range(ATTEMPTS):
+        try:
+            return call()
+        except Exception as error:
+            if isinstance(error, (MediaError, MemoryError)):
+                raise
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            known = classify(error, name)
+            if known.code != ErrorCode.UNREACHABLE or attempt == ATTEMPTS - 1:
+                raise known from None
+            time.sleep(0.2 * 2**attempt * (0.5 + random.random()))
+    raise AssertionError("unreachable")
+
+
+def classify(error: BaseException, name: str) -> MediaError:
+    """What an error of a filesystem means for this one input. The message names no address and no secret."""
+    kind = type(error).__name__
+    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else kind
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        return MediaError(ErrorCode.NOT_FOUND, "there is no such file or object")
+    if isinstance(error, PermissionError) or kind in ("NoCredentialsError", "PartialCredentialsError"):
+        return MediaError(ErrorCode.PERMISSION, f"it may not be read ({reason})")
+    if isinstance(error, IsADirectoryError):
+        return MediaError(ErrorCode.NOT_MEDIA, "it is a directory")
+    return MediaError(ErrorCode.UNREACHABLE, f"it can't be read ({reason})")

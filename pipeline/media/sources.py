@@ -1,0 +1,102 @@
+"""From INPUT arguments to sources: one entry per file or object, the same ids however the input was spelled."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.errors import UsageError
+from pipeline.media.found import Found, Tally
+from pipeline.media.list_local import list_local
+from pipeline.media.list_remote import list_remote
+from pipeline.media.locations import MISSING, is_remote, local_path, normalise, open_filesystem, without_secrets
+
+__all__ = ["MISSING", "Listing", "Source", "list_sources", "local_path", "open_filesystem", "source_id"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """One input file.
+
+    source_id: 16 hex over uri and fingerprint. uri: identity and display; absolute and normalised, or relative to
+    --root. location: what a worker opens (absolute path or URL). fingerprint: local `size:mtime_ns`, S3 `size:ETag`,
+    or `missing` for a named input that isn't there.
+    """
+
+    source_id: str
+    uri: str
+    location: str
+    fingerprint: str
+    size_bytes: int
+
+
+@dataclass(kw_only=True)
+class Listing:
+    """sources: sorted by uri, each once. skipped: files in directories that are no media by their names.
+    unmatched: patterns and directories that gave nothing, as they were written."""
+
+    sources: list[Source]
+    skipped: int = 0
+    unmatched: list[str] = field(default_factory=list)
+
+
+def source_id(uri: str, fingerprint: str) -> str:
+    """16 hex over the normalised uri and the fingerprint."""
+    return hashlib.sha256(f"{uri}\n{fingerprint}".encode()).hexdigest()[:16]
+
+
+def list_sources(
+    inputs: Sequence[str], *, root: str | None = None, storage_options: Mapping[str, Any] | None = None
+) -> Listing:
+    """Expands files, directories, globs and URLs of any fsspec filesystem.
+
+    A file that is named is taken whatever its suffix; directories, and globs that end in `*`, give known media only.
+    Hidden files in directories are skipped. Raises UsageError when nothing at all is found, or outside of `root`.
+    """
+    base = normalise(root) if root is not None else None
+    listing, tally = Listing(sources=[]), Tally()
+    found: dict[str, Found] = {}
+    for given in inputs:
+        matched = False
+        for item in list_remote(given, tally, storage_options or {}) if is_remote(given) else list_local(given, tally):
+            _add(found, item)
+            matched = True
+        if not matched:
+            listing.unmatched.append(without_secrets(given))
+    if not found:
+        names = ", ".join(without_secrets(name) for name in inputs) or "no input was given"
+        raise UsageError(f"no video, picture or archive in: {names}. Check the path, or name the files themselves")
+    listing.skipped = tally.skipped
+    for uri, item in sorted(found.items()):
+        uri = _relative(uri, base) if base is not None else uri
+        listing.sources.append(
+            Source(
+                source_id=source_id(uri, item.fingerprint),
+                uri=uri,
+                location=item.location,
+                fingerprint=item.fingerprint,
+                size_bytes=item.size_bytes,
+            )
+        )
+    return listing
+
+
+def _add(found: dict[str, Found], item: Found) -> None:
+    uri = normalise(item.location)
+    other = found.get(uri)
+    if other is not None and uri in (other.location, item.location) and other.location != item.location:
+        # two files whose names differ only in Unicode form: the one that isn't normalised goes by its own
+        found[uri], other = (other, item) if other.location == uri else (item, other)
+        found[other.location] = other
+    else:
+        found[uri] = item
+
+
+def _relative(uri: str, base: str) -> str:
+    prefix = base.rstrip("/") + "/"
+    uri = uri.removeprefix("file://")  # a name that is no Unicode
+    if not uri.startswith(prefix):
+        raise UsageError(f"{uri} is outside of --root {base}: give a root that holds every input, or none")
+    return uri[len(prefix) :]

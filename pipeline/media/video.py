@@ -1,0 +1,228 @@
+"""A window of a video: the frames that the sampling grid keeps, with true times, up to the first one that is damaged.
+
+A frame counts as readable when decoding from its own keyframe reaches it without an error. That doesn't depend on what
+was read before, so windows give the same frames in any order, on any machine.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import Extraction
+from pipeline.errors import ErrorCode, MediaError
+from pipeline.media.containers import open_container, video_stream
+from pipeline.media.frames_decord import DecordFrames, DoubtError, is_exact
+from pipeline.media.frames_pyav import BrokenError, PyavFrames, check_pixels
+from pipeline.media.packets import PacketIndex, read_index, without
+from pipeline.media.sampling import Grid
+from pipeline.media.sniff import HEAD_BYTES, Content, sniff
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoFrame:
+    """frame: index in the file's presentation order. timestamp: seconds from the first frame. image: upright RGB."""
+
+    frame: int
+    timestamp: float
+    image: NDArray[np.uint8]
+
+
+class VideoReader:
+    """An open video file. decoder: `auto` (decord where it is exact, else PyAV) or `pyav`.
+
+    Raises MediaError: not_media, unsupported, truncated, corrupt, too_large.
+    """
+
+    def __init__(
+        self, path: Path, *, extraction: Extraction, index: PacketIndex | None = None, decoder: str = "auto"
+    ) -> None:
+        self.path, self._extraction = path, extraction
+        self._content = video_content(path)
+        with open_container(path, self._content) as container:
+            context = video_stream(container).codec_context
+            check_pixels(context.width, context.height, extraction.max_pixels)
+            self._codec = context.name
+        self.index = index or full_index(path, self._content, extraction.max_pixels)
+        self._grid = None
+        if extraction.rate is not None:
+            self._grid = Grid(rate=extraction.rate, time_base=self.index.time_base)
+        self._pyav = PyavFrames(path, self._content, self.index, extraction.max_pixels)
+        self._decord: DecordFrames | None = None
+        if decoder == "auto" and is_exact(path, self._content, self._codec, self.index):
+            self._decord = self._open_decord()
+
+    @property
+    def decoder(self) -> str:
+        """Which one is in use: decord or pyav."""
+        return "pyav" if self._decord is None else "decord"
+
+    def read(self, window: int, *, is_last: bool = False) -> WindowFrames:
+        """The sampled frames of a window. Read them before asking for another window."""
+        return WindowFrames(self, window, is_last=is_last)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._pyav.close()
+        self._decord = None
+
+    def frames(self, window: int) -> Iterator[VideoFrame]:
+        """The sampled frames of a window, in order. Raises BrokenError at the first that can't be read."""
+        start, end = self.bounds(window)
+        origin, time_base = int(self.index.pts[0]), self.index.time_base
+        wanted = start
+        while wanted < end and (found := self._at_or_after(wanted)) is not None:
+            pts, image = found
+            if pts >= end:
+                return
+            ticks = pts - origin
+            yield VideoFrame(frame=self.index.at_or_after(pts), timestamp=float(ticks * time_base), image=image)
+            following = ticks + 1 if self._grid is None else self._grid.first_tick(self._grid.point(ticks) + 1)
+            wanted = origin + following
+
+    def bounds(self, window: int) -> tuple[int, int]:
+        """[start, end) of a window in the container's ticks."""
+        size, pts = self._extraction.segment_frames, self.index.pts
+        if self._grid is not None:
+            start, end = self._grid.window_ticks(window, size)
+            return int(pts[0]) + start, int(pts[0]) + end
+        beyond = int(pts[-1]) + 1
+        return tuple(  # type: ignore[return-value]
+            int(pts[at]) if at < len(pts) else beyond for at in (window * size, (window + 1) * size)
+        )
+
+    def goes_on_after(self, window: int) -> bool:
+        """Whether there are frames beyond a window."""
+        return self.index.at_or_after(self.bounds(window)[1]) < len(self.index)
+
+    def end_window(self) -> int:
+        """The window in which the frame after the last one would be."""
+        size = self._extraction.segment_frames
+        if self._grid is None:
+            return len(self.index) // size
+        return self._grid.window_of(int(self.index.pts[-1] - self.index.pts[0]) + 1, size)
+
+    def is_unreadable(self, window: int) -> bool:
+        """Whether a window's first frame is damaged, or the window lies behind the end of a file that was cut."""
+        if window < 0:
+            return False
+        try:
+            empty = next(self.frames(window), None) is None
+        except BrokenError:
+            return True
+        return empty and self.index.cut and window >= self.end_window()
+
+    def _at_or_after(self, pts: int) -> tuple[int, NDArray[np.uint8]] | None:
+        if self._decord is not None:
+            try:
+                seen = self._decord.at_or_after(pts)
+                return None if seen is None else (seen[0], self._decord.image(seen[1]))
+            except DoubtError:
+                self._decord = None  # for good: PyAV decides where the damage is
+        found = self._pyav.at_or_after(pts)
+        return None if found is None else (found[0], self._pyav.image(found[1]))
+
+    def _open_decord(self) -> DecordFrames | None:
+        try:
+            return DecordFrames(self.path, self.index)
+        except DoubtError:
+            return None
+
+
+class WindowFrames:
+    """Iterate once; then `error`, `covered`, `more` and `decode_s` are known.
+
+    error: why the window's frames end early; those before it are good data. more: the video goes on beyond this last
+    planned window. covered: nothing of this window can be read, nor of the one before it, which (or one further back)
+    has the error row.
+    """
+
+    def __init__(self, reader: VideoReader, window: int, *, is_last: bool) -> None:
+        self._reader, self._window = reader, window
+        self.more = is_last and reader.goes_on_after(window)
+        self.error: MediaError | None = None
+        self.covered = False
+        self.decode_s = 0.0
+
+    def __iter__(self) -> Iterator[VideoFrame]:
+        reader, count, last = self._reader, 0, None
+        frames = reader.frames(self._window)
+        began = time.perf_counter()
+        try:
+            while (frame := next(frames, None)) is not None:
+                self.decode_s += time.perf_counter() - began
+                count, last = count + 1, frame.timestamp
+                yield frame
+                began = time.perf_counter()
+        except BrokenError as broken:
+            self.error = self._break(str(broken), last)
+        if self.error is None and reader.index.cut and self._window >= reader.end_window():
+            self.error = MediaError(ErrorCode.TRUNCATED, f"the file ends early, after {self._end_s():.3f} s of video")
+        if self.error is not None and not count:
+            self.covered = reader.is_unreadable(self._window - 1)
+        self.decode_s += time.perf_counter() - began
+
+    def _end_s(self) -> float:
+        index = self._reader.index
+        return float(int(index.pts[-1] - index.pts[0]) * index.time_base)
+
+    def _break(self, reason: str, last: float | None) -> MediaError:
+        reader = self._reader
+        start, _ = reader.bounds(self._window)
+        at = f"after {last:.3f} s" if last is not None else "at its first frame"
+        keys = np.flatnonzero(reader.index.is_key)
+        ends = reader.index.cut and keys[-1] <= reader.index.at_or_after(start)
+        code = ErrorCode.TRUNCATED if ends else ErrorCode.CORRUPT
+        return MediaError(code, f"decoding breaks {at} of window {self._window} ({reason})")
+
+
+def video_content(path: Path) -> Content:
+    """The container, by its first bytes. Raises MediaError when it is none."""
+    with path.open("rb") as file:
+        content = sniff(file.read(HEAD_BYTES))
+    if content.kind != "video":
+        raise MediaError(ErrorCode.NOT_MEDIA, f"not a video but {content.format}")
+    return content
+
+
+def full_index(path: Path, content: Content, max_pixels: int) -> PacketIndex:
+    """The packet index without frames at the beginning that can't be decoded: those that a cut from a longer stream
+    left without what they refer to."""
+    index = read_index(path, content)
+    keys = np.flatnonzero(index.is_key)
+    if index.untimed or not len(keys):
+        return index
+    first = int(keys[np.argmin(index.decode_order[keys])])
+    if first == 0 and index.decode_order[0] == 0:
+        return index
+    head = index.pts[first]
+    shown = _decoded_until(path, content, int(head))
+    gone = (index.pts < head) & ~np.isin(index.pts, shown)
+    return without(index, gone) if gone.any() else index
+
+
+def _decoded_until(path: Path, content: Content, pts: int) -> list[int]:
+    """The times of the frames that really come out of the decoder, up to `pts`."""
+    shown: list[int] = []
+    with open_container(path, content) as container:
+        stream = video_stream(container)
+        stream.codec_context.thread_count = 1
+        for packet in container.demux(stream):
+            try:
+                frames = packet.decode()
+            except MemoryError:
+                raise  # FFmpeg's is one of its own errors too
+            except av.FFmpegError:
+                continue
+            for frame in frames:
+                if frame.pts is not None and frame.pts >= pts:
+                    return shown
+                if frame.pts is not None and not frame.is_corrupt:
+                    shown.append(frame.pts)
+    return shown
