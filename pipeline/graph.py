@@ -69,10 +69,12 @@ def build(units: list[pa.Table], config: GraphConfig) -> Dataset:
             **BOUNDED,
         )
         .map_batches(
-            StageWriter(config.stage).__call__,
+            StageWriter,
+            fn_constructor_args=(config.stage,),
+            compute=ActorPoolStrategy(min_size=share.write_actors, max_size=share.write_actors),
             num_cpus=share.write_cpus,
             batch_format="pyarrow",
-            max_retries=2,
+            **BOUNDED,
         )
     )
 
@@ -84,6 +86,7 @@ def configure_ray_data() -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.max_errored_blocks = 0
+    context.wait_for_min_actors_s = 600  # decoders that run ahead of a loading model only fill the object store
     context.raise_original_map_exception = True  # pickling Ray Data's own wrapper would lose what it wraps
     context.execution_no_progress_timeout_s = 3600
 

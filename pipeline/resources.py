@@ -13,6 +13,7 @@ from pathlib import Path
 from pipeline.errors import CapacityError
 
 BOOKKEEPING_CPUS = 1.0
+DECODERS_PER_WRITER = 16
 LOCAL_DECODE_CPUS, LOCAL_RAN_CPUS, WRITE_CPUS = 0.2, 0.7, 0.1
 
 
@@ -36,6 +37,11 @@ class Resources:
     ran_cpus: float
     ran_gpus: float = 0.0
     write_cpus: float = WRITE_CPUS
+
+    @property
+    def write_actors(self) -> int:
+        """Writers; actors rather than tasks, whose processes would start in the middle of the work."""
+        return max(1, self.decode_actors // DECODERS_PER_WRITER)
 
     @property
     def cpus(self) -> float:
@@ -92,8 +98,8 @@ def share(
         raise CapacityError(
             f"the job needs {resources.cpus:.1f} CPUs ({resources.decode_actors} decode actors × "
             f"{resources.decode_cpus:g} + {resources.ran_actors} RAN actors × {resources.ran_cpus:g} + "
-            f"{resources.write_cpus:g} for writing + {BOOKKEEPING_CPUS:g} for Ray Data's own tasks), "
-            f"but the cluster has {cluster.cpus:g}; lower --decode-actors or --ran-actors, or add nodes"
+            f"{resources.write_actors * resources.write_cpus:g} for writing + {BOOKKEEPING_CPUS:g} for Ray Data's own "
+            f"tasks), but the cluster has {cluster.cpus:g}; lower --decode-actors or --ran-actors, or add nodes"
         )
     if resources.gpus > cluster.gpus:
         raise CapacityError(
