@@ -48,6 +48,7 @@ def settings(media: Path, output: Path, model: Path, address: str | None) -> dic
     }
 
 
+@pytest.mark.timeout(1500)
 def test_every_step_can_be_the_last(media: Path, tiny_model: Path, ray_address: str, tmp_path: Path) -> None:
     undisturbed = tmp_path / "undisturbed"
     run_here(media, undisturbed, tiny_model)
