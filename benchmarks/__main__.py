@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-BENCHMARKS = ("throughput", "memory", "log_scale")
+BENCHMARKS = ("throughput", "decoders", "memory", "log_scale", "resume")
 
 if __name__ == "__main__":
     chosen = sys.argv[1:] or BENCHMARKS

@@ -1,7 +1,8 @@
 """`run` against the same stages in two plain processes without Ray, on a two-minute clip, in alternating pairs.
 
 Both use one thread per process. The plain loop is the best that two cores can do without a framework: each process
-takes the next segment, decodes, detects, aligns and scores it, and appends its rows to a list. Start-up (imports,
+takes the next segment, decodes, detects, aligns and scores it, and writes its rows to files as the last stage does; it
+has no log and no recovery. Start-up (imports,
 weights, Ray) is reported apart for both; the rate counts from the first segment that is taken up to the last row.
 """
 
@@ -24,38 +25,41 @@ CLIP_S = 120.0
 FPS = "5"
 
 
-def plain_worker(clip: str, tasks: Any, results: Any) -> None:
+def plain_worker(output: str, tasks: Any, results: Any) -> None:
     """One of the two processes."""
     import torch
 
-    from pipeline.child import DecodeChild  # noqa: F401 - the same import cost as an actor
     from pipeline.config import Extraction
-    from pipeline.infer import CPU_BATCH
+    from pipeline.extract import append_results
+    from pipeline.infer import InferConfig, ModelBytes, RanActor
+    from pipeline.segments import Segment
+    from pipeline.stage import StageConfig, StageWriter
+    from pipeline.storage.store import Store
     from pipeline.worker import SegmentExtractor, WorkerConfig
-    from ran_model.pretrained import default_model_dir, load_model_bytes, read_model_bytes
+    from ran_model.model_files import default_model_dir, read_model_bytes
 
     torch.set_num_threads(1)
     config, weights = read_model_bytes(default_model_dir())
-    extractor = SegmentExtractor(WorkerConfig(extraction=Extraction(fps=FPS), model_config=config))
-    model = load_model_bytes(config, weights)
+    extraction = Extraction(fps=FPS)
+    extractor = SegmentExtractor(WorkerConfig(extraction=extraction, model_config=config))
+    infer = RanActor(ModelBytes(config, weights), InferConfig())
+    write = StageWriter(StageConfig(store=Store(output), run_id="plain", model_id="0" * 12, model_config=config))
     results.put(("ready", time.time()))
     faces = 0
-    while (segment := tasks.get()) is not None:
-        result, pixels = extractor.extract(segment)
-        for start in range(0, len(pixels), CPU_BATCH):
-            end = start + CPU_BATCH
-            model.predict(pixels[start:end], result.region_boxes[start:end])
+    while (row := tasks.get()) is not None:
+        result, pixels = extractor.extract(Segment.from_row(row.to_pylist()[0]))
+        write(infer(append_results(row, [result], [pixels.tobytes()], [False], extraction, time.time())))
         faces += len(pixels)
     results.put(("faces", faces))
 
 
-def plain(clip: Path) -> dict[str, float]:
+def plain(clip: Path, output: Path) -> dict[str, float]:
     """Faces per second of the plain loop."""
     from pipeline.config import Extraction
     from pipeline.media.probe import probe_source
     from pipeline.media.scratch import Scratch
     from pipeline.media.sources import list_sources
-    from pipeline.segments import plan_segments
+    from pipeline.segments import plan_table
 
     begun = time.time()
     extraction = Extraction(fps=FPS)
@@ -63,12 +67,13 @@ def plain(clip: Path) -> dict[str, float]:
     row = probe_source(source, scratch=Scratch(None), storage_options={}, extraction=extraction)
     context = multiprocessing.get_context("spawn")
     tasks, results = context.Queue(), context.Queue()
-    workers = [context.Process(target=plain_worker, args=(str(clip), tasks, results)) for _ in range(2)]
+    workers = [context.Process(target=plain_worker, args=(str(output), tasks, results)) for _ in range(2)]
     for worker in workers:
         worker.start()
     ready = max(results.get()[1] for _ in workers)
-    for segment in plan_segments(row, location=source.location, extraction=extraction):
-        tasks.put(segment)
+    plan = plan_table([row], locations={source.source_id: source.location}, extraction=extraction)
+    for number in range(plan.num_rows):
+        tasks.put(plan.slice(number, 1))
     for _ in workers:
         tasks.put(None)
     faces = sum(results.get()[1] for _ in workers)
@@ -100,7 +105,7 @@ def main() -> None:
             answers = {}
             order = ("plain", "run") if pair % 2 == 0 else ("run", "plain")
             for name in order:
-                answers[name] = plain(clip) if name == "plain" else run(clip, Path(folder) / f"out-{pair}")
+                answers[name] = (plain if name == "plain" else run)(clip, Path(folder) / f"{name}-{pair}")
             assert answers["plain"]["faces"] == answers["run"]["faces"], answers
             ratios.append(answers["run"]["faces_per_s"] / answers["plain"]["faces_per_s"])
             for name in order:

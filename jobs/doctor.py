@@ -59,12 +59,15 @@ def _face() -> Path:
 
 
 def _decoder() -> str:
-    """Writes two seconds of video and reads them back, so that the native library is really loaded and used."""
+    """Writes two seconds of video and reads them back by both decoders, so that their libraries are really used."""
     import av
     import numpy as np
     import torch  # noqa: F401 - first: decord makes NVIDIA's BLAS global, and torch would crash in it
 
     import decord  # isort: skip
+
+    from pipeline.config import Extraction
+    from pipeline.media.video import VideoReader
 
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/check.mp4"
@@ -75,9 +78,11 @@ def _decoder() -> str:
                 frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 5 * value, np.uint8))
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
-        reader = decord.VideoReader(path, num_threads=1)
-        assert len(reader) == 50, f"decoded {len(reader)} of 50 frames"
-    return f"decord {decord.__version__} read 50 of 50 frames"
+        frames = sum(len(list(VideoReader(Path(path), extraction=Extraction(fps="all")).read(k))) for k in range(2))
+        assert frames == 50, f"PyAV decoded {frames} of 50 frames"
+        other = len(decord.VideoReader(path, num_threads=1))
+        assert other == 50, f"decord sees {other} of 50 frames"
+    return f"PyAV {av.__version__} and decord {decord.__version__} read 50 of 50 frames"
 
 
 def _detector() -> str:

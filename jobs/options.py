@@ -11,7 +11,7 @@ import yaml
 
 from pipeline.config import DEFAULT_DETECTOR
 from pipeline.errors import UsageError
-from pipeline.run_config import DEVICES
+from pipeline.run_config import DECODERS, DEVICES
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -108,6 +108,9 @@ def run_options(command: Command) -> Command:
         click.option("--keep-crops", is_flag=True, help="Also keep the aligned faces."),
         click.option("--max-error-rate", default=0.0, show_default=True, help="Share of failed sources that exits 0."),
         click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True),
+        click.option(
+            "--decoder", type=click.Choice(DECODERS), default="pyav", show_default=True, help="Of videos: same frames."
+        ),
         click.option("--decode-actors", type=int, help="Decoding processes over the whole cluster."),
         click.option("--ran-actors", type=int, help="Inference processes over the whole cluster."),
         click.option("--batch-size", type=int, help="Faces per forward pass (default 16 on CPU, 256 on GPU)."),

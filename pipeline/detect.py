@@ -34,7 +34,8 @@ MOBILENET_PATH = Path(__file__).parent / "detectors" / "retinaface_mobilenet025.
 TINY_PX = 256  # a picture this small is likely a face that fills it, which the anchors miss without a margin
 TINY_ENLARGED_PX = 192
 TINY_MARGIN_PX = 64
-BATCH_PIXELS = 2_000_000  # of one forward pass; bounds memory at about 400 MB
+# Pixels of one forward pass. Measured on a CPU at 640×360: one frame 7.9 ms, eight together 9.6 ms each (caches).
+CPU_BATCH_PIXELS, GPU_BATCH_PIXELS = 500_000, 8_000_000
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class RetinaFaceDetector:
 
     forward: uint8 RGB pictures (N, H, W, 3) to box offsets (N, A, 4), face probabilities (N, A) and landmark offsets
     (N, A, 10), float32; the network's own normalisation is its business.
-    min_score, min_face_px, max_side_px: as in `pipeline.config.Extraction`.
+    min_score, min_face_px, max_side_px: as in `pipeline.config.Extraction`. batch_pixels: of one forward pass.
     """
 
     name: str
@@ -83,6 +84,7 @@ class RetinaFaceDetector:
     min_score: float = 0.6
     min_face_px: float = 24
     max_side_px: int = 960
+    batch_pixels: int = CPU_BATCH_PIXELS
 
     def detect(self, images: Sequence[Image]) -> list[Detections]:
         """See `Detector.detect`. The answers don't depend on which pictures share a batch."""
@@ -92,7 +94,7 @@ class RetinaFaceDetector:
         found: dict[int, Detections] = {}
         for (height, width, _), members in by_shape.items():
             frame = _Frame.fit(height, width, self.max_side_px)
-            size = max(1, BATCH_PIXELS // (frame.padded_height * frame.padded_width))
+            size = max(1, self.batch_pixels // (frame.padded_height * frame.padded_width))
             for start in range(0, len(members), size):
                 batch = members[start : start + size]
                 offsets_NA4, scores_NA, landmarks_NA10 = self.forward(
@@ -181,9 +183,9 @@ def load_detector(
     if name == RESNET50:
         from pipeline.retinaface_torch import load_resnet50  # torch only where it is asked for
 
-        forward, sha256 = load_resnet50(weights, threads=threads, providers=providers)
+        forward, sha256, on_gpu = load_resnet50(weights, threads=threads, providers=providers)
     elif name == MOBILENET:
-        forward, sha256 = _load_onnx(Path(weights) if weights else MOBILENET_PATH, threads, providers)
+        forward, sha256, on_gpu = _load_onnx(Path(weights) if weights else MOBILENET_PATH, threads, providers)
     else:
         raise UsageError(f"detector is {name!r}: it must be {MOBILENET} or {RESNET50}")
     return RetinaFaceDetector(
@@ -193,6 +195,7 @@ def load_detector(
         min_score=min_score,
         min_face_px=min_face_px,
         max_side_px=max_side_px,
+        batch_pixels=GPU_BATCH_PIXELS if on_gpu else CPU_BATCH_PIXELS,
     )
 
 
@@ -207,7 +210,8 @@ def weights_sha256(name: str, weights: str | Path | None = None) -> str:
         raise UsageError(f"detector weights {path} can't be read ({error.strerror})") from error
 
 
-def _load_onnx(path: Path, threads: int, providers: str) -> tuple[Forward, str]:
+def _load_onnx(path: Path, threads: int, providers: str) -> tuple[Forward, str, bool]:
+    """The forward pass, the sha256 of the weights, and whether a GPU does the work."""
     try:
         weights = path.read_bytes()
     except OSError as error:
@@ -219,11 +223,8 @@ def _load_onnx(path: Path, threads: int, providers: str) -> tuple[Forward, str]:
         raise UsageError(
             "detector provider is 'cuda', but this onnxruntime has none: install onnxruntime-gpu, or use cpu"
         )
-    use = (
-        ["CPUExecutionProvider"]
-        if providers == "cpu" or not has_cuda
-        else ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    )
+    on_gpu = has_cuda and providers != "cpu"
+    use = ["CUDAExecutionProvider", "CPUExecutionProvider"] if on_gpu else ["CPUExecutionProvider"]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -236,8 +237,11 @@ def _load_onnx(path: Path, threads: int, providers: str) -> tuple[Forward, str]:
         raise UsageError(f"detector weights {path} are no ONNX model that onnxruntime can load: {error}") from error
 
     def forward(images_NHWC: Image) -> tuple[Float, Float, Float]:
-        images_NCHW = np.ascontiguousarray((images_NHWC[..., ::-1] - retinaface.MEAN_BGR).transpose(0, 3, 1, 2))
+        count, height, width, _ = images_NHWC.shape
+        images_NCHW = np.empty((count, 3, height, width), dtype=np.float32)
+        for channel, mean in enumerate(retinaface.MEAN_BGR):  # plane by plane: five times faster than all at once
+            np.subtract(images_NHWC[..., 2 - channel], mean, out=images_NCHW[:, channel])
         offsets_NA4, classes_NA2, landmarks_NA10 = session.run(None, {"input": images_NCHW})
         return offsets_NA4, classes_NA2[:, :, 1], landmarks_NA10
 
-    return forward, hashlib.sha256(weights).hexdigest()
+    return forward, hashlib.sha256(weights).hexdigest(), on_gpu

@@ -209,7 +209,7 @@ class Driver:
             model=model,
             deadline_s=self._config.deadline_s,
         )
-        dataset = graph.build(planning.dispatch_units(attempted), config)
+        dataset = graph.build(planning.dispatch_units(attempted, self._resources.decode_actors), config)
         results: queue.Queue[pa.Table | BaseException | None] = queue.Queue()
 
         def drain() -> None:
@@ -242,6 +242,7 @@ class Driver:
             extraction=self._extraction,
             model_config=self._model.config,
             detector_weights=config.detector_weights,
+            decoder=config.decoder,
             scratch_dir=config.scratch,
             scratch_bytes=int(config.scratch_gib * 2**30),
             storage_options=fsspec_options(config.storage_options),

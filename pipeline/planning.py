@@ -21,7 +21,7 @@ from pipeline.segments import PLAN, plan_table, window_count
 from pipeline.storage.store import Store
 
 UNIT_ROWS, PICTURE_UNIT_ROWS = 8, 64
-SHORT_PLAN_UNITS = 16
+UNITS_PER_ACTOR = 4  # fewer, and actors would wait for the last one; more, and Ray has a task for every few frames
 
 
 @dataclass(kw_only=True)
@@ -113,22 +113,20 @@ def next_windows(attempted: pa.Table, more: Iterable[str], extraction: Extractio
     return pa.concat_tables(tables)
 
 
-def dispatch_units(attempted: Pass) -> list[pa.Table]:
-    """A pass's rows in runs of consecutive ones that travel together: loose pictures apart, since more of them may."""
+def dispatch_units(attempted: Pass, actors: int) -> list[pa.Table]:
+    """A pass's rows in runs of consecutive ones that travel together: loose pictures apart, since more of them may.
+
+    A short plan has smaller units, so that one video still spreads over all of the `actors`.
+    """
     loose = pc.equal(attempted.segments["kind"], "picture")
     units: list[pa.Table] = []
     for rows, most in (
         (attempted.segments.filter(pc.invert(loose)), UNIT_ROWS),
         (attempted.segments.filter(loose), PICTURE_UNIT_ROWS),
     ):
-        size = attempted.unit_rows or _spread(rows.num_rows, most)
+        size = attempted.unit_rows or max(1, min(most, rows.num_rows // (UNITS_PER_ACTOR * actors)))
         units += [rows.slice(start, size).combine_chunks() for start in range(0, rows.num_rows, size)]
     return units
-
-
-def _spread(rows: int, most: int) -> int:
-    """Smaller units for a short plan, so that one video still spreads over all actors."""
-    return max(1, min(most, rows // SHORT_PLAN_UNITS))
 
 
 def count_failed(store: Store, state: LogState, model_id: str, listing: Listing) -> int:

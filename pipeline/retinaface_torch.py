@@ -28,8 +28,8 @@ STD_RGB = (0.229, 0.224, 0.225)
 EXTRA = "pip install 'ran-pipeline[retinaface-pytorch]'"
 
 
-def load_resnet50(weights: str | Path | None, *, threads: int, providers: str) -> tuple[Forward, str]:
-    """The forward pass, and the sha256 of the weights file.
+def load_resnet50(weights: str | Path | None, *, threads: int, providers: str) -> tuple[Forward, str, bool]:
+    """The forward pass, the sha256 of the weights file, and whether a GPU does the work.
 
     weights: the package's published checkpoint, a local file (.pth, or the .zip around it). providers: "cpu", "cuda" or
     "auto".
@@ -52,7 +52,7 @@ def load_resnet50(weights: str | Path | None, *, threads: int, providers: str) -
     device = "cuda" if providers != "cpu" and torch.cuda.is_available() else "cpu"
     if providers == "cuda" and device != "cuda":
         raise UsageError("detector provider is 'cuda', but torch sees no GPU: use cpu")
-    return torch_forward(network, device), hashlib.sha256(content).hexdigest()
+    return torch_forward(network, device), hashlib.sha256(content).hexdigest(), device == "cuda"
 
 
 def torch_forward(network: nn.Module, device: str) -> Forward:

@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.errors import UsageError
 
 DEVICES = ("auto", "cpu", "cuda")
+DECODERS = ("pyav", "decord")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,8 @@ class RunConfig:
     model: a model directory, or "default".
     storage_options: endpoint, profile, keys… for S3; reach the workers, are never saved or shown.
     limit: at most this many new segments. max_error_rate: see exit code 3.
-    device, decode_actors, ran_actors, batch_size, threads: speed only; None chooses by the cluster.
+    device, decode_actors, ran_actors, batch_size: speed only; None chooses by the cluster.
+    decoder: of videos; both give the same frames, see `pipeline.media.frames_decord`.
     deadline_s: a decoder that needs longer for one segment is killed.
     decode_memory_gib: a decoder that needs more fails its segment.
     scratch, scratch_gib: where remote sources are cached on each node, and the cache's cap.
@@ -34,6 +36,7 @@ class RunConfig:
     limit: int | None = None
     max_error_rate: float = 0.0
     device: str = "auto"
+    decoder: str = "pyav"
     decode_actors: int | None = None
     ran_actors: int | None = None
     batch_size: int | None = None
@@ -52,6 +55,8 @@ class RunConfig:
             raise UsageError("no input given: name files, folders, globs or s3:// URLs")
         if self.device not in DEVICES:
             raise UsageError(f"device is {self.device!r}: it must be one of {', '.join(DEVICES)}")
+        if self.decoder not in DECODERS:
+            raise UsageError(f"decoder is {self.decoder!r}: it must be one of {', '.join(DECODERS)}")
         if not 0 <= self.max_error_rate <= 1:
             raise UsageError(f"max-error-rate is {self.max_error_rate}: it is a share of the sources, from 0 to 1")
         for name in ("limit", "decode_actors", "ran_actors", "batch_size"):

@@ -30,6 +30,11 @@ from pipeline.media.scratch import Scratch
 from pipeline.media.sources import Source
 from pipeline.segments import Segment
 
+LANDMARK_COLUMNS = [
+    f"landmark_{point}_{axis}"
+    for point in ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
+    for axis in ("x", "y")
+]
 DETECT_BATCH_FRAMES = 8
 DETECT_BATCH_PIXELS = 16_000_000  # large frames are detected in smaller batches, so memory stays flat
 
@@ -45,6 +50,7 @@ class WorkerConfig:
     extraction: Extraction
     model_config: bytes
     detector_weights: str | None = None
+    decoder: str = "pyav"
     scratch_dir: str | None = None
     scratch_bytes: int = 0
     storage_options: dict[str, str] = field(default_factory=dict, repr=False)
@@ -76,6 +82,7 @@ class SegmentExtractor:
             scratch=make_scratch(config),
             extraction=extraction,
             storage_options=config.storage_options,
+            decoder=config.decoder,
         )
         self._detector = load_detector(
             extraction.detector,
@@ -115,7 +122,7 @@ class SegmentExtractor:
         size = self._model.aligned_size
         pixels = np.concatenate(aligned) if aligned else np.empty((0, size, size, 3), np.uint8)
         result.region_boxes = np.concatenate(boxes) if boxes else np.empty((0, len(self._model.regions), 4), np.float32)
-        result.faces = {name: _concatenate(faces, name, dtype) for name, dtype in FACE_COLUMNS.items()}
+        result.faces = _columns(faces)
         return result, pixels
 
     def _batches(self, frames: Any, result: ExtractedSegment) -> Iterator[list[tuple[int, NDArray[np.uint8]]]]:
@@ -154,7 +161,6 @@ class SegmentExtractor:
         aligned: list[NDArray[np.uint8]],
         boxes: list[NDArray[np.float32]],
     ) -> None:
-        from pipeline.headpose import head_pose
         from pipeline.quality import sharpness_brightness
         from ran_model.align import align_faces
 
@@ -176,11 +182,7 @@ class SegmentExtractor:
                 "frame_height": np.full(kept, height),
             }
             rows |= dict(zip(("FaceRectX", "FaceRectY", "FaceRectWidth", "FaceRectHeight"), boxes_N4.T, strict=True))
-            points = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
-            for index, point in enumerate(points):
-                rows[f"landmark_{point}_x"] = landmarks_N52[:, index, 0]
-                rows[f"landmark_{point}_y"] = landmarks_N52[:, index, 1]
-            rows |= dict(zip(("Pitch", "Roll", "Yaw"), head_pose(landmarks_N52).T, strict=True))
+            rows |= dict(zip(LANDMARK_COLUMNS, landmarks_N52.reshape(kept, 10).T, strict=True))
             rows |= dict(zip(("sharpness", "brightness"), sharpness_brightness(pixels).T, strict=True))
             faces.append(rows)
             aligned.append(pixels)
@@ -205,10 +207,16 @@ class SegmentExtractor:
         )
 
 
-def _concatenate(parts: Sequence[dict[str, NDArray[Any]]], name: str, dtype: type) -> NDArray[Any]:
+def _columns(parts: Sequence[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """FACE_COLUMNS of a segment's faces. Head pose joins here: all faces at once cost little more than one."""
+    from pipeline.headpose import head_pose
+
     if not parts:
-        return np.empty(0, dtype)
-    return np.concatenate([part[name] for part in parts]).astype(dtype)
+        return {name: np.empty(0, dtype) for name, dtype in FACE_COLUMNS.items()}
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    landmarks_N52 = np.stack([columns[name] for name in LANDMARK_COLUMNS], axis=1).reshape(-1, 5, 2)
+    columns |= dict(zip(("Pitch", "Roll", "Yaw"), head_pose(landmarks_N52).T, strict=True))
+    return {name: columns[name].astype(dtype) for name, dtype in FACE_COLUMNS.items()}
 
 
 def _die_with_parent() -> None:

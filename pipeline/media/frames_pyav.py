@@ -10,6 +10,7 @@ import av
 import numpy as np
 from av.packet import Packet
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -30,6 +31,7 @@ class PyavFrames:
 
     def __init__(self, path: Path, content: Content, index: PacketIndex, max_pixels: int) -> None:
         self._path, self._content, self._index, self._max_pixels = path, content, index, max_pixels
+        self._converter = VideoReformatter()
         self._container: av.container.InputContainer | None = None
         self._stream: VideoStream | None = None
         self._run: Iterator[tuple[int, VideoFrame]] | None = None
@@ -66,7 +68,9 @@ class PyavFrames:
     def image(self, frame: VideoFrame) -> NDArray[np.uint8]:
         """The frame as upright contiguous RGB (H, W, 3)."""
         check_pixels(frame.width, frame.height, self._max_pixels)
-        return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
+        # one converter for all frames, on this thread: by default each frame makes its own, with a pool of threads
+        converted = self._converter.reformat(frame, format="rgb24", threads=1)
+        return np.ascontiguousarray(np.rot90(converted.to_ndarray(), frame.rotation // 90))
 
     def close(self) -> None:
         """Closes the file."""

@@ -1,6 +1,6 @@
 """The packet index of a video: when every frame is shown, in whole ticks of the container's clock, without decoding.
 
-decord reports times as float32 seconds; deciding a grid needs exact ones, so they come from the demuxer.
+Deciding a grid needs exact times (decord reports float32 seconds), so they come from the demuxer.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ class SegmentFrames:
 class SegmentReader:
     """Reads segments; keeps the last source open, since consecutive segments usually share it.
 
-    decoder: `auto` (decord where it is exact, else PyAV) or `pyav`.
+    decoder: see `pipeline.media.video.VideoReader`.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class SegmentReader:
         scratch: Scratch,
         extraction: Extraction,
         storage_options: Mapping[str, Any] | None = None,
-        decoder: str = "auto",
+        decoder: str = "pyav",
     ) -> None:
         self._scratch, self._extraction, self._decoder = scratch, extraction, decoder
         self._storage_options = dict(storage_options or {})

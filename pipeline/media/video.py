@@ -35,13 +35,15 @@ class VideoFrame:
 
 
 class VideoReader:
-    """An open video file. decoder: `auto` (decord where it is exact, else PyAV) or `pyav`.
+    """An open video file.
+
+    decoder: `pyav`, or `decord` (where it is exact and reads ahead little, else PyAV); the frames are the same.
 
     Raises MediaError: not_media, unsupported, truncated, corrupt, too_large.
     """
 
     def __init__(
-        self, path: Path, *, extraction: Extraction, index: PacketIndex | None = None, decoder: str = "auto"
+        self, path: Path, *, extraction: Extraction, index: PacketIndex | None = None, decoder: str = "pyav"
     ) -> None:
         self.path, self._extraction = path, extraction
         self._content = video_content(path)
@@ -49,13 +51,14 @@ class VideoReader:
             context = video_stream(container).codec_context
             check_pixels(context.width, context.height, extraction.max_pixels)
             self._codec = context.name
+            frame_bytes = context.width * context.height * 3
         self.index = index or full_index(path, self._content, extraction.max_pixels)
         self._grid = None
         if extraction.rate is not None:
             self._grid = Grid(rate=extraction.rate, time_base=self.index.time_base)
         self._pyav = PyavFrames(path, self._content, self.index, extraction.max_pixels)
         self._decord: DecordFrames | None = None
-        if decoder == "auto" and is_exact(path, self._content, self._codec, self.index):
+        if decoder == "decord" and is_exact(path, self._content, self._codec, self.index, frame_bytes):
             self._decord = self._open_decord()
 
     @property

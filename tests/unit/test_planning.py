@@ -104,7 +104,7 @@ def test_dispatch_units_hold_every_row_once(videos: int, pictures: int, unit_row
     sources = [source(number) for number in range(videos + pictures)]
     rows = [row(s, kind="video" if n < videos else "picture") for n, s in enumerate(sources)]
     plan = plan_table(rows_of(rows), locations={s.source_id: s.location for s in sources}, extraction=EXTRACTION)
-    units = planning.dispatch_units(Pass(segments=plan, unit_rows=unit_rows))
+    units = planning.dispatch_units(Pass(segments=plan, unit_rows=unit_rows), actors=3)
     ids = [segment for unit in units for segment in unit["segment_id"].to_pylist()]
     assert sorted(ids) == sorted(plan["segment_id"].to_pylist())
     for unit in units:
@@ -118,7 +118,10 @@ def test_one_long_video_spreads_over_more_units_than_actors() -> None:
     film = source(1)
     plan = plan_table(rows_of([row(film, duration_s=600.0)]), locations={film.source_id: "/1"}, extraction=EXTRACTION)
     assert plan.num_rows == 301
-    assert len(planning.dispatch_units(Pass(segments=plan))) >= 16
+    for actors, most_rows in ((2, 8), (20, 3), (400, 1)):
+        units = planning.dispatch_units(Pass(segments=plan), actors)
+        assert max(unit.num_rows for unit in units) == most_rows
+        assert len(units) > min(actors, 300)
 
 
 def test_a_plan_of_any_size_runs_in_waves() -> None:

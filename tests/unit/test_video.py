@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.config import Extraction
 from pipeline.errors import ErrorCode, MediaError
+from pipeline.media import frames_decord
 from pipeline.media.sampling import Grid, sample
 from pipeline.media.video import VideoReader
 from tests.media import damaged, is_upright, read_index, truncated, uneven_pts, write_video
@@ -96,17 +97,26 @@ def plain(path: Path) -> list[tuple[int, Fraction]]:
         return [(index, (pts - first) * stream.time_base) for index, pts in frames]
 
 
-@pytest.mark.parametrize("decoder", ["auto", "pyav"])
+@pytest.mark.parametrize("decoder", ["decord", "pyav"])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_all_frames_and_times(media: Path, name: str, decoder: str) -> None:
     reader = VideoReader(made(media, name), extraction=Extraction(fps="all", segment_frames=7), decoder=decoder)
-    assert reader.decoder == ("decord" if decoder == "auto" and name in DECORD else "pyav")
+    assert reader.decoder == ("decord" if decoder == "decord" and name in DECORD else "pyav")
     seen = everything(reader)
     assert [(frame, index) for frame, _, index in seen] == [(index, index) for index in range(FRAMES)]
     if name == "h264.avi":  # plain PyAV's times are wrong here; frames come every 40 ms
         assert [timestamp for _, timestamp, _ in seen] == [float(Fraction(index, 25)) for index in range(FRAMES)]
     else:
         assert [(index, timestamp) for _, timestamp, index in seen] == [(i, float(t)) for i, t in plain(media / name)]
+
+
+def test_decord_is_left_out_where_it_could_read_far_ahead(media: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, extraction = made(media, "h264.mp4"), Extraction(fps="all")
+    assert VideoReader(path, extraction=extraction).decoder == "pyav"
+    frame_bytes = 192 * 128 * 3
+    for limit, decoder in ((FRAMES * frame_bytes, "decord"), (FRAMES * frame_bytes - 1, "pyav")):
+        monkeypatch.setattr(frames_decord, "READ_AHEAD_BYTES", limit)
+        assert VideoReader(path, extraction=extraction, decoder="decord").decoder == decoder
 
 
 @pytest.mark.parametrize("fps", ["5", "0.7", "24000/1001"])
@@ -137,7 +147,7 @@ def test_windows_give_the_same_in_any_order(media: Path, name: str, fps: str) ->
 
 
 @pytest.mark.parametrize("rotation", [90, 180, 270])
-@pytest.mark.parametrize("decoder", ["auto", "pyav"])
+@pytest.mark.parametrize("decoder", ["decord", "pyav"])
 def test_frames_are_upright(media: Path, rotation: int, decoder: str) -> None:
     path = media / f"{rotation}.mp4"
     if not path.exists():
@@ -176,7 +186,7 @@ def test_a_truncated_file_keeps_what_is_before_its_end(media: Path, name: str, f
     assert [window(backwards, number) for number in reversed(range(len(windows)))] == windows[::-1]
 
 
-@pytest.mark.parametrize("decoder", ["auto", "pyav"])
+@pytest.mark.parametrize("decoder", ["decord", "pyav"])
 def test_damage_in_the_middle_costs_its_group_of_frames_only(media: Path, decoder: str) -> None:
     path = damaged(made(media, "h264.mp4"), media / "damaged.mp4", start=0.5, stop=0.55)
     extraction = Extraction(fps="all", segment_frames=6)
@@ -198,7 +208,7 @@ def test_the_two_decoders_agree_about_damage(media: Path) -> None:
         path = damaged(source, media / "hurt.mp4", start=start, stop=start + (1, 8, 200)[seed % 3] / size, seed=seed)
         extraction = Extraction(fps="10", segment_frames=5)
         both = []
-        for decoder in ("auto", "pyav"):
+        for decoder in ("decord", "pyav"):
             try:
                 reader = VideoReader(path, extraction=extraction, decoder=decoder)
                 both.append([window(reader, number) for number in range(5)])
@@ -296,7 +306,7 @@ def test_sound_only_and_too_many_pixels(media: Path) -> None:
 def test_real_media(shared_media: Path) -> None:
     counts = {}
     for name in ("white_house_clip.mp4", "wolfgang_pexels.mp4"):
-        reader = VideoReader(shared_media / name, extraction=Extraction(fps="5"))
+        reader = VideoReader(shared_media / name, extraction=Extraction(fps="5"), decoder="decord")
         frames = [frame for number in range(reader.end_window() + 1) for frame in reader.read(number)]
         counts[name] = (len(reader.index), len(frames), frames[0].timestamp, reader.decoder)
     # the first frame of one is shown at .852 s: times count from it
