@@ -20,6 +20,9 @@ COMMANDS = {
     "errors": "jobs.inspect",
     "query": "jobs.query",
     "overlay": "jobs.overlay",
+    "train": "jobs.train",
+    "evaluate": "jobs.evaluate",
+    "convert": "jobs.convert",
     "doctor": "jobs.doctor",
 }
 

@@ -1,43 +1,47 @@
-"""The model card of the default model, written from the figures of its own evaluation."""
+"""The model card that `train` writes: what a model is, what it was trained on, and its figures."""
 
 from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Mapping
+from typing import Any
 
-from ran_model.config import ModelConfig
-from ran_model.evaluate import Scores
+from ran_model.datasets import Listing
+from ran_model.recipe import Recipe
 from ran_model.train import TrainConfig
 
-Figures = Mapping[str, Mapping[str, Scores]]
+#: What is known of a data set beyond its files, by the name of its listing.
+ABOUT = {
+    "ferplus": """FERPlus: FER2013's 48×48 grey pictures with ten votes each, in the RAN authors' lists. FER2013's
+Training part trains, its PublicTest part is the validation part that settings may be chosen by, and the authors' test
+list (PrivateTest) is for reporting only. FER2013 is faces found by web search, many posed or acted, labelled by crowd
+workers; age, skin colour, glasses, make-up and head covering are not balanced, and no figures per group exist, so
+errors will differ between groups. For scale: the paper reports 88.55 for its ResNet-18 RAN, started from face
+recognition, at 224 px."""
+}
+LICENCES = {
+    "ferplus": """FERPlus' labels are published under the MIT licence; FER2013's pictures were gathered from the web for
+a research challenge, without a licence for other use. A teacher, where the recipe names one, started from FaceNet's
+weights (MIT licence), which were learnt from CASIA-WebFace, pictures for research. Treat these weights as for research
+only. No picture is contained in them or shipped."""
+}
 
 
-def write_card(
-    figures: Figures,
-    *,
-    model_id: str,
-    config: ModelConfig,
-    stages: tuple[TrainConfig, TrainConfig],
-    found_fraction: float,
-    attention: Mapping[str, list[float]],
-) -> str:
-    """Markdown. figures: "ran" and "single_pass", each by list: validation, full, occlusion, pose>30, pose>45.
-
-    attention: as `ran_model.evaluate.attention_when_covered` gives it.
-    """
-    ran, single = figures["ran"], figures["single_pass"]
-    confusion = (
-        _row(name, [str(count) for count in row])
-        for name, row in zip(config.classes, ran["full"].confusion, strict=True)
-    )
+def write_card(evaluation: dict[str, Any], recipe: Recipe, listing: Listing) -> str:
+    """Markdown. evaluation: as `jobs.evaluation.evaluation` gives it, with the single-pass twin."""
+    config, ran, single = recipe.model, evaluation["lists"], evaluation["single_pass"]["lists"]
+    counts = ", ".join(f"{len(listing.of(split)):,} {split}" for split in ("train", "validation", "test"))
+    main = ran.get("full") or next(iter(ran.values()))
+    twin = single.get("full") or next(iter(single.values()))
+    names = list(main["per_class"])
+    recalls = [[each["per_class"][name]["recall"] for name in names] for each in (main, twin)]
+    confusion = (_row(name, [str(count) for count in row]) for name, row in zip(names, main["confusion"], strict=True))
+    probes = evaluation.get("occlusion_probe", {"ran": [], "single_pass": []})
     return _wrapped(f"""# {config.name}
 
-The region attention network (Wang et al., IEEE TIP 2020, arXiv 1905.04075) that ships with ran-pipeline; model_id
-`{model_id}`. A ResNet-18 looks at {len(config.regions)} crops of an aligned face ({", ".join(config.regions)}), each at
-{config.input_size}×{config.input_size} pixels in grey, and weighs them. It was trained from random weights on two CPU
-cores in about an hour, so that the product works out of the box; it is not the best that this network can do. Its
-input is small ({config.input_size} px, where the paper has 224) and it has seen no other faces than FER2013's.
+A region attention network (Wang et al., IEEE TIP 2020, arXiv 1905.04075); model_id `{evaluation["model_id"]}`. A
+{config.backbone} looks at {len(config.regions)} crops of an aligned face ({", ".join(config.regions)}), each at
+{config.input_size}×{config.input_size} pixels in {config.colour}, and weighs them.
 
 ## What it estimates
 
@@ -46,69 +50,60 @@ The expression that an annotator would report *seeing* in a picture, among {len(
 
 ## Data
 
-FERPlus: FER2013's 48×48 grey pictures with ten votes each. The authors' lists without unknown and not-a-face:
-FER2013's Training part (25,045) trained it, its PublicTest part (3,191) is the validation part that settings may be
-chosen by, and the authors' test list (3,137, PrivateTest) is for reporting only. Every face went through the product's
-own detector and alignment; in {1 - found_fraction:.1%} of the pictures no face was found, and the whole was used.
+{listing.name}: {counts} pictures. Every one went through the product's own detector and alignment; in
+{1 - evaluation["data"]["found_fraction"]:.1%} of them no face was found, and the whole picture was used.
+
+{ABOUT.get(listing.name, "")}
 
 ## Recipe
 
-1. Single pass: {stages[0].epochs} epochs, {stages[0].optimizer}, peak rate {stages[0].learning_rate:g}, weight decay
-{stages[0].weight_decay:g}, batch {stages[0].batch_size}; each step sees the whole face or one other region;
-cross-entropy with the vote distribution.
-2. RAN from that trunk: {stages[1].epochs} × {stages[1].epoch_steps or "all"} steps of {stages[1].batch_size} faces,
-{stages[1].optimizer}, peak rate {stages[1].learning_rate:g} (attention × {stages[1].attention_rate:g}); cross-entropy
-plus the region-biased loss with margin {stages[1].margin:g}; {config.attention_norm} form of attention.
+{_recipe_text(recipe)}
 
-Mirroring, small affine changes, light, blur and rectangular occlusion in both; the rate rises once and falls as a
-cosine; a running mean of the weights is kept. `make model` runs it. The weights are stored in half precision, and
-RAN's figures are of the stored weights.
+The recipe with every setting lies beside the weights (recipe.yaml), and so do all figures (evaluation.json). The
+weights are stored in half precision, and RAN's figures are of the stored weights.
 
 ## Figures
 
-Accuracy (mean recall over classes), %, on each of the authors' lists with its own labels. The single pass is stage 1
-alone: the same trunk on the whole face only, at a {len(config.regions)}th of the cost. The difference is what
-{len(config.regions)} passes and the second stage of training bring together.
+Accuracy (mean recall over classes), %, on each list with its own labels; ECE is the expected calibration error of RAN's
+confidence. The single pass is the same trunk before the RAN stage, on the whole face only, at
+1/{len(config.regions)} of the cost. The difference has a 95 % interval from a paired bootstrap over faces.
 
-| list | faces | RAN | single pass |
-|---|---|---|---|
-{chr(10).join(_list_row(name, ran[name], single[name]) for name in ran)}
+| list | faces | RAN | single pass | difference | ECE |
+|---|---|---|---|---|---|
+{chr(10).join(_list_row(name, ran[name], single[name], evaluation["comparison"].get(name)) for name in ran)}
 
-Recall per class on the full test list, %:
+Recall per class on the {"full test" if "full" in ran else "first"} list, %:
 
-| | {" | ".join(config.classes)} |
-|---|{"---|" * len(config.classes)}
-{_row("faces", [str(sum(row)) for row in ran["full"].confusion])}
-{_row("RAN", [_percent(value) for value in ran["full"].recall])}
-{_row("single pass", [_percent(value) for value in single["full"].recall])}
+| | {" | ".join(names)} |
+|---|{"---|" * len(names)}
+{_row("faces", [str(main["per_class"][name]["n"]) for name in names])}
+{_row("RAN", [_percent(value) for value in recalls[0]])}
+{_row("single pass", [_percent(value) for value in recalls[1]])}
 
-What the RAN answers (columns) for each label (rows), full test list:
+What the RAN answers (columns) for each label (rows):
 
-| | {" | ".join(config.classes)} |
-|---|{"---|" * len(config.classes)}
+| | {" | ".join(names)} |
+|---|{"---|" * len(names)}
 {chr(10).join(confusion)}
 
-For scale: the paper reports 88.55 for its ResNet-18 RAN, started from face recognition, at 224 px.
+## When a part is covered
 
-## What its attention does
+Accuracy, and mean attention of each region, %, on {probes["ran"][0]["n"] if probes["ran"] else 0} validation faces as
+they are and with a part of each covered by plain grey:
 
-Mean attention of each region, %, on 500 validation faces as they are, and with a half of each covered by plain grey:
-
-| covered | {" | ".join(config.regions)} |
-|---|{"---|" * len(config.regions)}
-{chr(10).join(_row(name, [_percent(weight) for weight in weights]) for name, weights in attention.items())}
+| covered | RAN | single pass | {" | ".join(config.regions)} |
+|---|---|---|{"---|" * len(config.regions)}
+{chr(10).join(_probe_row(a, b) for a, b in zip(probes["ran"], probes["single_pass"], strict=True))}
 
 Compare a face with other faces of this model, region by region, rather than regions with each other: a region that is
 mostly small here is one that the network rarely needs. Attention is a learnt weight, not proof of occlusion.
 
 ## Where it fails
 
-- {_weakest(ran["full"], config)} Read probabilities, not only the arg max.
+- {_weakest(dict(zip(names, recalls[0], strict=True)))} Read probabilities, not only the arg max.
 - Turned and covered faces: see the lists above.
-- FER2013 is faces found by web search, many posed or acted, labelled by crowd workers. Age, skin colour, glasses,
-make-up and head covering are not balanced, and no figures per group exist. Errors will differ between groups.
 - Faces below about 40 pixels, strong blur, infrared, drawings and full profiles were not tested.
-- Probabilities are not calibrated on your data.
+- Calibration was measured on these lists, not on your data.
 
 ## Use
 
@@ -121,10 +116,46 @@ covert. Where it is used on people in the EU, tell them (Art. 50(3)). It identif
 
 ## Licences
 
-The code is ran-pipeline's (see LICENSE). The weights were learnt from FER2013 and FERPlus. FERPlus' labels are
-published under the MIT licence; FER2013's pictures were gathered from the web for a research challenge, without a
-licence for other use. Treat these weights as for research only. No picture is contained in them or shipped.
+The code is ran-pipeline's (see LICENSE). The weights were learnt from {listing.name}, whose terms apply to them.
+{LICENCES.get(listing.name, "")}
 """)
+
+
+def _recipe_text(recipe: Recipe) -> str:
+    stages = []
+    if recipe.teacher is not None:
+        model = recipe.teacher.model
+        start = "a face-recognition network" if recipe.teacher.trunk is not None else "random weights"
+        stages.append(
+            f"Teacher: {model.backbone} at {model.input_size} px on the whole face or one other region, from {start}; "
+            f"{_stage_text(recipe.teacher.train)}. It does not ship."
+        )
+    start = "a given trunk" if recipe.trunk is not None else "random weights"
+    taught = ""
+    if recipe.teacher is not None:
+        taught = f"; {recipe.single_pass.teacher_share:.0%} of each target is the teacher's answer to the same picture"
+    stages.append(
+        f"Single pass, from {start}: {_stage_text(recipe.single_pass)}; each step sees the whole face or one other "
+        f"region; cross-entropy with the vote distribution{taught}."
+    )
+    stages.append(
+        f"RAN from that trunk: {_stage_text(recipe.ran)} (attention × {recipe.ran.attention_rate:g}); cross-entropy "
+        f"plus {recipe.ran.region_bias:g} × the region-biased loss with margin {recipe.ran.margin:g}; "
+        f"{recipe.model.attention_norm} form of attention."
+    )
+    listed = "\n".join(f"{number}. {text}" for number, text in enumerate(stages, 1))
+    return (
+        f"{listed}\n\nMirroring, small affine changes, light, blur and rectangular occlusion in all; the rate rises "
+        "once and falls as a cosine; a running mean of the weights is kept."
+    )
+
+
+def _stage_text(stage: TrainConfig) -> str:
+    steps = f"{stage.epochs} epochs" + (f" of {stage.epoch_steps} steps" if stage.epoch_steps else "")
+    return (
+        f"{steps} of batches of {stage.batch_size}, {stage.optimizer}, peak rate {stage.learning_rate:g}, weight decay "
+        f"{stage.weight_decay:g}"
+    )
 
 
 def _wrapped(markdown: str) -> str:
@@ -145,9 +176,18 @@ def _hanging(item: str) -> str:
     return " " * len(mark.group()) if mark else ""
 
 
-def _list_row(name: str, ran: Scores, single: Scores) -> str:
-    cells = [f"{_percent(s.accuracy)} ({_percent(s.mean_recall)})" for s in (ran, single)]
-    return f"| {name} | {ran.faces} | {' | '.join(cells)} |"
+def _list_row(name: str, ran: dict[str, Any], single: dict[str, Any], comparison: dict[str, Any] | None) -> str:
+    cells = [f"{_percent(s['accuracy'])} ({_percent(s['macro_recall'])})" for s in (ran, single)]
+    difference = "–"
+    if comparison is not None:
+        values = [100 * comparison["bootstrap"][key] for key in ("difference", "low", "high")]
+        difference = "{:+.1f} ({:+.1f} to {:+.1f})".format(*values)
+    return _row(name, [str(ran["n"]), *cells, difference, f"{ran['ece']:.3f}"])
+
+
+def _probe_row(ran: dict[str, Any], single: dict[str, Any]) -> str:
+    weights = [_percent(weight) for weight in ran["attention"].values()]
+    return _row(ran["cover"], [_percent(ran["accuracy"]), _percent(single["accuracy"]), *weights])
 
 
 def _row(name: str, cells: list[str]) -> str:
@@ -158,10 +198,9 @@ def _percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f}"
 
 
-def _weakest(scores: Scores, config: ModelConfig) -> str:
+def _weakest(recall: dict[str, float | None]) -> str:
     """The classes that it finds less than half of the time, worst first."""
-    known = [(value, name) for value, name in zip(scores.recall, config.classes, strict=True) if value is not None]
-    weak = [f"{name} ({_percent(value)} %)" for value, name in sorted(known) if value < 0.5]
-    return (
-        f"It misses more than half of: {', '.join(weak)}." if weak else "No class is found less than half of the time."
-    )
+    weak = sorted((value, name) for name, value in recall.items() if value is not None and value < 0.5)
+    if not weak:
+        return "No class is found less than half of the time."
+    return f"It misses more than half of: {', '.join(f'{name} ({_percent(value)} %)' for value, name in weak)}."

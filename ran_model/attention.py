@@ -23,21 +23,25 @@ class Attended(NamedTuple):
 class RegionAttention(nn.Module):
     """μᵢ = σ(q₀ᵀFᵢ); F_m = Σ μᵢFᵢ / Σ μᵢ; νᵢ = σ(q₁ᵀ[Fᵢ : F_m]); P = Σ μᵢνᵢ[Fᵢ : F_m] / Σ μᵢνᵢ.
 
-    norm "authors" takes a softmax over regions of each sigmoid, as the released code does. Computed in float32: the
-    sums are short, and their differences are what an analyst reads.
+    norm "authors" takes a softmax over regions of each sigmoid, as the released code does. Without self-attention μ is
+    1 everywhere. Computed in float32: the sums are short, and their differences are what an analyst reads.
     """
 
-    def __init__(self, features: int, *, norm: str = "paper", relation: bool = True) -> None:
+    def __init__(
+        self, features: int, *, norm: str = "paper", relation: bool = True, self_attention: bool = True
+    ) -> None:
         super().__init__()
         self.norm = norm
-        self.self_attention = nn.Linear(features, 1)
+        self.self_attention = nn.Linear(features, 1) if self_attention else None
         self.relation_attention = nn.Linear(2 * features, 1) if relation else None
 
     def forward(self, features_BRD: Tensor) -> Attended:
         """Region features to the face's features and the regions' weights."""
         with torch.autocast(features_BRD.device.type, enabled=False):
             features_BRD = features_BRD.float()
-            mu_BR = self._normalised(self.self_attention(features_BRD))
+            mu_BR = torch.ones_like(features_BRD[..., 0])
+            if self.self_attention is not None:
+                mu_BR = self._normalised(self.self_attention(features_BRD))
             mean_BD = _weighted_mean(features_BRD, mu_BR)
             if self.relation_attention is None:
                 return Attended(mean_BD, mu_BR, mu_BR / mu_BR.sum(dim=1, keepdim=True))

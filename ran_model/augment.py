@@ -29,6 +29,7 @@ class Augmentation:
     brightness: float = 0.15
     gamma: float = 0.4
     blur_chance: float = 0.15
+    downscale_chance: float = 0.1
     occlusion_chance: float = 0.35
     occlusion_sides: tuple[float, float] = (0.15, 0.5)
 
@@ -38,6 +39,7 @@ class Augmentation:
         faces = self._lit(faces, generator)
         blurred = F.avg_pool2d(F.pad(faces, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
         faces = torch.where(_chance(faces, self.blur_chance, generator), blurred, faces)
+        faces = self._downscaled(faces, generator)
         return self._occluded(faces, generator).clamp(0, 1)
 
     def _moved(self, faces: Tensor, generator: Generator) -> Tensor:
@@ -59,6 +61,14 @@ class Augmentation:
         )
         grid = F.affine_grid(matrices, list(faces.shape), align_corners=False)
         return F.grid_sample(faces, grid, padding_mode="border", align_corners=False)
+
+    def _downscaled(self, faces: Tensor, generator: Generator) -> Tensor:
+        """Halved and enlarged again, as a small or strongly compressed face in a video is."""
+        if self.downscale_chance == 0:
+            return faces
+        small = F.interpolate(faces, scale_factor=0.5, mode="bilinear", antialias=True)
+        coarse = F.interpolate(small, size=faces.shape[-2:], mode="bilinear", align_corners=False)
+        return torch.where(_chance(faces, self.downscale_chance, generator), coarse, faces)
 
     def _lit(self, faces: Tensor, generator: Generator) -> Tensor:
         gamma = torch.exp(_spread(len(faces), self.gamma, generator))[:, None, None, None]

@@ -9,7 +9,7 @@ from typing import Any
 from ran_model.align import FER_TEMPLATE
 from ran_model.labels import EXPRESSIONS
 
-BACKBONES = ("resnet18", "resnet50")
+BACKBONES = ("resnet18", "resnet50", "vgg16", "inception_resnet_v1")
 ATTENTION_NORMS = ("paper", "authors")
 COLOURS = ("rgb", "grey")
 FIXED_REGIONS = ("whole", "top_left", "top_right", "center_down", "center_90", "center_85")
@@ -22,14 +22,15 @@ class ModelConfig:
     """A region attention network's configuration. Everything that changes an answer is here, or in the weights.
 
     name, version: labels for people; the name is no part of the model's identity.
-    backbone: the trunk, by torchvision's name. colour: "grey" turns faces to luma first (a model trained on grey
+    backbone: the trunk, one of BACKBONES. colour: "grey" turns faces to luma first (a model trained on grey
     faces).
     input_size: pixels of each crop's side as the trunk sees it. aligned_size: pixels of the aligned face's side.
     regions: names in order, region 0 the whole face; `ran_model.regions` knows their boxes.
     landmark_side: side of the square around a landmark region, as a fraction of the face.
     classes: expressions in the order of the logits. mean, std: normalisation of pixels in 0-1.
     attention_norm: "paper" (sigmoid) or "authors" (softmax over regions of the sigmoid, as their code does).
-    relation_attention: whether ν weighs the regions too, and not the self-attention μ alone.
+    self_attention: whether μ weighs the regions; without it they count alike. relation_attention: whether ν does, and
+    not the self-attention alone. Both are switches for ablations.
     template: five landmarks of the aligned face as fractions, in the order of `ran_model.align`.
     """
 
@@ -46,6 +47,7 @@ class ModelConfig:
     std: float = 0.25
     attention_norm: str = "paper"
     relation_attention: bool = True
+    self_attention: bool = True
     template: Points = FER_TEMPLATE
 
     def __post_init__(self) -> None:
@@ -81,6 +83,8 @@ class ModelConfig:
         """Canonical JSON of all that decides an answer: sorted, without spaces and without the name."""
         values = asdict(self)
         del values["name"]
+        if values["self_attention"]:
+            del values["self_attention"]  # younger than the first models, whose identity must not change
         return json.dumps(values, sort_keys=True, separators=(",", ":")).encode()
 
     @staticmethod

@@ -1,29 +1,35 @@
-"""FERPlus as training material: aligned faces, votes as label distributions, and the RAN authors' lists."""
+"""Aligned faces with their labels, as tensors: what training and evaluation work on.
+
+B faces, C channels, S aligned side, R regions, K classes.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow.parquet as parquet
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ran_model.config import ModelConfig
+from ran_model.datasets.listing import Item, Listing
 from ran_model.labels import EXPRESSIONS
-
-LISTS = {"full": "ran_label", "occlusion": "occlusion_label", "pose>30": "pose30_label", "pose>45": "pose45_label"}
+from ran_model.regions import BOXES, LANDMARKS, region_boxes
 
 
 @dataclass(frozen=True, kw_only=True)
 class FaceSet:
-    """faces_BCSS: uint8 (B, 1, S, S) grey. targets_BK: label distributions. labels_B: the authors' label, int64."""
+    """faces_BCSS: uint8, grey or RGB. targets_BK: label distributions. labels_B: int64.
+
+    boxes_BR4: the regions of each face; None takes the model's own for all of them, which only random regions need.
+    """
 
     faces_BCSS: Tensor
     targets_BK: Tensor
     labels_B: Tensor
+    boxes_BR4: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels_B)
@@ -31,55 +37,75 @@ class FaceSet:
     def take(self, index: Tensor) -> FaceSet:
         """The faces at these positions."""
         return FaceSet(
-            faces_BCSS=self.faces_BCSS[index], targets_BK=self.targets_BK[index], labels_B=self.labels_B[index]
+            faces_BCSS=self.faces_BCSS[index],
+            targets_BK=self.targets_BK[index],
+            labels_B=self.labels_B[index],
+            boxes_BR4=None if self.boxes_BR4 is None else self.boxes_BR4[index],
         )
 
+    def boxes(self, config: ModelConfig) -> Tensor:
+        """Boxes (B, R, 4), or (1, R, 4) where all faces share them. Landmark regions lie where alignment puts them."""
+        return torch.from_numpy(region_boxes(config, 1)) if self.boxes_BR4 is None else self.boxes_BR4
 
-class FerPlus:
-    """The FERPlus table beside its aligned faces (written by `jobs.align_ferplus`).
 
-    `train` is FER2013's Training part of the authors' train list, `validation` its PublicTest part: what chooses epochs
-    and settings.
-    `test(name)` are the authors' test lists, each with its own labels: for reporting only.
+class LabelledFaces:
+    """A listing's aligned faces by split and by test list.
+
+    faces_NCSS: uint8, in the listing's order (may be a memory map). is_found: whether the detector found the face, or
+    the whole picture was used. Labels count in the order of EXPRESSIONS, or of the config's classes for `train` and
+    `validation`, which leave out pictures of other classes.
     """
 
-    def __init__(self, table: Path, aligned: Path) -> None:
-        columns = ["row", "usage", "votes", "ran_split", *LISTS.values()]
-        rows = parquet.read_table(table, columns=columns).to_pandas().set_index("row")
-        with np.load(aligned) as stored:
-            self._faces = torch.from_numpy(stored["faces_NHW"])[:, None]
-            self._rows = rows.loc[stored["row"]]
-            self.found_fraction = float(stored["is_found"].mean())
-        self._targets = torch.from_numpy(vote_distribution(np.stack(self._rows["votes"].to_list())))
+    def __init__(
+        self, listing: Listing, config: ModelConfig, faces_NCSS: NDArray[np.uint8], is_found: NDArray[np.bool_]
+    ) -> None:
+        self.listing, self._config = listing, config
+        self._faces, self._is_found = faces_NCSS, is_found
+        self._position = {item.key: index for index, item in enumerate(listing.items)}
+
+    @property
+    def found_fraction(self) -> float:
+        """Share of the pictures in which the detector found a face."""
+        return float(self._is_found.mean()) if len(self._is_found) else 0.0
+
+    @property
+    def lists(self) -> tuple[str, ...]:
+        """Names of the test lists."""
+        return tuple(self.listing.lists)
 
     def train(self) -> FaceSet:
-        """25,045 faces."""
-        return self._where("ran_label", (self._rows["ran_split"] == "train") & (self._rows["usage"] == "Training"))
+        """What networks are trained on."""
+        return self._split("train")
 
     def validation(self) -> FaceSet:
-        """3,191 faces."""
-        return self._where("ran_label", (self._rows["ran_split"] == "train") & (self._rows["usage"] == "PublicTest"))
+        """What chooses epochs and settings; held out of train."""
+        return self._split("validation")
 
     def test(self, name: str = "full") -> FaceSet:
-        """One of the authors' test lists: full, occlusion, pose>30 or pose>45."""
-        column = LISTS[name]
-        return self._where(column, (self._rows["ran_split"] == "test") & self._rows[column].notna())
+        """One of the test lists, with labels of its own, over EXPRESSIONS: for reporting, never for choosing."""
+        labels = self.listing.lists[name]
+        items = [item for item in self.listing.of("test") if item.key in labels]
+        return self._set(items, [labels[item.key] for item in items], EXPRESSIONS)
 
-    def _where(self, column: str, mask: Any) -> FaceSet:
-        index = torch.from_numpy(np.flatnonzero(mask))
-        labels_B = torch.from_numpy(self._rows[column].to_numpy()[index.numpy()].astype(np.int64))
-        targets_BK = self._targets[index].clone()
-        without = targets_BK.sum(dim=1) == 0
-        targets_BK[without] = torch.eye(len(EXPRESSIONS))[labels_B[without]]
-        return FaceSet(faces_BCSS=self._faces[index], targets_BK=targets_BK, labels_B=labels_B)
+    def _split(self, split: str) -> FaceSet:
+        classes = self._config.classes
+        items = [item for item in self.listing.of(split) if EXPRESSIONS[item.label] in classes]
+        return self._set(items, [classes.index(EXPRESSIONS[item.label]) for item in items], classes)
 
-
-def vote_distribution(votes_N10: NDArray[np.int64]) -> NDArray[np.float32]:
-    """FERPlus vote counts (N, 10) to distributions over the eight expressions (N, 8), zeros where none is left.
-
-    As FERPlus' own protocol does, a single vote counts as an outlier; unknown and not-a-face are dropped.
-    """
-    votes = votes_N10[:, : len(EXPRESSIONS)].astype(np.float32)
-    votes[votes <= 1] = 0
-    shares: NDArray[np.float32] = votes / np.maximum(votes.sum(axis=1, keepdims=True), 1)
-    return shares
+    def _set(self, items: Sequence[Item], labels: Sequence[int], classes: tuple[str, ...]) -> FaceSet:
+        index = np.array([self._position[item.key] for item in items], np.int64)
+        targets = np.zeros((len(items), len(classes)), np.float32)
+        columns = [EXPRESSIONS.index(name) for name in classes]
+        for row, (item, label) in enumerate(zip(items, labels, strict=True)):
+            votes = np.zeros(len(classes)) if item.votes is None else np.array(item.votes)[columns]
+            targets[row] = votes / votes.sum() if votes.sum() > 0 else np.eye(len(classes))[label]
+        boxes = None
+        if any(name not in BOXES and name not in LANDMARKS for name in self._config.regions):
+            keys = [item.key for item in items]
+            boxes = torch.from_numpy(region_boxes(self._config, len(items), face_ids=keys))
+        return FaceSet(
+            faces_BCSS=torch.from_numpy(np.ascontiguousarray(self._faces[index])),
+            targets_BK=torch.from_numpy(targets),
+            labels_B=torch.tensor(labels, dtype=torch.int64),
+            boxes_BR4=boxes,
+        )

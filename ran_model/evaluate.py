@@ -1,82 +1,55 @@
-"""How good a model is: accuracy, mean recall, per class, confusion, on the authors' lists."""
+"""How good a network is on the validation part and on each of a data set's test lists."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ran_model.data import FaceSet
+from ran_model.config import ModelConfig
+from ran_model.data import FaceSet, LabelledFaces
+from ran_model.labels import EXPRESSIONS
+from ran_model.metrics import Scores, score
 from ran_model.network import RegionAttentionNetwork, SinglePassNetwork
-from ran_model.regions import region_boxes
 
-
-@dataclass(frozen=True, kw_only=True)
-class Scores:
-    """accuracy: share of right answers. mean_recall: mean over the classes that occur. recall: per class, or None.
-
-    confusion: rows are labels, columns answers, counts.
-    """
-
-    faces: int
-    accuracy: float
-    mean_recall: float
-    recall: list[float | None]
-    confusion: list[list[int]]
+Network = RegionAttentionNetwork | SinglePassNetwork
 
 
 @torch.inference_mode()
-def predict_labels(
-    network: RegionAttentionNetwork | SinglePassNetwork, faces: FaceSet, *, batch_size: int = 128, bf16: bool = False
-) -> Tensor:
-    """The arg max class of every face, int64 (B,). A single-pass network sees the whole face only."""
+def predict_probabilities(network: Network, faces: FaceSet, *, batch_size: int = 128, bf16: bool = False) -> Tensor:
+    """Probabilities (B, K) of every face, float32, on the CPU. A single-pass network sees the whole face only."""
     was_training, device = network.training, next(network.parameters()).device
     network.eval()
-    boxes = torch.from_numpy(region_boxes(network.config, 1))
+    boxes = faces.boxes(network.config)
     if isinstance(network, SinglePassNetwork):
-        boxes = boxes[:, :1]
+        boxes = boxes[:1, :1]
     answers = []
-    for batch in torch.split(faces.faces_BCSS, batch_size):
+    for start in range(0, len(faces), batch_size):
+        rows = slice(start, start + batch_size)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-            answers.append(network(batch.to(device), boxes).logits_BK.argmax(dim=1).cpu())
+            logits = network(faces.faces_BCSS[rows].to(device), boxes[rows] if len(boxes) > 1 else boxes).logits_BK
+        answers.append(logits.float().softmax(dim=1).cpu())
     network.train(was_training)
-    return torch.cat(answers)
+    return torch.cat(answers) if answers else torch.empty(0, len(network.config.classes))
 
 
-COVERS = {  # rows and columns of the aligned face, as fractions
-    "nothing": (0.0, 0.0, 0.0, 0.0),
-    "upper half": (0.0, 0.5, 0.0, 1.0),
-    "lower half": (0.5, 1.0, 0.0, 1.0),
-    "left half": (0.0, 1.0, 0.0, 0.5),
-    "right half": (0.0, 1.0, 0.5, 1.0),
-}
+def over_expressions(probabilities_BK: Tensor, config: ModelConfig) -> Tensor:
+    """Columns in the order of EXPRESSIONS, zero for a class that the model lacks: its faces count as wrong."""
+    columns = torch.zeros(len(probabilities_BK), len(EXPRESSIONS))
+    columns[:, [EXPRESSIONS.index(name) for name in config.classes]] = probabilities_BK
+    return columns
 
 
-@torch.inference_mode()
-def attention_when_covered(network: RegionAttentionNetwork, faces: FaceSet) -> dict[str, list[float]]:
-    """Mean attention of each region while part of every face is covered with mid-grey, by what is covered."""
-    boxes, means = torch.from_numpy(region_boxes(network.config, 1)), {}
-    side, device = faces.faces_BCSS.shape[-1], next(network.parameters()).device
-    for name, (top, bottom, left, right) in COVERS.items():
-        covered = faces.faces_BCSS.clone()
-        covered[:, :, round(top * side) : round(bottom * side), round(left * side) : round(right * side)] = 128
-        outputs = [network(batch.to(device), boxes).attention_BR for batch in torch.split(covered, 128)]
-        means[name] = torch.cat(outputs).mean(dim=0).tolist()
-    return means
-
-
-def score(labels_B: Tensor, answers_B: Tensor, classes: int) -> Scores:
-    """Compares answers with labels."""
-    confusion_KK = torch.bincount(labels_B * classes + answers_B, minlength=classes**2).reshape(classes, classes)
-    count_K = confusion_KK.sum(dim=1)
-    right_K = confusion_KK.diagonal()
-    recall = [float(right) / float(count) if count else None for right, count in zip(right_K, count_K, strict=True)]
-    known = [value for value in recall if value is not None]
-    return Scores(
-        faces=len(labels_B),
-        accuracy=float(right_K.sum()) / max(1, len(labels_B)),
-        mean_recall=sum(known) / max(1, len(known)),
-        recall=recall,
-        confusion=confusion_KK.tolist(),
-    )
+def score_lists(network: Network, data: LabelledFaces) -> dict[str, Scores]:
+    """The scores of the validation part, where there is one, and of every test list that has faces."""
+    scores = {}
+    validation = data.validation()
+    if len(validation):
+        scores["validation"] = score(
+            validation.labels_B, predict_probabilities(network, validation), network.config.classes
+        )
+    for name in data.lists:
+        faces = data.test(name)
+        if len(faces):
+            probabilities = over_expressions(predict_probabilities(network, faces), network.config)
+            scores[name] = score(faces.labels_B, probabilities, EXPRESSIONS)
+    return scores

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from ran_model.attention import RegionAttention
+from ran_model.backbones import build_backbone
 from ran_model.config import ModelConfig
 from ran_model.crops import crop_regions
 
@@ -32,24 +32,20 @@ class Trunk(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        backbone: torchvision.models.ResNet = getattr(torchvision.models, config.backbone)(weights=None)
-        if config.channels != 3:
-            backbone.conv1 = nn.Conv2d(config.channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
-            nn.init.kaiming_normal_(backbone.conv1.weight, mode="fan_out", nonlinearity="relu")
-        self.features = backbone.fc.in_features
-        backbone.fc = nn.Identity()
+        backbone, self.features = build_backbone(config.backbone, config.channels)
         self.backbone = backbone.to(memory_format=torch.channels_last)
 
     def forward(self, faces_BCSS: Tensor, boxes_BR4: Tensor) -> Tensor:
         """Aligned faces (uint8, or float in 0-1; RGB or one grey channel) and boxes to features (B, R, D)."""
-        pixels_BCSS = self._normalised(faces_BCSS)
+        pixels_BCSS = self.normalised(faces_BCSS)
         crops_BRCII = crop_regions(pixels_BCSS, boxes_BR4, self.config.input_size)
         batch = crops_BRCII.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         features_BRD: Tensor = self.backbone(batch).unflatten(0, crops_BRCII.shape[:2])
         return features_BRD
 
-    def _normalised(self, faces_BCSS: Tensor) -> Tensor:
-        dtype = self.backbone.conv1.weight.dtype
+    def normalised(self, faces_BCSS: Tensor) -> Tensor:
+        """Faces as the backbone wants them: in the model's colour, dtype and range."""
+        dtype = next(self.backbone.parameters()).dtype
         pixels = faces_BCSS.to(dtype) / 255 if faces_BCSS.dtype == torch.uint8 else faces_BCSS.to(dtype)
         if self.config.colour == "grey" and pixels.shape[1] == 3:
             pixels = torch.einsum("bchw,c->bhw", pixels, pixels.new_tensor(LUMA)).unsqueeze(1)
@@ -64,7 +60,12 @@ class RegionAttentionNetwork(nn.Module):
         self.config = config
         self.trunk = Trunk(config)
         features = self.trunk.features
-        self.attention = RegionAttention(features, norm=config.attention_norm, relation=config.relation_attention)
+        self.attention = RegionAttention(
+            features,
+            norm=config.attention_norm,
+            relation=config.relation_attention,
+            self_attention=config.self_attention,
+        )
         self.classifier = nn.Linear(features * (2 if config.relation_attention else 1), len(config.classes))
 
     def forward(self, faces_BCSS: Tensor, boxes_BR4: Tensor) -> RanOutput:

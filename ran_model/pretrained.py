@@ -16,16 +16,18 @@ from torch import Tensor
 
 from ran_model.config import ModelConfig
 from ran_model.model_files import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, default_model_dir, model_id, read_model_bytes
-from ran_model.network import RegionAttentionNetwork
+from ran_model.network import RegionAttentionNetwork, SinglePassNetwork
 
 __all__ = [
     "LoadedModel",
     "default_model_dir",
     "load_model",
     "load_model_bytes",
+    "load_single_pass",
     "model_id",
     "read_model_bytes",
     "save_model",
+    "save_single_pass",
 ]
 
 Float = NDArray[np.float32]
@@ -95,6 +97,22 @@ def save_model(directory: str | Path, config: ModelConfig, network: RegionAttent
         unfinished.write_bytes(content)
         unfinished.replace(directory / name)
     return model_id(config, weights)
+
+
+def save_single_pass(path: Path, network: SinglePassNetwork) -> None:
+    """Writes the twin's weights in half precision; its config is that of the RAN."""
+    state = {name: _stored(tensor) for name, tensor in network.state_dict().items()}
+    safetensors.torch.save_file(state, path)
+
+
+def load_single_pass(path: Path, config: ModelConfig) -> SinglePassNetwork:
+    """The twin that `save_single_pass` wrote, in evaluation mode. Raises ValueError when it is not of this config."""
+    network = SinglePassNetwork(config)
+    try:
+        network.load_state_dict(safetensors.torch.load_file(path))
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        raise ValueError(f"{path} is no single-pass network of this model: {str(error).splitlines()[0]}") from None
+    return network.eval().requires_grad_(False)
 
 
 def _stored(tensor: Tensor) -> Tensor:

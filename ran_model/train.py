@@ -13,8 +13,8 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,14 @@ import safetensors.torch
 import torch
 import torch.distributed
 from torch import Generator, Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ran_model.augment import Augmentation
 from ran_model.config import ModelConfig
 from ran_model.data import FaceSet
-from ran_model.evaluate import predict_labels
+from ran_model.evaluate import predict_probabilities
 from ran_model.loss import region_biased_loss, soft_cross_entropy
 from ran_model.network import RanOutput, RegionAttentionNetwork, SinglePassNetwork
-from ran_model.regions import region_boxes
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +45,11 @@ class TrainConfig:
     attention_rate: factor on the rate of the attention layers, which start from nothing when the trunk is trained
     already.
     mean_decay: of the running mean of the weights, which is what is evaluated and kept.
-    margin: α of the region-biased loss. whole_share: how often a single-pass step sees the whole face rather than
-    another region.
+    margin: α of the region-biased loss, and region_bias its weight beside cross-entropy; 0 leaves it out.
+    class_balance: how far rare classes are drawn more often: 0 not at all, 1 until all come alike. Training only.
+    teacher_share: how much of each target is a teacher's answer to the same changed picture, the rest being the
+    annotators' votes; without a teacher it is not used.
+    whole_share: how often a single-pass step sees the whole face rather than another region.
     bf16: compute in bfloat16 (autocast); pays on processors with AVX512-BF16 or AMX, and on GPUs.
     """
 
@@ -61,6 +64,9 @@ class TrainConfig:
     weight_decay: float = 5e-4
     mean_decay: float = 0.998
     margin: float = 0.02
+    region_bias: float = 1.0
+    class_balance: float = 0.0
+    teacher_share: float = 0.7
     whole_share: float = 0.5
     bf16: bool = True
     seed: int = 0
@@ -73,17 +79,24 @@ def train(
     config: TrainConfig,
     folder: Path,
     augmentation: Augmentation | None = None,
+    teacher: SinglePassNetwork | None = None,
+    progress: Callable[[int, int, float], None] | None = None,
 ) -> None:
     """Trains in place, on the network's device; it ends as the running mean of its weights. Goes on from a checkpoint.
 
+    teacher: a network of the same classes, whose answers join the targets (Hinton et al., "Distilling the Knowledge in
+    a Neural Network", 2015; on the student's own view, as Beyer et al., CVPR 2022, found best).
     folder: gets checkpoint.safetensors (after every epoch), curve.csv and train.json. Shuffling and augmentation are
     seeded per epoch, so a continued run sees what an uninterrupted one would have.
+    progress: called after each step with the steps done, all steps, and the loss.
+    Raises ValueError where the folder has a checkpoint of other settings.
     """
-    if _rank() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "train.json").write_text(json.dumps(asdict(config), indent=2) + "\n")
+    _claim(folder, config)
     augmentation = augmentation or Augmentation()
     device = next(network.parameters()).device
+    trained: nn.Module = network
+    if _processes() > 1:
+        trained = DistributedDataParallel(network, broadcast_buffers=False)
     optimizer = _optimizer(network, config)
     mean = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     steps_per_epoch = min(len(faces) // config.batch_size, config.epoch_steps or len(faces))
@@ -99,16 +112,19 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["rate_factor"]
             optimizer.zero_grad()
+            pictures, targets = batch.faces_BCSS.to(device), batch.targets_BK.to(device)
+            boxes = _training_boxes(network, batch, config, step)
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bf16):
-                output = network(batch.faces_BCSS.to(device), _training_boxes(network, len(batch), config, step))
-            loss = _loss(output, batch.targets_BK.to(device), config)
+                if teacher is not None:
+                    targets = _taught(targets, teacher, pictures, boxes, config.teacher_share)
+                output = trained(pictures, boxes)
+            loss = _loss(output, targets, config)
             loss.backward()  # type: ignore[no-untyped-call]
-            _average_gradients(network)
             optimizer.step()
             _update_mean(mean, network, min(config.mean_decay, (step + 1) / (step + 10)))
             losses.append(loss.detach())
-            if index % 20 == 0:
-                log.info("epoch %d step %d/%d loss %.4f", epoch, index, steps_per_epoch, float(loss.detach()))
+            if progress is not None and _rank() == 0:
+                progress(step + 1, config.epochs * steps_per_epoch, float(loss.detach()))
         if _rank() > 0:
             continue
         _save(folder / "checkpoint.safetensors", network, optimizer, mean, epoch + 1)
@@ -126,12 +142,25 @@ def train(
     network.eval()
 
 
+def _claim(folder: Path, config: TrainConfig) -> None:
+    """Notes the configuration in the folder. Raises ValueError if a checkpoint there is of another one."""
+    text, path = json.dumps(asdict(config), indent=2) + "\n", folder / "train.json"
+    if path.exists() and path.read_text() != text and (folder / "checkpoint.safetensors").exists():
+        raise ValueError(
+            f"{folder} has a checkpoint of other settings ({path.name}): choose another --work, or delete it"
+        )
+    if _rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
 def _accuracy_of_mean(
     network: RegionAttentionNetwork | SinglePassNetwork, mean: dict[str, Tensor], faces: FaceSet, config: TrainConfig
 ) -> float:
     kept = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     network.load_state_dict(mean)
-    accuracy = float((predict_labels(network, faces, bf16=config.bf16) == faces.labels_B).float().mean())
+    answers_B = predict_probabilities(network, faces, bf16=config.bf16).argmax(dim=1)
+    accuracy = float((answers_B == faces.labels_B).float().mean())
     network.load_state_dict(kept)
     return accuracy
 
@@ -146,33 +175,52 @@ def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
 
 def _loss(output: RanOutput, targets_BK: Tensor, config: TrainConfig) -> Tensor:
     loss = soft_cross_entropy(output.logits_BK, targets_BK)
-    if output.self_attention_BR.shape[1] > 1:
-        loss = loss + region_biased_loss(output.self_attention_BR, config.margin)
+    if output.self_attention_BR.shape[1] > 1 and config.region_bias > 0:
+        loss = loss + config.region_bias * region_biased_loss(output.self_attention_BR, config.margin)
     return loss
+
+
+@torch.no_grad()
+def _taught(
+    targets_BK: Tensor, teacher: SinglePassNetwork, faces_BCSS: Tensor, boxes_BR4: Tensor, share: float
+) -> Tensor:
+    """Targets with the teacher's answers mixed in. It looks where a single pass looks; at the whole face for a RAN."""
+    teacher.eval()
+    return torch.lerp(targets_BK, teacher(faces_BCSS, boxes_BR4[:, :1]).logits_BK.softmax(dim=1), share)
 
 
 def _batches(faces: FaceSet, config: TrainConfig, epoch: int, augmentation: Augmentation) -> Iterator[FaceSet]:
     generator = Generator().manual_seed(config.seed * 1000 + epoch)
-    order = torch.randperm(len(faces), generator=generator)
+    order = _order(faces.labels_B, config.class_balance, generator)
     share = config.batch_size // _processes()
     generator.manual_seed((config.seed * 1000 + epoch) * 64 + _rank())
     for start in range(0, len(order) - config.batch_size + 1, config.batch_size):
         begin = start + _rank() * share
         batch = faces.take(order[begin : begin + share])
         changed = augmentation(batch.faces_BCSS.float() / 255, generator)
-        yield FaceSet(faces_BCSS=changed, targets_BK=batch.targets_BK, labels_B=batch.labels_B)
+        yield replace(batch, faces_BCSS=changed)
 
 
-def _training_boxes(network: nn.Module, count: int, config: TrainConfig, step: int) -> Tensor:
+def _order(labels_B: Tensor, class_balance: float, generator: Generator) -> Tensor:
+    """Every face once, shuffled; with class balance, as many draws with replacement."""
+    if class_balance == 0:
+        return torch.randperm(len(labels_B), generator=generator)
+    weights_B = torch.bincount(labels_B).double()[labels_B] ** -class_balance
+    return torch.multinomial(weights_B, len(labels_B), replacement=True, generator=generator)
+
+
+def _training_boxes(network: nn.Module, batch: FaceSet, config: TrainConfig, step: int) -> Tensor:
     """All regions for a RAN; for a single pass one per face, the whole or another, so that the trunk knows both."""
     model: ModelConfig = network.config  # type: ignore[assignment]
-    boxes_BR4 = torch.from_numpy(region_boxes(model, 1))
+    boxes_BR4, count = batch.boxes(model), len(batch)
     if isinstance(network, RegionAttentionNetwork):
+        return boxes_BR4
+    if boxes_BR4.shape[1] == 1:
         return boxes_BR4
     generator = Generator().manual_seed((config.seed * 1_000_000 + step) * 64 + _rank())
     region_B = torch.randint(1, boxes_BR4.shape[1], (count,), generator=generator)
     region_B[torch.rand(count, generator=generator) < config.whole_share] = 0
-    return boxes_BR4[0, region_B][:, None]
+    return boxes_BR4.expand(count, -1, -1)[torch.arange(count), region_B][:, None]
 
 
 def _optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -194,17 +242,6 @@ def _rank() -> int:
 
 def _processes() -> int:
     return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-
-
-def _average_gradients(network: nn.Module) -> None:
-    if _processes() == 1:
-        return
-    gradients = [p.grad for p in network.parameters() if p.grad is not None]
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
-    torch.distributed.all_reduce(flat)
-    flat /= _processes()
-    for gradient, part in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient))
 
 
 @torch.no_grad()

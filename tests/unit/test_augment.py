@@ -16,6 +16,7 @@ STILL = {
     "brightness": 0.0,
     "gamma": 0.0,
     "blur_chance": 0.0,
+    "downscale_chance": 0.0,
     "occlusion_chance": 0.0,
 }
 
@@ -38,6 +39,12 @@ def test_without_strength_faces_are_only_mirrored_about_half_the_time() -> None:
     mirrored = (changed - faces().flip(3)).abs().amax(dim=(1, 2, 3)) < 1e-3
     assert (kept ^ mirrored).all()
     assert 16 < int(mirrored.sum()) < 48
+
+
+def test_a_downscaled_face_keeps_its_means_and_loses_its_detail() -> None:
+    changed = Augmentation(**STILL | {"downscale_chance": 1.0})(faces(), Generator().manual_seed(0))
+    torch.testing.assert_close(changed.mean(dim=(1, 2, 3)), faces().mean(dim=(1, 2, 3)), atol=0.01, rtol=0)
+    assert changed.diff(dim=3).abs().mean() < 0.5 * faces().diff(dim=3).abs().mean()
 
 
 def test_an_occlusion_covers_one_rectangle_of_the_stated_extent() -> None:

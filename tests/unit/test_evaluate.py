@@ -1,66 +1,83 @@
-"""Scores against counting by hand."""
+"""What is scored, on which faces, and what the model card makes of it."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
+from jobs.evaluate import describe
+from jobs.evaluation import evaluation
 from jobs.model_card import write_card
 from ran_model.config import ModelConfig
-from ran_model.data import FaceSet
-from ran_model.evaluate import attention_when_covered, score
-from ran_model.network import RegionAttentionNetwork
+from ran_model.data import LabelledFaces
+from ran_model.datasets import Item, Listing
+from ran_model.evaluate import over_expressions, predict_probabilities
+from ran_model.labels import EXPRESSIONS
+from ran_model.network import RegionAttentionNetwork, SinglePassNetwork
+from ran_model.recipe import Recipe
 from ran_model.train import TrainConfig
 
-
-def test_scores_by_hand() -> None:
-    labels = torch.tensor([0, 0, 0, 1, 1, 3])
-    answers = torch.tensor([0, 0, 1, 1, 0, 2])
-    scores = score(labels, answers, 4)
-    assert scores.faces == 6
-    assert scores.accuracy == pytest.approx(3 / 6)
-    assert scores.recall == [pytest.approx(2 / 3), 0.5, None, 0.0]
-    assert scores.mean_recall == pytest.approx((2 / 3 + 0.5 + 0) / 3)
-    assert scores.confusion == [[2, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0]]
+CONFIG = ModelConfig(input_size=32, aligned_size=48, classes=("happiness", "neutral", "anger"))
 
 
-def test_attention_is_reported_for_each_cover_and_region() -> None:
+@pytest.fixture
+def data() -> LabelledFaces:
+    labels = [("train", 0), ("validation", 1), ("validation", 4), ("test", 1), ("test", 0), ("test", 2)]
+    items = [Item(key=str(n), picture=b"", split=split, label=label) for n, (split, label) in enumerate(labels)]
+    lists = {"full": {"3": 1, "4": 0, "5": 2}, "pose30": {"4": 4}}
+    faces = np.random.default_rng(0).integers(0, 256, (6, 1, 48, 48), dtype=np.uint8)
+    return LabelledFaces(Listing(name="made", items=items, lists=lists, notes=[]), CONFIG, faces, np.ones(6, np.bool_))
+
+
+def always(network: RegionAttentionNetwork | SinglePassNetwork, bias: list[float]) -> None:
+    with torch.no_grad():
+        network.classifier.weight.zero_()
+        network.classifier.bias.copy_(torch.tensor(bias))
+
+
+def test_a_batch_of_any_size_gives_the_same_probabilities(data: LabelledFaces) -> None:
     torch.manual_seed(0)
-    config = ModelConfig(input_size=32, aligned_size=48)
-    faces = torch.randint(0, 256, (4, 1, 48, 48), dtype=torch.uint8)
-    grey = torch.full_like(faces, 128)
-    network = RegionAttentionNetwork(config).eval()
-
-    def measured(pictures: torch.Tensor) -> dict[str, list[float]]:
-        labels = torch.zeros(4, dtype=torch.int64)
-        return attention_when_covered(
-            network, FaceSet(faces_BCSS=pictures, targets_BK=torch.eye(8)[labels], labels_B=labels)
-        )
-
-    answers, of_grey = measured(faces), measured(grey)
-    assert list(answers) == ["nothing", "upper half", "lower half", "left half", "right half"]
-    for weights in answers.values():
-        assert sum(weights) == pytest.approx(1, abs=1e-5)
-        assert len(weights) == 6
-    assert answers["upper half"] != answers["lower half"]
-    for weights in of_grey.values():  # a cover of the picture's own grey hides nothing
-        assert weights == pytest.approx(of_grey["nothing"], abs=1e-6)
+    network = RegionAttentionNetwork(CONFIG).eval()
+    whole = predict_probabilities(network, data.test())
+    torch.testing.assert_close(predict_probabilities(network, data.test(), batch_size=2), whole)
+    torch.testing.assert_close(whole.sum(dim=1), torch.ones(3))
 
 
-def test_the_card_states_the_figures_and_the_weak_classes() -> None:
-    classes = ("neutral", "fear", "contempt")
-    scores = score(torch.tensor([0, 0, 0, 1, 1, 1, 1, 1]), torch.tensor([0, 0, 1, 1, 0, 0, 0, 0]), 3)
-    names = ("validation", "full", "occlusion", "pose>30", "pose>45")
-    card = write_card(
-        {"ran": dict.fromkeys(names, scores), "single_pass": dict.fromkeys(names, scores)},
-        model_id="abcdef012345",
-        config=ModelConfig(classes=classes),
-        stages=(TrainConfig(), TrainConfig()),
-        found_fraction=0.99,
-        attention={"nothing": [0.5, 0.1, 0.1, 0.1, 0.1, 0.1]},
-    )
-    assert "| full | 8 | 37.5 (43.3) | 37.5 (43.3) |" in card
-    assert "| RAN | 66.7 | 20.0 | – |" in card
-    assert "more than half of: fear (20.0 %)." in card
+def test_classes_that_the_model_lacks_count_as_wrong() -> None:
+    columns = over_expressions(torch.tensor([[0.5, 0.3, 0.2]]), CONFIG)
+    expected = {"happiness": 0.5, "neutral": 0.3, "anger": 0.2}
+    assert columns[0].tolist() == pytest.approx([expected.get(name, 0.0) for name in EXPRESSIONS])
+
+
+def test_every_list_is_scored_with_its_own_labels_beside_the_twin(data: LabelledFaces) -> None:
+    network, twin = RegionAttentionNetwork(CONFIG), SinglePassNetwork(CONFIG)
+    always(network, [2.0, 0.0, 0.0])  # happiness for everybody
+    always(twin, [0.0, 0.0, 2.0])  # anger
+    result = evaluation(network, data, model_id="abcdef012345", twin=twin)
+    accuracy = {name: scores["accuracy"] for name, scores in result["lists"].items()}
+    assert accuracy == {"validation": 0.5, "full": pytest.approx(1 / 3), "pose30": 0.0}
+    assert result["single_pass"]["lists"]["pose30"]["accuracy"] == 1.0
+    assert result["comparison"]["full"]["bootstrap"]["difference"] == pytest.approx(1 / 3)
+    assert result["comparison"]["pose30"]["mcnemar"]["only_b"] == 1
+    assert [probe["cover"] for probe in result["occlusion_probe"]["ran"]][:2] == ["nothing", "eyes"]
+    assert sum(result["occlusion_probe"]["ran"][0]["attention"].values()) == pytest.approx(1, abs=1e-5)
+    text = describe(result)
+    assert "pose30" in text
+    assert "33.3" in text
+
+
+def test_the_card_states_the_figures_and_the_weak_classes(data: LabelledFaces) -> None:
+    network, twin = RegionAttentionNetwork(CONFIG), SinglePassNetwork(CONFIG)
+    always(network, [2.0, 0.0, 0.0])
+    always(twin, [0.0, 2.0, 0.0])
+    result = evaluation(network, data, model_id="abcdef012345", twin=twin)
+    recipe = Recipe(data=Path("d"), model=CONFIG, single_pass=TrainConfig(), ran=TrainConfig(epochs=3))
+    card = write_card(result, recipe, data.listing)
+    assert "| full | 3 | 33.3 (33.3) | 33.3 (33.3) | +0.0" in card
+    assert "neutral (0.0 %)" in card
     assert "`abcdef012345`" in card
+    assert "1 train, 2 validation, 3 test" in card
     assert max(len(line) for line in card.splitlines() if not line.startswith("|")) <= 118

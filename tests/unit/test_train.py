@@ -14,7 +14,7 @@ import torch.distributed
 from ran_model import train as training
 from ran_model.config import ModelConfig
 from ran_model.data import FaceSet
-from ran_model.evaluate import predict_labels
+from ran_model.evaluate import predict_probabilities
 from ran_model.network import RegionAttentionNetwork, SinglePassNetwork, ran_from_single_pass
 from ran_model.train import TrainConfig, learning_rate, train
 
@@ -42,7 +42,7 @@ def test_both_stages_learn_an_easy_task(tmp_path: Path) -> None:
     train(network, faces, faces, sgd, tmp_path / "ran")
     for trained in (single, network):
         assert not trained.training
-        assert (predict_labels(trained, faces) == faces.labels_B).float().mean() > 0.95
+        assert (predict_probabilities(trained, faces).argmax(dim=1) == faces.labels_B).float().mean() > 0.95
     with (tmp_path / "single" / "curve.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5"]
@@ -89,20 +89,62 @@ def test_an_epoch_may_end_early(tmp_path: Path) -> None:
     assert float(row["faces_per_second"]) * float(row["seconds"]) == pytest.approx(8, rel=0.2)
 
 
-def _one_gradient_step(rank: int, folder: Path) -> None:
+def _one_of_two(rank: int, folder: Path) -> list[float]:
+    """Both processes start alike and see halves of each batch; returns the trained classifier's weights."""
+    torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    layer = torch.nn.Linear(2, 1, bias=False)
-    (layer.weight.sum() * (rank + 1)).backward()
-    training._average_gradients(layer)
-    (folder / f"gradient-{rank}").write_text(str(layer.weight.grad.tolist()))  # type: ignore[union-attr]
+    torch.manual_seed(0)
+    single, faces = SinglePassNetwork(SMALL), halves(16)
+    config = TrainConfig(epochs=1, batch_size=8, learning_rate=0.05, mean_decay=0.0, bf16=False)
+    start = single.classifier.weight.detach().clone()
+    train(single, faces, faces, config, folder / "trained")
     torch.distributed.destroy_process_group()
+    assert not torch.equal(single.classifier.weight, start)
+    return [float(value) for value in single.classifier.weight.flatten()]
 
 
-def test_processes_share_the_mean_gradient(tmp_path: Path) -> None:
+def test_processes_train_one_network(tmp_path: Path) -> None:
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        list(pool.map(_one_gradient_step, range(2), [tmp_path] * 2))
-    for rank in range(2):
-        assert (tmp_path / f"gradient-{rank}").read_text() == "[[1.5, 1.5]]"
+        first, second = pool.map(_one_of_two, range(2), [tmp_path] * 2)
+    assert first == second
+
+
+def test_a_teacher_joins_the_targets() -> None:
+    teacher = SinglePassNetwork(SMALL)
+    with torch.no_grad():
+        teacher.classifier.weight.zero_()
+        teacher.classifier.bias.copy_(torch.tensor([0.0, 1.0]))
+    faces = halves(4)
+    targets = training._taught(faces.targets_BK, teacher, faces.faces_BCSS, faces.boxes(SMALL), 0.25)
+    answer = torch.tensor([0.0, 1.0]).softmax(dim=0)
+    torch.testing.assert_close(targets, 0.75 * faces.targets_BK + 0.25 * answer)
+
+
+def test_rare_classes_are_drawn_more_often_in_training_only() -> None:
+    labels = torch.tensor([0] * 900 + [1] * 100)
+    generator = torch.Generator().manual_seed(0)
+    assert sorted(training._order(labels, 0.0, generator).tolist()) == list(range(1000))
+    drawn = labels[training._order(labels, 1.0, generator)]
+    assert 0.4 < drawn.float().mean() < 0.6
+
+
+def test_a_checkpoint_of_other_settings_is_not_taken_up(tmp_path: Path) -> None:
+    faces = halves(8)
+    train(SinglePassNetwork(SMALL), faces, faces, TrainConfig(epochs=1, batch_size=8, bf16=False), tmp_path)
+    with pytest.raises(ValueError, match="other settings"):
+        train(SinglePassNetwork(SMALL), faces, faces, TrainConfig(epochs=2, batch_size=8, bf16=False), tmp_path)
+
+
+def test_the_region_biased_loss_can_be_left_out() -> None:
+    torch.manual_seed(0)
+    faces = halves(4)
+    output = RegionAttentionNetwork(SMALL)(faces.faces_BCSS, faces.boxes(SMALL))
+    losses = [
+        training._loss(output, faces.targets_BK, TrainConfig(margin=0.5, region_bias=weight)).item()
+        for weight in (0.0, 1.0, 2.0)
+    ]
+    assert losses[1] > losses[0]
+    assert losses[2] - losses[1] == pytest.approx(losses[1] - losses[0])
 
 
 def test_the_rate_rises_once_and_falls_to_zero() -> None:

@@ -1,4 +1,4 @@
-"""Votes to label distributions, and faces brought to training exactly as they are served."""
+"""Faces come to training exactly as they are served; the sets that training and evaluation take from a listing."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 
-from jobs.align_ferplus import align_ferplus, align_training_faces
+from jobs.align_faces import align_pictures, aligned_faces
 from pipeline.detect import load_detector
 from ran_model.align import FER_TEMPLATE, align_faces
-from ran_model.data import FerPlus, vote_distribution
+from ran_model.config import ModelConfig
+from ran_model.data import LabelledFaces
+from ran_model.datasets import DataError, Item, Listing
 
 ASTRONAUT = Path(__file__).parents[2] / "examples" / "media" / "astronaut.png"
+CONFIG = ModelConfig(aligned_size=96, input_size=64)
 
 
 def grey_face() -> np.ndarray:
@@ -24,59 +25,86 @@ def grey_face() -> np.ndarray:
     return cv2.resize(picture, (48, 48), interpolation=cv2.INTER_AREA)
 
 
-def test_votes_become_distributions_without_outliers_and_unknowns() -> None:
-    votes = np.array([[4, 0, 0, 1, 5, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1, 1, 1, 2, 0], [0, 3, 0, 0, 0, 0, 0, 0, 7, 0]])
-    shares = vote_distribution(votes)
-    np.testing.assert_allclose(shares[0], [4 / 9, 0, 0, 0, 5 / 9, 0, 0, 0])
-    np.testing.assert_allclose(shares[1], 0)
-    np.testing.assert_allclose(shares[2], [0, 1, 0, 0, 0, 0, 0, 0])
-
-
 def test_training_sees_what_serving_sees() -> None:
     picture = cv2.cvtColor(grey_face(), cv2.COLOR_GRAY2RGB)
     detector = load_detector(min_face_px=8, min_score=0.5)
-    trained, is_found = align_training_faces([picture, np.zeros_like(picture)], detector, 96)
+    trained, is_found = align_pictures([picture, np.zeros_like(picture)], detector, CONFIG)
     landmarks = detector.detect([picture])[0].landmarks_N52
     served = align_faces(picture, landmarks, np.array(FER_TEMPLATE, np.float32), 96)[0]
-    np.testing.assert_array_equal(trained[0], served[..., 0])
+    np.testing.assert_array_equal(trained[0, ..., 0], served[..., 0])
     assert is_found.tolist() == [True, False]
     assert trained[1].max() == 0  # no face: the whole picture
 
 
+def test_colour_models_keep_colours() -> None:
+    picture = np.asarray(cv2.imread(str(ASTRONAUT), cv2.IMREAD_COLOR_RGB))[40:190, 150:300]
+    config = ModelConfig(aligned_size=96, input_size=64, colour="rgb")
+    faces, is_found = align_pictures([picture], load_detector(min_face_px=8), config)
+    assert faces.shape == (1, 96, 96, 3)
+    assert is_found.all()
+    assert faces[0, ..., 0].mean() > faces[0, ..., 2].mean() + 10  # skin is redder than blue
+
+
 @pytest.fixture
-def table(tmp_path: Path) -> Path:
-    _, encoded = cv2.imencode(".webp", grey_face(), [cv2.IMWRITE_WEBP_QUALITY, 101])
-    splits = ["train", "train", None, "test", "test"]
-    happy, angry = [0, 9, 0, 0, 0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 8, 2, 0, 0, 0, 0]
-    pq.write_table(
-        pa.table(
-            {
-                "row": [10, 11, 12, 13, 14],
-                "usage": ["Training", "PublicTest", "Training", "PrivateTest", "PrivateTest"],
-                "image": [encoded.tobytes()] * 5,
-                "votes": [happy, angry, happy, [1] * 10, angry],
-                "ran_split": splits,
-                "ran_label": [1, 4, None, 3, 4],
-                "occlusion_label": pa.array([None, None, None, None, 5], pa.int64()),
-                "pose30_label": pa.array([None] * 5, pa.int64()),
-                "pose45_label": pa.array([None, None, None, 2, None], pa.int64()),
-            }
-        ),
-        tmp_path / "ferplus.parquet",
-    )
-    return tmp_path / "ferplus.parquet"
+def listing() -> Listing:
+    encoded = cv2.imencode(".png", grey_face())[1].tobytes()
+    happy, mixed = (0.0, 1.0) + (0.0,) * 6, (0.0,) * 4 + (0.8, 0.2, 0.0, 0.0)
+    items = [
+        Item(key="a", picture=encoded, split="train", label=1, votes=happy),
+        Item(key="b", picture=encoded, split="validation", label=4, votes=mixed),
+        Item(key="c", picture=encoded, split="test", label=3),
+        Item(key="d", picture=encoded, split="test", label=4, votes=mixed),
+        Item(key="e", picture=encoded, split="train", label=7),
+    ]
+    return Listing(name="made", items=items, lists={"full": {"c": 3, "d": 4}, "occlusion": {"d": 5}}, notes=[])
 
 
-def test_lists_keep_their_own_labels_and_parts(table: Path, tmp_path: Path) -> None:
-    align_ferplus(table, tmp_path / "aligned.npz", threads=1)
-    data = FerPlus(table, tmp_path / "aligned.npz")
+def test_lists_keep_their_own_labels_and_parts(listing: Listing, tmp_path: Path) -> None:
+    data = aligned_faces(listing, CONFIG, tmp_path, threads=1)
     assert data.found_fraction == 1
-    assert data.train().labels_B.tolist() == [1]
+    assert data.lists == ("full", "occlusion")
+    assert data.train().labels_B.tolist() == [1, 7]
     assert data.validation().labels_B.tolist() == [4]
     assert data.test().labels_B.tolist() == [3, 4]
     assert data.test("occlusion").labels_B.tolist() == [5]
-    assert data.test("pose>45").labels_B.tolist() == [2]
-    assert len(data.test("pose>30")) == 0
-    assert data.train().faces_BCSS.shape == (1, 1, 96, 96)
+    assert data.train().faces_BCSS.shape == (2, 1, 96, 96)
     torch.testing.assert_close(data.validation().targets_BK[0, 4:6], torch.tensor([0.8, 0.2]))
-    assert data.test().targets_BK[0].argmax() == 3  # no vote left: the list's own label
+    assert data.test().targets_BK[0].argmax() == 3  # no votes: the list's own label
+
+
+def test_a_model_of_fewer_classes_is_trained_without_the_others(listing: Listing) -> None:
+    config = ModelConfig(classes=("disgust", "anger", "happiness"), aligned_size=96, input_size=64)
+    faces = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 96, 96), np.uint8)
+    data = LabelledFaces(listing, config, faces, np.ones(5, np.bool_))
+    assert data.train().labels_B.tolist() == [2]
+    assert data.validation().labels_B.tolist() == [1]
+    torch.testing.assert_close(data.validation().targets_BK[0], torch.tensor([0.2, 0.8, 0.0]))
+    assert data.test().labels_B.tolist() == [3, 4]
+    assert data.test("occlusion").faces_BCSS.unique().tolist() == [3]
+
+
+def test_random_regions_belong_to_the_face_whatever_the_order(listing: Listing) -> None:
+    config = ModelConfig(regions=("whole", "random_1"), aligned_size=96, input_size=64)
+    faces, found = np.zeros((5, 1, 96, 96), np.uint8), np.ones(5, np.bool_)
+    turned = Listing(name="made", items=listing.items[::-1], lists=listing.lists, notes=[])
+    boxes = [LabelledFaces(each, config, faces, found).train().boxes(config) for each in (listing, turned)]
+    torch.testing.assert_close(boxes[0], boxes[1].flip(0))
+    assert not torch.equal(boxes[0][0], boxes[0][1])
+
+
+def test_faces_are_aligned_once(listing: Listing, tmp_path: Path) -> None:
+    first = aligned_faces(listing, CONFIG, tmp_path, threads=1).train().faces_BCSS
+    (path,) = tmp_path.rglob("faces_NHWC.npy")
+    changed = np.load(path, mmap_mode="r+")
+    changed[0] = 7
+    changed.flush()
+    again = aligned_faces(listing, CONFIG, tmp_path, threads=1).train().faces_BCSS
+    assert (again[0] == 7).all()
+    assert torch.equal(again[1], first[1])
+
+
+def test_a_picture_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
+    broken = Item(key="bad", picture=b"nothing", split="train", label=0)
+    listing = Listing(name="made", items=[broken], lists={}, notes=[])
+    with pytest.raises(DataError, match="picture bad"):
+        aligned_faces(listing, CONFIG, tmp_path)

@@ -1,0 +1,97 @@
+"""A data set's pictures through the product's own detector and alignment: what is trained on is what is served.
+
+The aligned faces are kept on disk (`--work`), so that training and evaluation detect once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.detect import Detector, load_detector
+from ran_model.align import align_faces
+from ran_model.config import ModelConfig
+from ran_model.data import LabelledFaces
+from ran_model.datasets import DataError, Item, Listing
+
+SMALLEST_FACE = 0.4  # of the picture's side; these pictures show one face each, so anything smaller is a false alarm
+CHUNK = 512
+
+log = logging.getLogger(__name__)
+Image = NDArray[np.uint8]
+
+
+def aligned_faces(listing: Listing, config: ModelConfig, work: Path, *, threads: int = 2) -> LabelledFaces:
+    """All faces of a listing as the model wants them, from `work` where they are there already.
+
+    Kept crops are aligned already and are only brought to the model's size. Raises DataError for a picture that can't
+    be read.
+    """
+    shape = (len(listing.items), config.aligned_size, config.aligned_size, config.channels)
+    folder = work / f"{listing.name}-{config.aligned_size}-{_identity(listing, config)}"
+    found_path, faces_path = folder / "is_found.npy", folder / "faces_NHWC.npy"
+    if not found_path.exists():  # written last
+        folder.mkdir(parents=True, exist_ok=True)
+        faces = np.lib.format.open_memmap(str(faces_path), "w+", np.uint8, shape)
+        is_found = np.zeros(len(listing.items), np.bool_)
+        detector = (
+            None if listing.name == "kept-crops" else load_detector(threads=threads, min_face_px=8, min_score=0.5)
+        )
+        for start in range(0, len(listing.items), CHUNK):
+            pictures = [_read(item) for item in listing.items[start : start + CHUNK]]
+            end = start + len(pictures)
+            faces[start:end], is_found[start:end] = align_pictures(pictures, detector, config)
+            log.info("aligned %d of %d pictures", end, len(listing.items))
+        faces.flush()
+        np.save(found_path, is_found)
+    stored = np.load(faces_path, mmap_mode="r").transpose(0, 3, 1, 2)
+    return LabelledFaces(listing, config, stored, np.load(found_path))
+
+
+def align_pictures(
+    pictures: Sequence[Image], detector: Detector | None, config: ModelConfig
+) -> tuple[Image, NDArray[np.bool_]]:
+    """The best face of each picture (uint8 HWC RGB), aligned: uint8 (N, S, S, C), and whether a face was found.
+
+    Where none is found, or without a detector, the whole picture is used: its own framing is the template's.
+    """
+    size = config.aligned_size
+    template = np.array(config.template, dtype=np.float32)
+    faces = np.empty((len(pictures), size, size, config.channels), dtype=np.uint8)
+    is_found = np.full(len(pictures), detector is None)
+    detections = [None] * len(pictures) if detector is None else detector.detect(pictures)
+    for index, (picture, detected) in enumerate(zip(pictures, detections, strict=True)):
+        if detected is not None and len(detected) and detected.boxes_N4[0, 3] >= SMALLEST_FACE * len(picture):
+            is_found[index] = True
+            face = align_faces(picture, detected.landmarks_N52[:1], template, size)[0]
+        else:
+            face = np.asarray(cv2.resize(picture, (size, size), interpolation=cv2.INTER_LINEAR), np.uint8)
+        faces[index] = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)[..., None] if config.channels == 1 else face
+    return faces, is_found
+
+
+def _read(item: Item) -> Image:
+    try:
+        encoded = item.picture if isinstance(item.picture, bytes) else item.picture.read_bytes()
+    except OSError as error:
+        raise DataError(f"picture {item.key} can't be read: {error.strerror}") from None
+    picture = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB) if encoded else None
+    if picture is None:
+        raise DataError(f"picture {item.key} can't be decoded: it must be a JPEG, PNG or WebP file")
+    return np.asarray(picture, dtype=np.uint8)
+
+
+def _identity(listing: Listing, config: ModelConfig) -> str:
+    """Changes when other pictures, or another framing, are asked for."""
+    digest = hashlib.sha256(f"{config.template} {config.channels}".encode())
+    for item in listing.items:
+        picture = item.picture
+        digest.update(item.key.encode())
+        digest.update(picture if isinstance(picture, bytes) else str(picture).encode())
+    return digest.hexdigest()[:12]

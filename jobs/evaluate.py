@@ -1,0 +1,110 @@
+"""`evaluate`: a model's accuracy, calibration and behaviour under occlusion on a labelled data set."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from jobs.options import json_option
+from jobs.text import table
+from pipeline.errors import UsageError
+from ran_model.datasets import LAYOUTS, read_listing
+
+
+@click.command("evaluate")
+@click.option("--model", default="default", show_default=True, metavar="DIR", help="Model directory.")
+@click.option(
+    "--data", required=True, type=click.Path(path_type=Path), metavar="PATH", help="Data set; see the README."
+)
+@click.option("--layout", type=click.Choice(["auto", *LAYOUTS]), default="auto", show_default=True)
+@click.option("--labels", type=click.Path(path_type=Path), help="CSV of labels for kept crops.")
+@click.option("--single-pass", type=click.Path(path_type=Path), help="The twin that `train` wrote, to compare with.")
+@click.option(
+    "--work", type=click.Path(path_type=Path), default=".cache/faces", show_default=True, help="Aligned faces."
+)
+@click.option("--figure", type=click.Path(path_type=Path), help="Draw the occlusion probe to this PNG.")
+@json_option
+def evaluate_command(
+    model: str,
+    data: Path,
+    layout: str,
+    labels: Path | None,
+    single_pass: Path | None,
+    work: Path,
+    figure: Path | None,
+    as_json: bool,
+) -> None:
+    """Score a model on the test lists of a labelled data set, which must not have been used to choose it."""
+    from jobs.align_faces import aligned_faces
+    from jobs.evaluation import evaluation
+    from ran_model.pretrained import default_model_dir, load_model, load_single_pass
+
+    try:
+        listing = read_listing(data, layout=layout, labels=labels)
+        loaded = load_model(default_model_dir() if model == "default" else model)
+        twin = None if single_pass is None else load_single_pass(single_pass, loaded.config)
+        faces = aligned_faces(listing, loaded.config, work)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if not faces.lists and not listing.of("validation"):
+        raise UsageError(f"{data} has neither test lists nor a validation part: there is nothing to score")
+    result = evaluation(loaded.network, faces, model_id=loaded.model_id, twin=twin)
+    if figure is not None:
+        from jobs.probe_figure import draw_evaluation
+
+        try:
+            draw_evaluation(result, loaded.config, figure)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+    click.echo(json.dumps(result, indent=2) if as_json else describe(result))
+
+
+def describe(result: dict[str, Any]) -> str:
+    """The evaluation for people."""
+    lines = [f"{result['model']} ({result['model_id']}) on {result['data']['name']}"]
+    lines += [f"note: {note}" for note in result["data"]["notes"]]
+    twin = result.get("single_pass", {}).get("lists", {})
+    header = ("list", "faces", "accuracy", "macro recall", "ECE", *(("single pass", "difference") if twin else ()))
+    rows = []
+    for name, scores in result["lists"].items():
+        row = [
+            name,
+            scores["n"],
+            _percent(scores["accuracy"]),
+            _percent(scores["macro_recall"]),
+            f"{scores['ece']:.3f}",
+        ]
+        if twin:
+            row += [_percent(twin[name]["accuracy"]), _difference(result["comparison"].get(name))]
+        rows.append(row)
+    lines += ["", table(header, rows)]
+    main = "full" if "full" in result["lists"] else next(iter(result["lists"]))
+    classes = [
+        (name, each["n"], _percent(each["recall"]), _percent(each["precision"]))
+        for name, each in result["lists"][main]["per_class"].items()
+    ]
+    lines += ["", table((f"class ({main})", "faces", "recall", "precision"), classes)]
+    if "occlusion_probe" in result:
+        probes = result["occlusion_probe"]["ran"]
+        regions = list(probes[0]["attention"])
+        covers = [
+            (each["cover"], _percent(each["accuracy"]), *(_percent(each["attention"][region]) for region in regions))
+            for each in probes
+        ]
+        lines += ["", table(("covered", "accuracy", *regions), covers)]
+    return "\n".join(lines)
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f}"
+
+
+def _difference(comparison: dict[str, Any] | None) -> str:
+    if comparison is None:
+        return ""
+    bootstrap, test = comparison["bootstrap"], comparison["mcnemar"]
+    low, high = 100 * bootstrap["low"], 100 * bootstrap["high"]
+    return f"{100 * bootstrap['difference']:+.1f} ({low:+.1f} to {high:+.1f}), p={test['p_value']:.3f}"

@@ -1,0 +1,76 @@
+"""All figures of a model on a data set, as `evaluate --json` prints them and `train` keeps them beside the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ran_model.data import FaceSet, LabelledFaces
+from ran_model.evaluate import over_expressions, predict_probabilities, score_lists
+from ran_model.network import RegionAttentionNetwork, SinglePassNetwork
+from ran_model.occlusion_probe import probe
+from ran_model.significance import mcnemar, paired_bootstrap
+
+PROBED_FACES = 500
+
+
+def evaluation(
+    network: RegionAttentionNetwork,
+    data: LabelledFaces,
+    *,
+    model_id: str,
+    twin: SinglePassNetwork | None = None,
+    probed: int = PROBED_FACES,
+) -> dict[str, Any]:
+    """Plain JSON: model, model_id, data, lists, occlusion_probe, and with a single-pass twin single_pass and
+    comparison (RAN − single pass on the same faces: McNemar's test and a paired bootstrap interval)."""
+    result: dict[str, Any] = {
+        "model": network.config.name,
+        "model_id": model_id,
+        "data": {
+            "name": data.listing.name,
+            "pictures": len(data.listing.items),
+            "found_fraction": round(data.found_fraction, 4),
+            "notes": data.listing.notes,
+        },
+        "lists": {name: scores.to_json() for name, scores in score_lists(network, data).items()},
+    }
+    clean = _clean_faces(data, probed)
+    if len(clean):
+        result["occlusion_probe"] = {"ran": _probe(network, clean)}
+    if twin is not None:
+        result["single_pass"] = {"lists": {name: scores.to_json() for name, scores in score_lists(twin, data).items()}}
+        result["comparison"] = {name: _compare(network, twin, data.test(name)) for name in data.lists}
+        if len(clean):
+            result["occlusion_probe"]["single_pass"] = _probe(twin, clean)
+    return result
+
+
+def _clean_faces(data: LabelledFaces, most: int) -> FaceSet:
+    """Faces to cover: of the validation part, else of the full list; spread evenly over it."""
+    faces = data.validation()
+    if not len(faces) and "full" in data.lists:
+        faces = data.test()
+    step = max(1, len(faces) // most)
+    return faces.take(torch.arange(0, len(faces), step)[:most])
+
+
+def _probe(network: RegionAttentionNetwork | SinglePassNetwork, faces: FaceSet) -> list[dict[str, Any]]:
+    return [
+        {
+            "cover": result.cover,
+            "n": result.n,
+            "accuracy": result.accuracy,
+            "attention": dict(zip(result.regions, result.attention_R, strict=True)),
+        }
+        for result in probe(network, faces, batch_size=64)
+    ]
+
+
+def _compare(network: RegionAttentionNetwork, twin: SinglePassNetwork, faces: FaceSet) -> dict[str, Any]:
+    right = [
+        over_expressions(predict_probabilities(each, faces), each.config).argmax(dim=1) == faces.labels_B
+        for each in (network, twin)
+    ]
+    return {"mcnemar": mcnemar(*right).to_json(), "bootstrap": paired_bootstrap(*right).to_json()}

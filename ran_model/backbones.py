@@ -1,0 +1,94 @@
+"""The trunks that a region attention network can stand on: pictures to feature vectors.
+
+N pictures, C channels, I side in pixels, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from ran_model.inception_resnet import FEATURES, InceptionResnetV1
+
+
+def build_backbone(name: str, channels: int) -> tuple[nn.Module, int]:
+    """A trunk with random weights, (N, C, I, I) to (N, D), and D. `name` is one of `ran_model.config.BACKBONES`."""
+    if name == "inception_resnet_v1":
+        return InceptionResnetV1(channels), FEATURES
+    if name == "vgg16":
+        vgg = torchvision.models.vgg16(weights=None)
+        if channels != 3:
+            vgg.features[0] = nn.Conv2d(channels, 64, kernel_size=3, padding=1)
+        features = int(vgg.classifier[6].in_features)
+        vgg.classifier[6] = nn.Identity()
+        return vgg, features
+    resnet: torchvision.models.ResNet = getattr(torchvision.models, name)(weights=None)
+    if channels != 3:
+        resnet.conv1 = nn.Conv2d(channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
+        nn.init.kaiming_normal_(resnet.conv1.weight, mode="fan_out", nonlinearity="relu")
+    features = int(resnet.fc.in_features)
+    resnet.fc = nn.Identity()
+    return resnet, features
+
+
+def fit_channels(state: Mapping[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
+    """A colour checkpoint for a grey trunk: the first convolution summed over red, green and blue, which is what it
+    computes on a grey picture. Other tensors, and checkpoints that fit already, stay as they are."""
+    fitted = dict(state)
+    for name, parameter in backbone.state_dict().items():
+        given = fitted.get(name)
+        if given is not None and given.ndim == 4 and given.shape[1] == 3 and parameter.shape[1] == 1:
+            fitted[name] = given.sum(dim=1, keepdim=True)
+    return fitted
+
+
+def load_trunk(backbone: nn.Module, path: Path) -> None:
+    """Starts a trunk from a safetensors file of another network's trunk; layers that it lacks are left out.
+
+    Raises ValueError when the file has not every tensor of the trunk, in its shape.
+    """
+    state = fit_channels(safetensors.torch.load_file(path), backbone)
+    own = backbone.state_dict()
+    missing = sorted(set(own) - set(state))
+    if missing:
+        raise ValueError(f"{path} lacks {len(missing)} tensors of the trunk, {missing[0]} among them")
+    wrong = [name for name in own if own[name].shape != state[name].shape]
+    if wrong:
+        raise ValueError(f"{path}: {wrong[0]} is {tuple(state[wrong[0]].shape)}, not {tuple(own[wrong[0]].shape)}")
+    backbone.load_state_dict({name: state[name].to(own[name].dtype) for name in own})
+
+
+@torch.no_grad()
+def renew_batch_norm(backbone: nn.Module, pictures_NCII: Tensor) -> None:
+    """Gives every BatchNorm the statistics of real pictures while the trunk keeps computing what it computes.
+
+    A converted network whose BatchNorms were folded into weights and biases (mean 0, variance 1) would change beyond
+    recognition in the first training step, which normalises by the batch.
+    """
+    seen: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+
+    def remember(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        variance, mean = torch.var_mean(inputs[0].float(), dim=(0, 2, 3), correction=0)
+        seen[layer] = (mean, variance)
+
+    layers = [layer for layer in backbone.modules() if isinstance(layer, nn.BatchNorm2d)]
+    hooks = [layer.register_forward_pre_hook(remember) for layer in layers]
+    was_training = backbone.training
+    backbone.eval()(pictures_NCII)
+    backbone.train(was_training)
+    for hook in hooks:
+        hook.remove()
+    for layer, (mean, variance) in seen.items():
+        assert isinstance(layer, nn.BatchNorm2d)
+        assert layer.running_mean is not None
+        assert layer.running_var is not None
+        slope = layer.weight / (layer.running_var + layer.eps).sqrt()
+        layer.bias.add_(slope * (mean - layer.running_mean))
+        layer.weight.copy_(slope * (variance + layer.eps).sqrt())
+        layer.running_mean.copy_(mean)
+        layer.running_var.copy_(variance)

@@ -1,0 +1,92 @@
+"""A folder of classes, with or without folders for its parts: SFEW, and whatever else is sorted that way.
+
+    Train/Angry/x.png  Val/Angry/y.png  Test/...     or     angry/x.png  happy/y.png ...
+
+Parts are train, val (valid, validation) and test; classes are expressions or common synonyms; both in any case.
+Pictures may lie deeper in a class. The key is the path within the folder.
+
+Without parts: train, validation and test are 80, 10 and 10 % by a hash of the key. With train and val only (SFEW, whose
+test labels are not public), val is what is reported on: it is test. Where there is no other validation part, a tenth
+of train, chosen by the hash, is validation. Pictures that occur under several names are not looked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ran_model.datasets.expressions import allowed_names, expression_index
+from ran_model.datasets.folders import is_picture
+from ran_model.datasets.listing import DataError, Item, Listing, full_list
+from ran_model.datasets.notes import Notes
+from ran_model.datasets.splits import any_split, train_or_validation
+
+NEEDS = "a folder of folders named after expressions, alone or in train/, val/ and test/ (SFEW and others)"
+PARTS = {
+    "train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+
+
+def recognises(path: Path) -> bool:
+    """Whether a folder in it is a part or an expression by name."""
+    return path.is_dir() and any(
+        child.name.lower() in PARTS or expression_index(child.name) is not None for child in _folders(path)
+    )
+
+
+def read(path: Path) -> Listing:
+    """Lists the pictures. Raises DataError if there is none, or for a class folder that is no known expression."""
+    if not path.is_dir():
+        raise DataError(f"{path} is missing: it must be {NEEDS}")
+    notes = Notes()
+    parts = {child: PARTS[child.name.lower()] for child in _folders(path) if child.name.lower() in PARTS}
+    items: list[Item] = []
+    if not parts:
+        items += _classes(path, path, any_split, notes)
+    for child in _folders(path) if parts else []:
+        if child not in parts:
+            notes.add("folders beside train, val and test", child.name)
+    there = {part for child, part in parts.items() if _folders(child)}
+    for child, official in parts.items():
+        items += _classes(path, child, _split_of(official, there), notes)
+        if official == "validation" and "test" not in there:
+            notes.add("validation folders that are test here, as no test folder has labels", child.name)
+    if not items:
+        raise DataError(f"{path} has no pictures in class folders: it must be {NEEDS}")
+    return Listing(name=path.resolve().name, items=items, lists=full_list(items), notes=notes.lines())
+
+
+def _split_of(official: str, there: set[str]) -> Callable[[str], str]:
+    """How the pictures of an official part are split, given which parts have class folders."""
+    if official == "train" and there != {"train", "validation", "test"}:
+        return any_split if there == {"train"} else train_or_validation
+    split = "test" if "test" not in there else official
+    return lambda key: split
+
+
+def _classes(root: Path, folder: Path, split_of: Callable[[str], str], notes: Notes) -> Iterator[Item]:
+    """The pictures of the class folders in `folder`."""
+    for child in sorted(folder.iterdir()):
+        if child.is_file():
+            reason = "pictures outside class folders" if is_picture(child.name) else "files that are no pictures"
+            notes.add(reason, _key(root, child))
+    for child in _folders(folder):
+        label = expression_index(child.name)
+        if label is None:
+            raise DataError(f"{child} is no known expression: class folders must be named {allowed_names()}")
+        for file in sorted(path for path in child.rglob("*") if path.is_file()):
+            key = _key(root, file)
+            if is_picture(file.name):
+                yield Item(key=key, picture=file, split=split_of(key), label=label)
+            else:
+                notes.add("files that are no pictures", key)
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folders in it that are not hidden, sorted."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
+
+
+def _key(root: Path, path: Path) -> str:
+    return path.relative_to(root).as_posix()

@@ -1,0 +1,118 @@
+"""Faces that this tool kept (`--keep-crops`), joined with a CSV of labels: face_id, expression and, optionally, split.
+
+The pictures are in crops/**/*.parquet of the dataset (columns face_id, source_id, png). Where no split is given, all
+faces of one source go to the same split, so that no test shows a face of a video that was trained on: to the split
+that the CSV gives to other faces of that source, else by a hash of source_id, 80, 10 and 10 %.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ran_model.datasets.csv_files import read_rows
+from ran_model.datasets.expressions import allowed_names, expression_index
+from ran_model.datasets.listing import SPLITS, DataError, Item, Listing, full_list
+from ran_model.datasets.notes import Notes
+from ran_model.datasets.splits import any_split
+
+COLUMNS = ("face_id", "source_id", "png")
+NEEDS = "a dataset of ours with crops/**/*.parquet (--keep-crops), and labels=: a CSV with face_id, expression[, split]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """One face's label, and its split where the CSV gives one."""
+
+    expression: int
+    split: str | None
+
+
+def recognises(path: Path) -> bool:
+    """Whether there are crops."""
+    return (path / "crops").is_dir() and next((path / "crops").rglob("*.parquet"), None) is not None
+
+
+def read(path: Path, labels: Path | None) -> Listing:
+    """Reads the crops that have a label. Raises DataError for what is missing, and for labels that are wrong."""
+    if labels is None:
+        raise DataError(f"{path} has crops but no labels: the layout is {NEEDS}")
+    notes = Notes()
+    wanted = _read_labels(labels, notes)
+    crops = _read_crops(path, wanted, notes)
+    for face in wanted:
+        if face not in crops:
+            notes.add("labels without a crop", face)
+    if not crops:
+        raise DataError(f"no face_id of {labels} has a crop under {path / 'crops'}")
+    given: dict[str, set[str]] = {}
+    for face, (source, _) in crops.items():
+        given.setdefault(source, set())
+        if (split := wanted[face].split) is not None:
+            given[source].add(split)
+    items = []
+    for face, (source, png) in crops.items():
+        split = wanted[face].split or (min(given[source]) if len(given[source]) == 1 else any_split(source))
+        items.append(Item(key=face, picture=png, split=split, label=wanted[face].expression))
+    for source, splits in given.items():
+        if len(splits) > 1:
+            notes.add("sources with faces in several splits, as the labels have it", source)
+    return Listing(name=path.resolve().name, items=items, lists=full_list(items), notes=notes.lines())
+
+
+def _read_labels(path: Path, notes: Notes) -> dict[str, Label]:
+    """Label by face_id. A line that repeats one with the same label is noted; with another it is an error."""
+    labels: dict[str, Label] = {}
+    for row in read_rows(path, ("face_id", "expression")):
+        where = f"{path}, line {row['line']}"
+        face, name, split = row["face_id"], row["expression"], row.get("split") or None
+        if not name:
+            notes.add("rows without a label", face)
+            continue
+        expression = expression_index(name)
+        if expression is None:
+            raise DataError(f"{where}: {name!r} is no known expression; known are {allowed_names()}")
+        if split is not None and split not in SPLITS:
+            raise DataError(f"{where}: split is {split!r}: it must be empty or one of {', '.join(SPLITS)}")
+        label = Label(expression=expression, split=split)
+        if labels.setdefault(face, label) != label:
+            raise DataError(f"{where}: {face} has another label or split in a line before")
+        if labels[face] is not label:
+            notes.add("rows that repeat a face_id", face)
+    return labels
+
+
+def _read_crops(path: Path, wanted: dict[str, Label], notes: Notes) -> dict[str, tuple[str, bytes]]:
+    """source_id and PNG of each crop with a label, by face_id; only those pictures are read."""
+    files = sorted((path / "crops").rglob("*.parquet"))
+    if not files:
+        raise DataError(f"{path / 'crops'} has no Parquet file: the layout is {NEEDS}")
+    crops: dict[str, tuple[str, bytes]] = {}
+    unlabelled: set[str] = set()
+    faces = pa.array(list(wanted), pa.string())
+    for file in files:
+        try:
+            with pq.ParquetFile(file) as parquet:
+                missing = [name for name in COLUMNS if name not in parquet.schema_arrow.names]
+                if missing:
+                    raise DataError(f"{file} has no column {', '.join(missing)}: crops have {', '.join(COLUMNS)}")
+                for group in range(parquet.num_row_groups):
+                    ids = parquet.read_row_group(group, columns=["face_id"])["face_id"]
+                    unlabelled |= set(ids.to_pylist()) - wanted.keys()
+                    is_wanted = pc.is_in(ids, value_set=faces)
+                    if not pc.any(is_wanted).as_py():
+                        continue
+                    for row in parquet.read_row_group(group, columns=list(COLUMNS)).filter(is_wanted).to_pylist():
+                        if row["face_id"] in crops:
+                            notes.add("crops that repeat a face_id, of which the first counts", row["face_id"])
+                        else:
+                            crops[row["face_id"]] = (row["source_id"], row["png"])
+        except pa.ArrowInvalid as error:
+            raise DataError(f"{file} is no Parquet file: {error}") from error
+    for face in sorted(unlabelled):
+        notes.add("crops without a label", face)
+    return crops

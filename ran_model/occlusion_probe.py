@@ -1,0 +1,96 @@
+"""Covers a part of clean faces, and measures what that does to accuracy and to where attention goes.
+
+B faces, R regions, C channels, S aligned side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ran_model.align import FER_TEMPLATE
+from ran_model.data import FaceSet
+from ran_model.network import RegionAttentionNetwork, SinglePassNetwork
+from ran_model.regions import region_boxes
+
+Box = tuple[float, float, float, float]
+
+MARGIN = 0.13  # of the side around landmarks: eyes with their brows, an open mouth; the nose's tip stays free
+
+
+def _band(points: Sequence[tuple[float, float]]) -> Box:
+    xs, ys = zip(*points, strict=True)
+    return min(xs) - MARGIN, min(ys) - MARGIN, max(xs) + MARGIN, max(ys) + MARGIN
+
+
+COVERS: dict[str, Box] = {  # x0, y0, x1, y1 as fractions of the aligned square; left is left in the picture
+    "nothing": (0.0, 0.0, 0.0, 0.0),
+    "eyes": _band(FER_TEMPLATE[:2]),
+    "mouth": _band(FER_TEMPLATE[3:]),
+    "left half": (0.0, 0.0, 0.5, 1.0),
+    "right half": (0.5, 0.0, 1.0, 1.0),
+    "upper half": (0.0, 0.0, 1.0, 0.5),
+    "lower half": (0.0, 0.5, 1.0, 1.0),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoverResult:
+    """What one cover does to n faces. accuracy: share of right answers. attention_R: mean over faces, per region."""
+
+    cover: str
+    n: int
+    accuracy: float
+    attention_R: tuple[float, ...]
+    regions: tuple[str, ...]
+
+
+def cover(faces_BCSS: Tensor, name: str, shade: int = 128) -> Tensor:
+    """A copy of aligned faces (uint8) with one of COVERS painted in this shade. Raises ValueError for another name."""
+    if name not in COVERS:
+        raise ValueError(f"cover is {name!r}: it must be one of {', '.join(COVERS)}")
+    height, width = faces_BCSS.shape[-2:]
+    x0, y0, x1, y1 = COVERS[name]
+    covered = faces_BCSS.clone()
+    covered[..., round(y0 * height) : round(y1 * height), round(x0 * width) : round(x1 * width)] = shade
+    return covered
+
+
+@torch.inference_mode()
+def probe(
+    network: RegionAttentionNetwork | SinglePassNetwork,
+    faces: FaceSet,
+    *,
+    batch_size: int,
+    covers: Sequence[str] = tuple(COVERS),
+) -> list[CoverResult]:
+    """One result per cover, in this order. A single-pass network sees the whole face, and its attention is (1,).
+
+    Raises ValueError for no faces, an unknown cover, and random regions, which have no boxes without face ids.
+    """
+    if not len(faces):
+        raise ValueError("there are no faces to cover")
+    was_training, device = network.training, next(network.parameters()).device
+    network.eval()
+    regions = network.config.regions
+    boxes_1R4 = torch.from_numpy(region_boxes(network.config, 1))
+    if isinstance(network, SinglePassNetwork):
+        regions, boxes_1R4 = regions[:1], boxes_1R4[:, :1]
+    results = []
+    for name in covers:
+        right, attention_R = 0, torch.zeros(len(regions), dtype=torch.float64)
+        for batch_BCSS, labels_B in zip(
+            torch.split(faces.faces_BCSS, batch_size), torch.split(faces.labels_B, batch_size), strict=True
+        ):
+            output = network(cover(batch_BCSS, name).to(device), boxes_1R4)
+            right += int((output.logits_BK.argmax(dim=1).cpu() == labels_B.cpu()).sum())
+            attention_R += output.attention_BR.double().sum(dim=0).cpu()
+        mean_R = tuple((attention_R / len(faces)).tolist())
+        results.append(
+            CoverResult(cover=name, n=len(faces), accuracy=right / len(faces), attention_R=mean_R, regions=regions)
+        )
+    network.train(was_training)
+    return results

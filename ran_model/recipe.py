@@ -1,0 +1,147 @@
+"""A training recipe: everything that `ran-pipeline train` does, as one YAML file that is kept beside the result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from ran_model.augment import Augmentation
+from ran_model.config import ModelConfig
+from ran_model.regions import STRATEGIES
+from ran_model.train import TrainConfig
+
+Configuration = TypeVar("Configuration", ModelConfig, TrainConfig, Augmentation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """A single-pass network, often a larger one, that is trained first and then answers beside the annotators.
+
+    trunk: safetensors of its start, see `ran_model.backbones.load_trunk`. folded_batch_norm: its BatchNorms carry no
+    statistics of their own (see `renew_batch_norm`).
+    """
+
+    model: ModelConfig
+    train: TrainConfig
+    trunk: Path | None = None
+    folded_batch_norm: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """data, layout, labels: see `ran_model.datasets.read_listing`. trunk: a start for the network's own trunk.
+
+    The stages: teacher (if any), single_pass, and the RAN from the single-pass network.
+    """
+
+    data: Path
+    model: ModelConfig
+    single_pass: TrainConfig
+    ran: TrainConfig
+    layout: str = "auto"
+    labels: Path | None = None
+    trunk: Path | None = None
+    teacher: Teacher | None = None
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Reads a recipe; relative paths count from the current folder. Raises ValueError that names what is wrong."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ValueError(f"recipe {path} can't be read: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"recipe {path} is not YAML: {error}") from None
+    values = _mapping(content, "the recipe", {field.name for field in fields(Recipe)})
+    for name in ("data", "model", "single_pass", "ran"):
+        if name not in values:
+            raise ValueError(f"recipe {path} has no {name!r}: it must have data, model, single_pass and ran")
+    for name in ("data", "labels", "trunk"):
+        if values.get(name) is not None:
+            values[name] = Path(values[name])
+    values["model"] = _model(values["model"], "model")
+    for name in ("single_pass", "ran"):
+        values[name] = _build(TrainConfig, values[name], name)
+    values["augmentation"] = _build(Augmentation, values.get("augmentation"), "augmentation")
+    if values.get("teacher") is not None:
+        values["teacher"] = _teacher(values["teacher"], values["model"])
+    return Recipe(**values)
+
+
+def write_recipe(recipe: Recipe, path: Path) -> None:
+    """Writes a recipe with every default spelled out."""
+    path.write_text(yaml.safe_dump(_plain(asdict(recipe)), sort_keys=False))
+
+
+def _teacher(content: Any, student: ModelConfig) -> Teacher:
+    values = _mapping(content, "teacher", {field.name for field in fields(Teacher)})
+    model = _model(values.get("model"), "teacher.model")
+    for name in ("classes", "aligned_size", "template", "colour"):
+        if getattr(model, name) != getattr(student, name):
+            raise ValueError(f"teacher.model.{name} differs from model.{name}: both see the same faces and classes")
+    trunk = values.get("trunk")
+    return Teacher(
+        model=model,
+        train=_build(TrainConfig, values.get("train"), "teacher.train"),
+        trunk=None if trunk is None else Path(trunk),
+        folded_batch_norm=bool(values.get("folded_batch_norm", False)),
+    )
+
+
+def _model(content: Any, where: str) -> ModelConfig:
+    """`regions` may be the name of a strategy instead of a list."""
+    values = _mapping(content, where, {field.name for field in fields(ModelConfig)})
+    if isinstance(values.get("regions"), str):
+        strategy = values["regions"]
+        if strategy not in STRATEGIES:
+            raise ValueError(f"{where}.regions is {strategy!r}: it must be a list, or one of {', '.join(STRATEGIES)}")
+        values["regions"] = STRATEGIES[strategy]
+    for name in ("regions", "classes"):
+        if name in values:
+            values[name] = tuple(values[name])
+    if "template" in values:
+        values["template"] = tuple((float(x), float(y)) for x, y in values["template"])
+    return _checked(ModelConfig, values, where)
+
+
+def _build(kind: type[Configuration], content: Any, where: str) -> Configuration:
+    values = _mapping(content or {}, where, {field.name for field in fields(kind)})
+    if "occlusion_sides" in values:
+        values["occlusion_sides"] = tuple(values["occlusion_sides"])
+    return _checked(kind, values, where)
+
+
+def _checked(kind: type[Configuration], values: dict[str, Any], where: str) -> Configuration:
+    for each in fields(kind):
+        default = each.default
+        if each.name in values and isinstance(default, float) and not isinstance(values[each.name], bool):
+            try:
+                values[each.name] = float(values[each.name])  # YAML reads 1e-3 as a word
+            except (TypeError, ValueError):
+                raise ValueError(f"{where}.{each.name} is {values[each.name]!r}: it must be a number") from None
+    try:
+        return kind(**values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def _mapping(content: Any, where: str, allowed: set[str]) -> dict[str, Any]:
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{where} must be a mapping of {', '.join(sorted(allowed))}")
+    unknown = sorted(set(content) - allowed)
+    if unknown:
+        raise ValueError(f"{where} has the unknown key {unknown[0]!r}: allowed are {', '.join(sorted(allowed))}")
+    return dict(content)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,115 @@
+"""Whether one model is better than another on the same faces, or only luckier.
+
+B faces, the same and in the same order for both models. Differences are accuracy of `a` minus accuracy of `b`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class McNemar:
+    """n: faces. only_a, only_b: faces that this model alone has right. p_value: two-sided, exact."""
+
+    n: int
+    only_a: int
+    only_b: int
+    p_value: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Numbers and strings only."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A difference of accuracies, in shares of 1, and the interval from `low` to `high` of this confidence.
+
+    n: faces. by_seed: the difference of each pair of models; `difference` is their mean. samples: bootstrap samples.
+    """
+
+    n: int
+    difference: float
+    low: float
+    high: float
+    confidence: float
+    samples: int
+    by_seed: list[float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Numbers, strings, lists and dicts only."""
+        return asdict(self)
+
+
+def mcnemar(right_a_B: Tensor, right_b_B: Tensor) -> McNemar:
+    """Were both models equally good, how likely are their disagreements to be at least as one-sided as these?
+
+    right_a_B, right_b_B: bool, whether the answer is right. Exact binomial test on the faces that only one of the
+    models has right. Source: McNemar, "Note on the sampling error of the difference between correlated proportions or
+    percentages", Psychometrika 1947; the exact form is in Dietterich, "Approximate statistical tests", Neural
+    Computation 1998, section 3.1. Raises ValueError for different numbers of faces, or none.
+    """
+    _check([(right_a_B, right_b_B)])
+    only_a, only_b = int((right_a_B & ~right_b_B).sum()), int((right_b_B & ~right_a_B).sum())
+    return McNemar(n=len(right_a_B), only_a=only_a, only_b=only_b, p_value=_binomial_p(only_a, only_b))
+
+
+def paired_bootstrap(
+    right_a_B: Tensor, right_b_B: Tensor, *, samples: int = 10_000, confidence: float = 0.95, seed: int = 0
+) -> Difference:
+    """The difference of two models, with a percentile interval over resampled faces; see `mean_difference`."""
+    return mean_difference([(right_a_B, right_b_B)], samples=samples, confidence=confidence, seed=seed)
+
+
+def mean_difference(
+    pairs: Sequence[tuple[Tensor, Tensor]], *, samples: int = 10_000, confidence: float = 0.95, seed: int = 0
+) -> Difference:
+    """The mean difference over pairs of models, one pair per training seed, with a percentile interval.
+
+    pairs: `right_a_B`, `right_b_B`, bool. Faces are resampled with replacement, the same for every model. So the
+    interval says what other faces would give, with these very models; `by_seed` shows how far seeds differ. Source:
+    Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13. Raises ValueError as `mcnemar` does.
+    """
+    _check(pairs)
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}: it must be between 0 and 1")
+    gains_SB = torch.stack([a.long() - b.long() for a, b in pairs]).cpu().numpy()
+    seeds, faces = gains_SB.shape
+    # Only how often each gain is drawn matters: drawing the counts is drawing the faces, without 10,000 x B indices.
+    values, counts = np.unique(gains_SB.sum(axis=0), return_counts=True)
+    drawn = np.random.default_rng(seed).multinomial(faces, counts / faces, size=samples)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(drawn @ values / (faces * seeds), (tail, 1 - tail))
+    return Difference(
+        n=faces,
+        difference=float(gains_SB.mean()),
+        low=float(low),
+        high=float(high),
+        confidence=confidence,
+        samples=samples,
+        by_seed=gains_SB.mean(axis=1).tolist(),
+    )
+
+
+def _binomial_p(b: int, c: int) -> float:
+    """Twice the tail of a fair coin's `b + c` throws, in whole numbers, which neither overflow nor round."""
+    throws, tail, term = b + c, 0, 1
+    for k in range(min(b, c) + 1):
+        tail += term
+        term = term * (throws - k) // (k + 1)
+    return min(1.0, 2 * tail / (1 << throws))
+
+
+def _check(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+    lengths = {len(right) for pair in pairs for right in pair}
+    if len(lengths) != 1 or lengths == {0}:
+        raise ValueError(f"answers for {sorted(lengths)} faces: every model must answer the same faces, at least one")
+    if any(right.dtype != torch.bool for pair in pairs for right in pair):
+        raise ValueError("answers must be bool: whether each is right")
