@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ran_model.inception_resnet import FEATURES, InceptionResnetV1
 
@@ -92,3 +93,22 @@ def renew_batch_norm(backbone: nn.Module, pictures_NCII: Tensor) -> None:
         layer.weight.copy_(slope * (variance + layer.eps).sqrt())
         layer.running_mean.copy_(mean)
         layer.running_var.copy_(variance)
+
+
+@torch.no_grad()
+def fold_batch_norm(module: nn.Module) -> None:
+    """Puts every BatchNorm that follows a convolution into its weights: the same answers, without a pass over the maps.
+
+    For trunks that only answer. Names pair them: conv1 and bn1, conv and bn, or neighbours in a sequence.
+    """
+    layers = dict(module.named_children())
+    names = list(layers)
+    for index, name in enumerate(names):
+        follower = names[index + 1] if isinstance(module, nn.Sequential) and index + 1 < len(names) else None
+        partner = name.replace("conv", "bn") if name.startswith("conv") else follower
+        conv, norm = layers[name], layers.get(partner or "")
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            setattr(module, name, fuse_conv_bn_eval(conv, norm).to(memory_format=torch.channels_last))
+            setattr(module, str(partner), nn.Identity())
+        else:
+            fold_batch_norm(conv)

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ran_model.backbones import fold_batch_norm
 from ran_model.config import ModelConfig
 from ran_model.model_files import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, default_model_dir, model_id, read_model_bytes
 from ran_model.network import RegionAttentionNetwork, SinglePassNetwork
@@ -68,6 +69,7 @@ def load_model_bytes(
 ) -> LoadedModel:
     """A model from the bytes of its two files, in evaluation mode on `device`.
 
+    Its network only answers: BatchNorms are folded into the convolutions, a tenth faster on a CPU.
     dtype: of the trunk; None takes float32 on a CPU and float16 on a GPU. Raises ValueError for a config or weights
     that don't fit each other.
     """
@@ -83,7 +85,9 @@ def load_model_bytes(
         raise ValueError(f"{WEIGHTS_FILE} does not fit {CONFIG_FILE}: {error}") from error
     if dtype is None:
         dtype = torch.float16 if device.startswith("cuda") else torch.float32
-    network.to_dtype(dtype).to(device).eval().requires_grad_(False)
+    network.eval().requires_grad_(False)
+    fold_batch_norm(network.trunk.backbone)
+    network.to_dtype(dtype).to(device)
     return LoadedModel(config=parsed, network=network, model_id=model_id(parsed, weights), device=device)
 
 

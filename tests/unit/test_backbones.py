@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from ran_model.backbones import build_backbone, fit_channels, load_trunk, renew_batch_norm
+from ran_model.backbones import build_backbone, fit_channels, fold_batch_norm, load_trunk, renew_batch_norm
 from ran_model.config import BACKBONES
 from ran_model.inception_resnet import InceptionResnetV1
 
@@ -68,6 +68,20 @@ def test_renewed_batch_norm_keeps_the_function_and_knows_its_batch() -> None:
     renew_batch_norm(network, pictures)
     torch.testing.assert_close(network.eval()(pictures), before, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(network.train()(pictures), before, atol=1e-2, rtol=1e-2)  # the batch's own statistics
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "inception_resnet_v1"])
+def test_folded_batch_norms_change_nothing(name: str) -> None:
+    torch.manual_seed(0)
+    backbone, _ = build_backbone(name, 1)
+    pictures = torch.rand(4, 1, 96, 96)
+    with torch.no_grad():
+        backbone.train()(pictures)  # statistics that are not 0 and 1
+        before = backbone.eval()(pictures)
+        fold_batch_norm(backbone)
+        after = backbone(pictures)
+    torch.testing.assert_close(after, before, atol=1e-3, rtol=1e-3)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in backbone.modules())
 
 
 @pytest.mark.skipif(not FACENET.exists(), reason="the face-recognition weights are not part of the product")
