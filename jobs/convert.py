@@ -84,7 +84,8 @@ def convert_command(
 
 
 def _model(checkpoint: Path, target: Path, options: dict[str, Any]) -> dict[str, Any]:
-    from ran_model.convert import model_from_checkpoint, read_checkpoint, write_card  # torch: only when called
+    from ran_model.checkpoints import read_checkpoint  # torch: only when called
+    from ran_model.convert import model_from_checkpoint, write_card
     from ran_model.pretrained import save_model
 
     read = read_checkpoint(checkpoint)
@@ -103,7 +104,7 @@ def _model(checkpoint: Path, target: Path, options: dict[str, Any]) -> dict[str,
 
 
 def _trunk(checkpoint: Path, target: Path) -> dict[str, Any]:
-    from ran_model.convert import read_checkpoint, save_trunk
+    from ran_model.checkpoints import read_checkpoint, save_trunk
 
     read = read_checkpoint(checkpoint)
     save_trunk(read, target)

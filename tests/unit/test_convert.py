@@ -17,15 +17,8 @@ import torchvision
 from torch import Tensor, nn
 
 from ran_model.backbones import build_backbone, load_trunk
-from ran_model.convert import (
-    RAN,
-    SINGLE_PASS,
-    TRUNK,
-    model_from_checkpoint,
-    read_checkpoint,
-    save_trunk,
-    write_card,
-)
+from ran_model.checkpoints import RAN, SINGLE_PASS, TRUNK, read_checkpoint, save_trunk
+from ran_model.convert import model_from_checkpoint, write_card
 from ran_model.crops import crop_regions
 from ran_model.inception_resnet import InceptionResnetV1
 from ran_model.labels import EXPRESSIONS
