@@ -83,7 +83,7 @@ def draw_probe(results: Mapping[str, list[CoverResult]], examples: Mapping[str, 
     page = Image.new("RGB", (WIDTH, height), BACKGROUND)
     draw = ImageDraw.Draw(page)
     text(draw, (MARGIN, 22), "What happens when a part of the face is covered", 28, bold=True)
-    text(draw, (MARGIN, 58), f"{ran[0].n:,} test faces, the same in every row, covered with flat grey", 17, MUTED)
+    text(draw, (MARGIN, 58), f"{ran[0].n:,} faces, the same in every row, covered with flat grey", 17, MUTED)
     draw.rounded_rectangle((MARGIN, TITLE_PX, WIDTH - MARGIN, height - FOOTER_PX), radius=8, fill=PAPER)
     top_weight = scale_end(ran)
     _head(draw, ran[0])

@@ -96,7 +96,7 @@ def train(
     device = next(network.parameters()).device
     trained: nn.Module = network
     if _processes() > 1:
-        trained = DistributedDataParallel(network, broadcast_buffers=False)
+        trained = DistributedDataParallel(network)
     optimizer = _optimizer(network, config)
     mean = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     steps_per_epoch = min(len(faces) // config.batch_size, config.epoch_steps or len(faces))
