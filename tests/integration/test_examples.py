@@ -50,8 +50,8 @@ def test_the_demo_draws_a_picture(demo: tuple[Path, str]) -> None:
 def test_attention_leaves_the_inner_face_while_the_mouth_is_covered(demo: tuple[Path, str]) -> None:
     """What the README says of the default model; a model that does otherwise needs another README."""
     rows = duckdb.execute(
-        'SELECT "timestamp" BETWEEN 2.0 AND 3.2 AS covered, avg(attention_center_85), mode(expression), avg(confidence) '
-        "FROM read_parquet(?) WHERE source_uri LIKE '%portrait.mp4' "
+        'SELECT "timestamp" BETWEEN 2.0 AND 3.2 AS covered, avg(attention_center_85), mode(expression), '
+        "avg(confidence) FROM read_parquet(?) WHERE source_uri LIKE '%portrait.mp4' "
         'AND ("timestamp" < 3.2 OR "timestamp" > 6) GROUP BY 1 ORDER BY 1',
         [f"{demo[0]}/dataset/faces/**/*.parquet"],
     ).fetchall()
