@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def run_command(as_json: bool, quiet: bool, **options: Any) -> int:
     """Find every face in INPUT… and write what each showed to the dataset OUT.
 
-    INPUT is a video, a picture, a tar or zip of pictures, a folder, a glob, or an s3:// URL of any of them. Run the
+    INPUT is a video, a picture, a tar or zip of either, a folder, a glob, or an s3:// URL of any of them. Run the
     same command again after a crash or with more inputs: what is done is not done again.
     """
     from pipeline.driver import Driver

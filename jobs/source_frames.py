@@ -86,7 +86,7 @@ def read_source(dataset: OpenedDataset, name: str, model_id: str | None = None) 
     regions = _regions(faces[0]) if faces else ("whole",)
     return SourceFrames(
         uri=uri if member is None else f"{uri}/{member}",
-        kind=source["kind"],
+        kind=frames[0].segment.kind if member is not None else source["kind"],
         model_id=model_id,
         regions=regions,
         frames=tuple(frames),
@@ -126,9 +126,7 @@ def _plan(dataset: OpenedDataset, source: Row) -> list[Segment]:
     root = Dataset.open(dataset.store).root
     location = uri if root is None else posixpath.join(root, uri)
     location = location if "://" in location else str(Path(location).absolute())
-    known = plan_segments(source, location=location, extraction=dataset.extraction)
-    extra = dataset.log.state.tails.get(source["source_id"], 0) - len(known)
-    return plan_segments(source, location=location, extraction=dataset.extraction, extra_windows=max(0, extra))
+    return plan_segments(source, location=location, extraction=dataset.extraction, tails=dataset.log.state.tails)
 
 
 def _frames(plan: list[Segment], rows: dict[str, Row], faces: list[Row]) -> list[SampledFrame]:
@@ -139,7 +137,8 @@ def _frames(plan: list[Segment], rows: dict[str, Row], faces: list[Row]) -> list
     for segment in plan:
         row = rows.get(segment.segment_id)
         for position, frame in enumerate(row["frames"] if row else ()):
-            member = segment.members[position] if segment.members else None
+            members = segment.members or ()  # of a video in an archive, its one member
+            member = (members[0] if segment.kind == "video" else members[position]) if members else None
             assert row is not None
             frames.append(
                 SampledFrame(

@@ -36,20 +36,29 @@ class Need:
 
 def estimate(todo: pa.Table, extraction: Extraction, model: ModelConfig, config: RunConfig, share: Resources) -> Need:
     """An upper estimate: every video window full, FACES_PER_FRAME faces in each frame."""
-    members = pc.sum(pc.fill_null(pc.list_value_length(todo["members"]), 0)).as_py() or 0
+    archives = todo.filter(pc.equal(todo["kind"], "archive"))
+    members = pc.sum(pc.fill_null(pc.list_value_length(archives["members"]), 0)).as_py() or 0
     videos = todo.filter(pc.equal(todo["kind"], "video")).num_rows
     pictures = todo.filter(pc.equal(todo["kind"], "picture")).num_rows
     frames = videos * extraction.segment_frames + members + pictures
     per_face = FACE_ROW_BYTES + (CROP_BYTES_PER_PIXEL * model.aligned_size**2 if config.keep_crops else 0)
     rows = frames * FACES_PER_FRAME * per_face + todo.num_rows * SEGMENT_ROW_BYTES
-    remote = todo.filter(pc.match_substring(todo["location"], "://"))
-    largest = pc.max(remote["size_bytes"]).as_py() or 0
+    scratch = _scratch_bytes(todo)
+    largest = pc.max(scratch).as_py() or 0
     return Need(
         frames=frames,
         output_bytes=int(rows * STAGING_FACTOR),
-        scratch_bytes=largest * min(share.decode_actors, max(1, remote.num_rows)),
+        scratch_bytes=largest * min(share.decode_actors, max(1, pc.sum(pc.greater(scratch, 0)).as_py() or 0)),
         memory_gib=share.decode_actors * DECODE_ACTOR_GIB + share.ran_actors * RAN_ACTOR_GIB,
     )
+
+
+def _scratch_bytes(todo: pa.Table) -> pa.ChunkedArray:
+    """What each segment needs in scratch: its source if it is remote, and its video if that is in an archive."""
+    remote = pc.match_substring(todo["location"], "://")
+    fetched = pc.if_else(remote, todo["size_bytes"], 0)
+    first = pc.fill_null(pc.struct_field(pc.list_element(todo["members"], 0), "size"), 0)
+    return pc.add(fetched, pc.if_else(pc.equal(todo["kind"], "video"), first, 0))
 
 
 def free_bytes(path: str | Path) -> int:

@@ -32,6 +32,7 @@ from pipeline.prepare import Prepared, model_config
 from pipeline.probing import probe
 from pipeline.progress import ProgressReporter
 from pipeline.run_config import RunConfig
+from pipeline.segments import windows_beyond
 from pipeline.stage import StageConfig, StageWriter
 from pipeline.storage.store import fsspec_options
 from pipeline.summary import Summary
@@ -138,7 +139,7 @@ class Driver:
             self.summary.passes += 1
             done: set[str] = set()
             broken: BaseException | None = None
-            more: list[str] = []
+            beyond: dict[str, int] = {}
             last_commit = time.monotonic()
             for manifest in self._manifests(attempted, model):
                 if isinstance(manifest, BaseException):
@@ -147,7 +148,8 @@ class Driver:
                     committer.add(staged_set(manifest))
                     self.summary.add(manifest)
                     done.update(manifest.filter(pc.invert(manifest["deferred"]))["segment_id"].to_pylist())
-                    more += manifest.filter(manifest["more"])["segment_id"].to_pylist()
+                    on = manifest.filter(pc.greater(manifest["beyond"], 0))
+                    beyond |= dict(zip(on["segment_id"].to_pylist(), on["beyond"].to_pylist(), strict=True))
                 due = time.monotonic() - last_commit >= self._config.commit_interval_s
                 if due or committer.pending_bytes >= COMMIT_BYTES:
                     committer.commit()
@@ -157,9 +159,11 @@ class Driver:
             committer.commit()
             if self._stop.is_set():
                 break
-            beyond = planning.next_windows(attempted.segments, more, self._extraction)
-            self.summary.segments_planned += beyond.num_rows
-            passes.add(beyond)
+            following = windows_beyond(attempted.segments, beyond, self._extraction)
+            if self._config.limit is not None:
+                following = following.slice(0, max(0, self._config.limit - self.summary.segments_planned))
+            self.summary.segments_planned += following.num_rows
+            passes.add(following)
             missing = attempted.segments.filter(
                 pc.invert(pc.is_in(attempted.segments["segment_id"], pa.array(sorted(done), pa.string())))
             )
@@ -296,7 +300,7 @@ def staged_set(manifest: pa.Table) -> StagedSet:
         segment_ids=[row["segment_id"] for row in rows if not row["deferred"]],
         covered=[row["segment_id"] for row in rows if row["covered"] and not row["deferred"]],
         files=[StagedFile(**file) for file in files],
-        tails={row["source_id"]: row["window"] + 2 for row in rows if row["more"]},
+        tails={row["video_key"]: row["window"] + 1 + row["beyond"] for row in rows if row["beyond"]},
     )
 
 

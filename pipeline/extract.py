@@ -14,7 +14,7 @@ from pipeline.child import DecodeChild
 from pipeline.config import Extraction
 from pipeline.errors import ErrorCode, MediaError
 from pipeline.extraction import FACE_COLUMNS, ExtractedSegment
-from pipeline.segments import PLAN, Segment
+from pipeline.segments import PLAN, Segment, video_key
 from pipeline.worker import WorkerConfig
 
 BLOCK_PIXEL_BYTES = 256 << 20
@@ -28,6 +28,7 @@ EXTRACTED = pa.schema(
         "start_s": pa.float64(),
         "end_s": pa.float64(),
         "first_member": pa.string(),
+        "video_key": pa.string(),
         "frames": pa.list_(pa.int64()),
         "timestamps": pa.list_(pa.float64()),
         "frame_members": pa.list_(pa.string()),
@@ -38,7 +39,7 @@ EXTRACTED = pa.schema(
         "error_stage": pa.string(),
         "failure_code": pa.string(),
         "failure_message": pa.string(),
-        "more": pa.bool_(),
+        "beyond": pa.int32(),
         "covered": pa.bool_(),
         "deferred": pa.bool_(),
         "fetch_s": pa.float32(),
@@ -101,12 +102,13 @@ def append_results(
     started_at: float,
 ) -> pa.Table:
     """Plan rows with the columns of EXTRACTED."""
-    rows = plan.select(["kind", "window", "members"]).to_pylist()
+    rows = plan.select(["kind", "source_id", "window", "members"]).to_pylist()
     spans = [_span_s(row, result, extraction) for row, result in zip(rows, results, strict=True)]
     columns: dict[str, Any] = {
         "start_s": [start for start, _ in spans],
         "end_s": [end for _, end in spans],
         "first_member": [row["members"][0]["name"] if row["members"] else None for row in rows],
+        "video_key": [_video_key(row) for row in rows],
         "frame_members": [result.members for result in results],
         "failure_code": [result.error_code for result in results],
         "failure_message": [result.error_message for result in results],
@@ -134,6 +136,12 @@ def failed_block(plan: pa.Table, error: MediaError, extraction: Extraction) -> p
         result.fail(error, partial=False, stage="process")
         results.append(result)
     return append_results(plan, results, [b""] * len(results), [False] * len(results), extraction, time.time())
+
+
+def _video_key(row: Mapping[str, Any]) -> str | None:
+    if row["kind"] != "video":
+        return None
+    return video_key(row["source_id"], row["members"][0]["ordinal"] if row["members"] else None)
 
 
 def _span_s(

@@ -40,7 +40,7 @@ class ExtractedSegment:
 
     frames, timestamps (s), members, ordinals, face_counts and frame_errors have one entry per sampled frame.
     region_boxes: (N, R, 4) fractions of the aligned square.
-    more: the video goes on beyond the last planned window. covered: an earlier window holds this one's error row.
+    beyond: how many windows follow this last planned one of a video. covered: an earlier window has this one's error.
     """
 
     segment_id: str
@@ -58,7 +58,7 @@ class ExtractedSegment:
     error_stage: str | None = None
     error_code: str | None = None
     error_message: str | None = None
-    more: bool = False
+    beyond: int = 0
     covered: bool = False
     fetch_s: float = 0.0
     decode_s: float = 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from pipeline.ledger.live import read_live
 from pipeline.ledger.log import LogState
 from pipeline.media.sources import Listing, Source
 from pipeline.passes import Pass
-from pipeline.segments import PLAN, plan_table, window_count
+from pipeline.segments import plan_table
 from pipeline.storage.store import Store
 
 UNIT_ROWS, PICTURE_UNIT_ROWS = 8, 64
@@ -83,34 +83,12 @@ def plan(
     """The segments of the listed sources that are known, less those committed for the model."""
     locations = {source.source_id: source.location for source in listing.sources}
     listed = known.filter(pc.is_in(known["source_id"], pa.array(list(locations), pa.string())))
-    segments = plan_table(
-        listed,
-        locations=locations,
-        extraction=extraction,
-        extra_windows=_extra_windows(listed, state.tails, extraction),
-    )
+    segments = plan_table(listed, locations=locations, extraction=extraction, tails=state.tails)
     if changed:
         rows = [_changed_row(source) for source in changed]
         segments = pa.concat_tables([segments, plan_table(rows, locations=locations, extraction=extraction)])
     missing = state.filter_uncommitted(model_id, segments["segment_id"])
     return Plan(todo=segments.filter(missing), total=segments.num_rows)
-
-
-def next_windows(attempted: pa.Table, more: Iterable[str], extraction: Extraction) -> pa.Table:
-    """The windows after those (by segment_id) that saw frames beyond them."""
-    last = attempted.filter(pc.is_in(attempted["segment_id"], pa.array(list(more), pa.string())))
-    tables = [PLAN.empty_table()]
-    for row in last.to_pylist():
-        source = {**row, "index": None, "container_frames": None, "duration_s": None}
-        wanted = row["window"] + 2
-        windows = plan_table(
-            [source],
-            locations={row["source_id"]: row["location"]},
-            extraction=extraction,
-            extra_windows={row["source_id"]: wanted - window_count(source, extraction)},
-        )
-        tables.append(windows.slice(wanted - 1))
-    return pa.concat_tables(tables)
 
 
 def dispatch_units(attempted: Pass, actors: int) -> list[pa.Table]:
@@ -137,14 +115,6 @@ def count_failed(store: Store, state: LogState, model_id: str, listing: Listing)
             table = pq.read_table(pa.BufferReader(read_live(store, file)), columns=["source_id"])
             failed.update(table["source_id"].to_pylist())
     return len(failed & {source.source_id for source in listing.sources})
-
-
-def _extra_windows(sources: pa.Table, tails: Mapping[str, int], extraction: Extraction) -> dict[str, int]:
-    """Windows that a run found beyond what the probe knew."""
-    if not tails:
-        return {}
-    rows = sources.filter(pc.is_in(sources["source_id"], pa.array(list(tails), pa.string()))).to_pylist()
-    return {row["source_id"]: max(0, tails[row["source_id"]] - window_count(row, extraction)) for row in rows}
 
 
 def _changed_row(source: Source) -> dict[str, Any]:

@@ -1,24 +1,30 @@
 """The plan: one row per segment, the unit of work, of recovery and of memory.
 
 A segment's id depends on its source, its window and the extraction; never on listing order, grouping or how long a
-probe thought the video was.
+probe thought the video was. An archive's pictures are cut into runs of its index; each of its videos has windows of its
+own, as many as its first reader finds, so that one that crashes a decoder costs nothing but itself.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.config import Extraction
 from pipeline.errors import ErrorCode, MediaError
 from pipeline.media.sampling import windows_for_duration, windows_for_frames
+from pipeline.media.sniff import is_video_name
 
-#: One picture in an archive. ordinal: its place among all entries; offset: of its data (tar) or its header (zip).
+#: The most windows that one video can have. A header or a time stamp that promises more is wrong.
+MAX_WINDOWS = 1_000_000
+
+#: One picture or video in an archive. ordinal: its place among all entries; offset: of its data (zip: header).
 MEMBER = pa.struct(
     [
         pa.field("ordinal", pa.int32(), nullable=False),
@@ -49,7 +55,7 @@ PLAN = pa.schema(
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """One picture in an archive, found through the index."""
+    """One picture or video in an archive, found through the index."""
 
     ordinal: int
     name: str
@@ -61,8 +67,9 @@ class Member:
 class Segment:
     """One row of PLAN.
 
-    window: k of the sampling grid, or of runs of members; 0 for a picture. is_last: the last planned window of a
-    video, which says whether the video goes on. error_code, error_message: why the source can't be read at all.
+    kind: what is read, so `video` for a video inside an archive. window: k of the sampling grid, or of runs of members;
+    0 for a picture. is_last: the last planned window of a video, which says whether the video goes on. members: the
+    pictures of a run, or the one video. error_code, error_message: why the source can't be read at all.
     """
 
     segment_id: str
@@ -91,18 +98,28 @@ class Segment:
         return {**vars(self), "members": members}
 
     @property
+    def video_key(self) -> str:
+        """Which video this is a window of; see `video_key`."""
+        return video_key(self.source_id, self.members[0].ordinal if self.members else None)
+
+    @property
     def error(self) -> MediaError | None:
         """Why the probe failed, if it did."""
         return MediaError(ErrorCode(self.error_code), self.error_message or "") if self.error_code else None
 
 
-def segment_id(source_id: str, window: int, extraction_id: str) -> str:
-    """20 hex over source, window and extraction."""
-    return hashlib.sha256(f"{source_id}/{window}/{extraction_id}".encode()).hexdigest()[:20]
+def segment_id(key: str, window: int, extraction_id: str) -> str:
+    """20 hex over source (or `video_key`), window and extraction."""
+    return hashlib.sha256(f"{key}/{window}/{extraction_id}".encode()).hexdigest()[:20]
+
+
+def video_key(source_id: str, ordinal: int | None) -> str:
+    """What a video is called in `tails` and in its segments' ids: a source, or the ordinal-th entry of an archive."""
+    return source_id if ordinal is None else f"{source_id}/{ordinal}"
 
 
 def window_count(source: Mapping[str, Any], extraction: Extraction) -> int:
-    """How many windows a row of SOURCES has, as far as the probe knows; at least one."""
+    """How many windows a row of SOURCES has, as far as the probe knows; at least one. Without an archive's videos."""
     if source["error_code"] is not None:
         return 1
     if source["kind"] == "archive":
@@ -110,20 +127,17 @@ def window_count(source: Mapping[str, Any], extraction: Extraction) -> int:
     if source["kind"] != "video":
         return 1
     if extraction.rate is None:
-        return windows_for_frames(source["container_frames"] or 0, extraction.segment_frames)
-    return windows_for_duration(source["duration_s"] or 0.0, extraction.rate, extraction.segment_frames)
+        count = windows_for_frames(source["container_frames"] or 0, extraction.segment_frames)
+    else:
+        count = windows_for_duration(source["duration_s"] or 0.0, extraction.rate, extraction.segment_frames)
+    return count if count <= MAX_WINDOWS else 1  # a header that can't be true: whoever reads the video counts
 
 
 def plan_segments(
-    source_row: Mapping[str, Any], *, location: str, extraction: Extraction, extra_windows: int = 0
+    source_row: Mapping[str, Any], *, location: str, extraction: Extraction, tails: Mapping[str, int] | None = None
 ) -> list[Segment]:
-    """The segments of one row of SOURCES. extra_windows: windows known to exist beyond those of the probe."""
-    table = plan_table(
-        [source_row],
-        locations={source_row["source_id"]: location},
-        extraction=extraction,
-        extra_windows={source_row["source_id"]: extra_windows},
-    )
+    """The segments of one row of SOURCES. tails: as in `plan_table`."""
+    table = plan_table([source_row], locations={source_row["source_id"]: location}, extraction=extraction, tails=tails)
     return [Segment.from_row(row) for row in table.to_pylist()]
 
 
@@ -132,51 +146,84 @@ def plan_table(
     *,
     locations: Mapping[str, str],
     extraction: Extraction,
-    extra_windows: Mapping[str, int] | None = None,
+    tails: Mapping[str, int] | None = None,
 ) -> pa.Table:
     """The plan (PLAN) of many sources, in their order, windows ascending.
 
-    locations: source_id -> what a worker opens; sources without one are left out. extra_windows: source_id -> windows
-    known to exist beyond those of the probe.
+    locations: source_id -> what a worker opens; sources without one are left out. tails: `video_key` -> windows that
+    the video is known to have, whatever the probe thought.
     """
     rows = sources.to_pylist() if isinstance(sources, pa.Table) else sources
-    rows = [row for row in rows if row["source_id"] in locations]
-    extra = extra_windows or {}
-    size, extraction_id = extraction.segment_frames, extraction.id
-    counts = [
-        window_count(row, extraction) + (extra.get(row["source_id"], 0) if row["kind"] == "video" else 0)
+    parts = [
+        part
         for row in rows
+        if row["source_id"] in locations
+        for part in _parts({**row, "location": locations[row["source_id"]]}, extraction, tails or {})
     ]
-    windows = np.concatenate([np.arange(count, dtype=np.int32) for count in counts] or [np.empty(0, np.int32)])
-    is_last = np.zeros(len(windows), bool)
+    return _table(parts, extraction)
+
+
+def windows_beyond(segments: pa.Table, beyond: Mapping[str, int], extraction: Extraction) -> pa.Table:
+    """The windows (PLAN) that follow last planned ones. beyond: segment_id -> how many its reader saw."""
+    last = segments.filter(pc.is_in(segments["segment_id"], pa.array(list(beyond), pa.string())))
+    parts = []
+    for row in last.to_pylist():
+        windows = range(row["window"] + 1, row["window"] + 1 + beyond[row["segment_id"]])
+        key = Segment.from_row(row).video_key
+        parts.append(_Part(row=row, key=key, kind="video", windows=windows, members=[row["members"]] * len(windows)))
+    return _table(parts, extraction)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """Windows of one video, one archive's pictures, or one picture. members: of each window."""
+
+    row: Mapping[str, Any]
+    key: str
+    kind: str
+    windows: range | list[int]
+    members: list[list[Any] | None]
+
+
+def _parts(row: Mapping[str, Any], extraction: Extraction, tails: Mapping[str, int]) -> Iterator[_Part]:
+    key, kind = row["source_id"], row["kind"]
+    count = window_count(row, extraction)
+    if kind != "archive" or row["error_code"] is not None:
+        count = max(count, tails.get(key, 0)) if kind == "video" else count
+        yield _Part(row=row, key=key, kind=kind, windows=range(count), members=[None] * count)
+        return
+    index, size = row["index"] or [], extraction.segment_frames
+    videos = [member for member in index if is_video_name(member["name"])]
+    # a window is a run of the whole index, so that its id means the same pictures whatever becomes of the videos
+    runs = [index[k * size : (k + 1) * size] for k in range(count)]
+    if videos:
+        runs = [[member for member in run if not is_video_name(member["name"])] for run in runs]
+    windows = [k for k, run in enumerate(runs) if run]
+    yield _Part(row=row, key=key, kind=kind, windows=windows, members=[runs[k] for k in windows])
+    for member in videos:
+        member_key = video_key(key, member["ordinal"])
+        count = max(1, tails.get(member_key, 0))
+        yield _Part(row=row, key=member_key, kind="video", windows=range(count), members=[[member]] * count)
+
+
+def _table(parts: list[_Part], extraction: Extraction) -> pa.Table:
+    parts = [part for part in parts if part.windows]
+    counts = [len(part.windows) for part in parts]
+    of_part = pa.array(np.repeat(np.arange(len(parts)), counts))
+    is_last = np.zeros(sum(counts), bool)
     is_last[np.cumsum(counts, dtype=np.int64) - 1] = True
-    ids = [
-        segment_id(row["source_id"], window, extraction_id)
-        for row, count in zip(rows, counts, strict=True)
-        for window in range(count)
-    ]
-    members: list[list[Any] | None] = []
-    for row, count in zip(rows, counts, strict=True):
-        index = row["index"] if row["kind"] == "archive" and row["error_code"] is None else None
-        members += [None if index is None else index[k * size : (k + 1) * size] for k in range(count)]
-    of_row = pa.array(np.repeat(np.arange(len(rows)), counts))
+    extraction_id = extraction.id
 
-    def column(name: str, key: str | None = None) -> pa.Array:
-        return pa.array([row[key or name] for row in rows], PLAN.field(name).type).take(of_row)
+    def column(name: str) -> pa.Array:
+        return pa.array([part.row[name] for part in parts], PLAN.field(name).type).take(of_part)
 
-    columns = {
-        "segment_id": pa.array(ids, pa.string()),
-        "source_id": column("source_id"),
-        "source_uri": column("source_uri"),
-        "location": pa.array([locations[row["source_id"]] for row in rows], pa.string()).take(of_row),
-        "fingerprint": column("fingerprint"),
-        "kind": column("kind"),
-        "size_bytes": column("size_bytes"),
-        "window": pa.array(windows),
-        "is_last": pa.array(is_last),
-        "members": pa.array(members, PLAN.field("members").type),
-        "error_code": column("error_code"),
-        "error_message": column("error_message"),
-        "attempts": pa.array(np.zeros(len(windows), np.int16)),
+    columns: dict[str, Any] = {
+        "segment_id": [segment_id(part.key, window, extraction_id) for part in parts for window in part.windows],
+        "kind": pa.array([part.kind for part in parts], pa.string()).take(of_part),
+        "window": [window for part in parts for window in part.windows],
+        "is_last": is_last,
+        "members": [members for part in parts for members in part.members],
+        "attempts": np.zeros(len(is_last), np.int16),
     }
-    return pa.Table.from_arrays([columns[name] for name in PLAN.names], schema=PLAN)
+    columns |= {name: column(name) for name in PLAN.names if name not in columns}
+    return pa.Table.from_pydict({name: columns[name] for name in PLAN.names}, schema=PLAN)

@@ -31,7 +31,8 @@ MANIFEST = pa.schema(
         "error_code": pa.string(),
         "sampled_frames": pa.int32(),
         "faces_kept": pa.int32(),
-        "more": pa.bool_(),
+        "video_key": pa.string(),
+        "beyond": pa.int32(),
         "covered": pa.bool_(),
         "deferred": pa.bool_(),
         "fetch_s": pa.float32(),
@@ -150,9 +151,9 @@ class StageWriter:
         columns["error_code"] = block["failure_code"].combine_chunks()
         columns["error_message"] = block["failure_message"].combine_chunks()
         columns["faces_kept"] = pc.cast(pc.list_value_length(block["faces"]), pa.int32()).combine_chunks()
-        archive = pc.equal(block["kind"], "archive").combine_chunks()
+        inside = pc.is_valid(block["first_member"]).combine_chunks()
         members = block["frame_members"].combine_chunks()
-        columns["members"] = pc.if_else(archive, members, pa.nulls(len(members), members.type))
+        columns["members"] = pc.if_else(inside, members, pa.nulls(len(members), members.type))
         failed = pc.fill_null(pc.list_value_length(_without_nulls(block["frame_errors"])), 0)
         errors = columns["frame_errors"]
         columns["frame_errors"] = pc.if_else(pc.greater(failed, 0), errors, pa.nulls(len(errors), errors.type))

@@ -108,7 +108,7 @@ class SegmentExtractor:
                 started()
             for batch in self._batches(frames, result):
                 self._detect(segment, batch, result, faces, aligned, boxes)
-            result.more, result.covered = frames.more, frames.covered
+            result.beyond, result.covered = frames.beyond, frames.covered
             result.fetch_s, result.decode_s = frames.fetch_s, frames.decode_s
             if frames.error is not None:
                 result.fail(frames.error, partial=bool(result.frames))

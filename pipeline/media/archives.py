@@ -1,12 +1,14 @@
-"""Pictures in tar, tar.gz and zip: an index of members first, then each read through it. Nothing is ever unpacked.
+"""Pictures and videos in tar, tar.gz and zip: an index of members first, then each read through it. Nothing is ever
+unpacked under its own name.
 
-Members count by ordinal, so equal names are two pictures. Links, directories and devices are no pictures, whatever
-they are called. Videos inside archives are in the index, so that each is told as unsupported instead of overlooked.
+Members count by ordinal, so equal names are two pictures. Links, directories and devices are no media, whatever they
+are called; other files (a WebDataset sample's text, json or class) are left alone.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import io
 import tarfile
@@ -14,10 +16,11 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from pipeline.errors import ErrorCode, MediaError
 from pipeline.media.scratch import LocalFile, Scratch
-from pipeline.media.sniff import HEAD_BYTES, PICTURE_SUFFIXES, VIDEO_SUFFIXES, sniff, suffix
+from pipeline.media.sniff import HEAD_BYTES, PICTURE_SUFFIXES, is_video_name, sniff, suffix
 from pipeline.segments import Member
 
 MAX_MEMBER_BYTES = 512 << 20
@@ -54,17 +57,37 @@ class Archive:
         """A member's bytes. Raises MediaError with code archive_member; the other members can still be read."""
         if member.size == _LOST:
             raise MediaError(ErrorCode.ARCHIVE_MEMBER, f"damaged at byte {member.offset}: what follows is lost")
-        if suffix(member.name) in VIDEO_SUFFIXES:
-            raise MediaError(ErrorCode.UNSUPPORTED, f"{member.name}: videos in archives are not read, extract it")
         if member.size > MAX_MEMBER_BYTES:
             raise _bad(member, f"{member.size} bytes; at most {MAX_MEMBER_BYTES} are read")
         try:
-            data = self._read_zip(member) if self._zip is not None else self._read_tar(member)
+            with self._stream(member) as stream:
+                data = stream.read(member.size)
         except _MEMBER_ERRORS as error:
             raise _bad(member, str(error) or type(error).__name__) from None
         if len(data) != member.size:
             raise _bad(member, f"{len(data)} of {member.size} bytes are there")
         return io.BytesIO(data)
+
+    def copy(self, member: Member, target: Path, *, room_bytes: int) -> None:
+        """Writes a member, of any size, to a file. What a tar that was cut off still has of it is copied.
+
+        Raises MediaError archive_member, and too_large for more than `room_bytes`.
+        """
+        if member.size > room_bytes:
+            raise MediaError(
+                ErrorCode.TOO_LARGE, f"{member.name}: {member.size} bytes; scratch has room for {room_bytes}"
+            )
+        with target.open("wb") as file:
+            try:
+                with self._stream(member) as stream:
+                    while file.tell() < member.size and (
+                        chunk := stream.read(min(_CHUNK_BYTES, member.size - file.tell()))
+                    ):
+                        file.write(chunk)
+            except _MEMBER_ERRORS as error:
+                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                raise _bad(member, str(error) or type(error).__name__) from None
 
     def close(self) -> None:
         """Closes the file."""
@@ -93,19 +116,19 @@ class Archive:
             if not entry.is_dir() and file_type in (0, 8) and _is_wanted(entry.filename):
                 yield _member(ordinal, entry.filename, entry.header_offset, entry.file_size)
 
-    def _read_tar(self, member: Member) -> bytes:
-        self._file.seek(member.offset)
-        return self._file.read(member.size)
-
-    def _read_zip(self, member: Member) -> bytes:
-        assert self._zip is not None
+    @contextlib.contextmanager
+    def _stream(self, member: Member) -> Iterator[IO[bytes]]:
+        if self._zip is None:
+            self._file.seek(member.offset)
+            yield self._file
+            return
         entry = self._entries[member.ordinal] if member.ordinal < len(self._entries) else None
         if entry is None or entry.header_offset != member.offset:
             raise ValueError("the archive's index has changed")
         if entry.flag_bits & 1:
             raise ValueError("it is encrypted")
         with self._zip.open(entry) as stream:
-            return stream.read(member.size)
+            yield stream
 
 
 def uncompressed(path: Path, scratch: Scratch, source_id: str) -> LocalFile:
@@ -135,7 +158,7 @@ def _member(ordinal: int, name: str, offset: int, size: int) -> Member:
 
 def _is_wanted(name: str) -> bool:
     hidden = name.rsplit("/", 1)[-1].startswith(".")  # ._name: attributes that macOS puts beside a picture
-    return suffix(name) in PICTURE_SUFFIXES | VIDEO_SUFFIXES and not hidden
+    return (suffix(name) in PICTURE_SUFFIXES or is_video_name(name)) and not hidden
 
 
 def _bad(member: Member, reason: str) -> MediaError:

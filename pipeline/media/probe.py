@@ -183,5 +183,5 @@ def _archive(path: Path, content: Content, source: Source, scratch: Scratch, _: 
         if unpacked is not None:
             unpacked.close()
     if not members:
-        raise MediaError(ErrorCode.NOT_MEDIA, f"a {content.format} archive without a picture")
+        raise MediaError(ErrorCode.NOT_MEDIA, f"a {content.format} archive without a picture or video")
     return {"codec": content.format, "index": [asdict(member) for member in members]}

@@ -1,4 +1,5 @@
-"""A segment's frames, whatever its source is: a window of a video, a run of archive members, or one picture."""
+"""A segment's frames, whatever its source is: a window of a video, also of one in an archive; a run of an archive's
+pictures; or one picture."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ CACHED_INDEX_BYTES = 64 << 20  # scanning a smaller video again costs less than 
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """frame: index in the source's own frame order, 0 for pictures. timestamp: seconds from the first frame, None for
+    """frame: index in the video's own frame order, 0 for pictures. timestamp: seconds from the first frame, None for
     pictures. ordinal: of the archive member, else 0. image: uint8 (H, W, 3), upright RGB, contiguous."""
 
     frame: int
@@ -49,9 +50,9 @@ class FrameError:
 
 
 class SegmentFrames:
-    """Iterate once; one decoded frame is held at a time. Afterwards `more`, `error`, `covered` and the times are known.
+    """Iterate once; one decoded frame is held at a time. Afterwards `error`, `covered` and the times are known.
 
-    more: the video goes on beyond its last planned window. error: why the frames end early; those given are good data.
+    beyond: how many windows follow this last planned one. error: why the frames end early; those given are good data.
     covered: all of this window lies behind a break whose error row belongs to an earlier window. fetch_s, decode_s:
     seconds spent on fetching the source and on decoding.
     """
@@ -62,8 +63,9 @@ class SegmentFrames:
         fetch_s: float,
         window: WindowFrames | None = None,
         decode_s: float = 0.0,
+        member: str | None = None,
     ) -> None:
-        self._frames, self._window = frames, window
+        self._frames, self._window, self._member = frames, window, member
         self.fetch_s, self._decode_s = fetch_s, decode_s
 
     def __iter__(self) -> Iterator[Frame | FrameError]:
@@ -75,12 +77,13 @@ class SegmentFrames:
         self._decode_s += time.perf_counter() - began
 
     @property
-    def more(self) -> bool:
-        return self._window is not None and self._window.more
+    def beyond(self) -> int:
+        return 0 if self._window is None else self._window.beyond
 
     @property
     def error(self) -> MediaError | None:
-        return None if self._window is None else self._window.error
+        error = None if self._window is None else self._window.error
+        return error if error is None or self._member is None else _of_video(self._member, error)
 
     @property
     def covered(self) -> bool:
@@ -107,7 +110,7 @@ class SegmentReader:
     ) -> None:
         self._scratch, self._extraction, self._decoder = scratch, extraction, decoder
         self._storage_options = dict(storage_options or {})
-        self._key: tuple[str, str] | None = None
+        self._key: tuple[str, str] | None = None  # of the video or source that is open
         self._files: list[LocalFile] = []
         self._open: VideoReader | Archive | None = None
 
@@ -118,7 +121,7 @@ class SegmentReader:
         """
         if segment.error is not None:
             raise segment.error
-        key = (segment.source_id, segment.location)
+        key = (segment.video_key if segment.kind == "video" else segment.source_id, segment.location)
         if key != self._key:
             self.close()
         elif local_path(segment.location) is not None:
@@ -130,6 +133,11 @@ class SegmentReader:
         except OSError as error:
             self.close()
             raise MediaError(ErrorCode.UNREACHABLE, f"it can't be read ({error.strerror})") from None
+        except MediaError as error:
+            self.close()
+            if segment.kind == "video" and segment.members:
+                error = _of_video(segment.members[0].name, error)
+            raise error from None
         except BaseException:
             self.close()
             raise
@@ -160,9 +168,13 @@ class SegmentReader:
         if segment.kind == "video":
             if not isinstance(self._open, VideoReader):
                 assert path is not None
+                began = time.perf_counter()
+                path = self._extracted(segment, path)
+                fetch_s += time.perf_counter() - began if segment.members else 0.0
                 self._open = self._video(segment, path)
             window = self._open.read(segment.window, is_last=segment.is_last)
-            return SegmentFrames(_video_frames(window), fetch_s, window)
+            name = segment.members[0].name if segment.members else None
+            return SegmentFrames(_video_frames(window, segment), fetch_s, window, member=name)
         if segment.kind == "archive":
             if not isinstance(self._open, Archive):
                 assert path is not None
@@ -175,10 +187,27 @@ class SegmentReader:
         frame = Frame(frame=0, timestamp=None, member=None, ordinal=0, image=image)
         return SegmentFrames(iter([frame]), fetch_s, decode_s=time.perf_counter() - began)
 
+    def _extracted(self, segment: Segment, path: Path) -> Path:
+        """The video itself: a member of an archive is copied to scratch, under a name that is ours."""
+        if not segment.members:
+            return path
+        (member,) = segment.members
+        archive = self._archive(segment, path)
+
+        def copy(target: Path) -> None:
+            archive.copy(member, target, room_bytes=self._scratch.room_bytes())
+
+        try:
+            self._files.append(self._scratch.derived(f"{segment.source_id}.{member.ordinal}.member", member.size, copy))
+        finally:
+            archive.close()
+        return self._files[-1].path
+
     def _video(self, segment: Segment, path: Path) -> VideoReader:
         index = None
-        if segment.size_bytes > CACHED_INDEX_BYTES:
-            cached = self._scratch.derived(f"{segment.source_id}.packets.npz", 0, _scan(path, self._extraction))
+        if path.stat().st_size > CACHED_INDEX_BYTES:
+            name = f"{segment.video_key.replace('/', '.')}.packets.npz"
+            cached = self._scratch.derived(name, 0, _scan(path, self._extraction))
             with cached:
                 index = PacketIndex.load(cached.path)
         return VideoReader(path, extraction=self._extraction, index=index, decoder=self._decoder)
@@ -209,9 +238,21 @@ def _scan(path: Path, extraction: Extraction) -> Callable[[Path], None]:
     return write
 
 
-def _video_frames(window: WindowFrames) -> Iterator[Frame | FrameError]:
+def _video_frames(window: WindowFrames, segment: Segment) -> Iterator[Frame | FrameError]:
+    member = segment.members[0] if segment.members else None
     for frame in window:
-        yield Frame(frame=frame.frame, timestamp=frame.timestamp, member=None, ordinal=0, image=frame.image)
+        yield Frame(
+            frame=frame.frame,
+            timestamp=frame.timestamp,
+            member=member.name if member else None,
+            ordinal=member.ordinal if member else 0,
+            image=frame.image,
+        )
+
+
+def _of_video(name: str, error: MediaError) -> MediaError:
+    """A video's error keeps its code; which of the archive's videos it was is said."""
+    return error if error.message.startswith(name) else MediaError(error.code, f"{name}: {error.message}")
 
 
 def _of_member(member: Member, error: MediaError) -> MediaError:

@@ -14,7 +14,7 @@ HEAD_BYTES = 4096
 # fmt: off
 VIDEO_SUFFIXES = frozenset({
     ".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg",
-    ".vob", ".flv", ".ogv", ".ogg", ".wmv", ".asf", ".mxf",
+    ".vob", ".flv", ".ogv", ".wmv", ".asf", ".mxf",
 })
 # fmt: on
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
@@ -47,6 +47,11 @@ def suffix(name: str) -> str:
 def is_media_name(name: str) -> bool:
     """Whether a file found in a directory is taken, by its name alone."""
     return suffix(name) in MEDIA_SUFFIXES
+
+
+def is_video_name(name: str) -> bool:
+    """Whether an archive's member is a video, by its name alone."""
+    return suffix(name) in VIDEO_SUFFIXES
 
 
 def guess_kind(name: str) -> str:

@@ -23,6 +23,7 @@ from pipeline.media.frames_pyav import BrokenError, PyavFrames, check_pixels
 from pipeline.media.packets import PacketIndex, read_index, without
 from pipeline.media.sampling import Grid
 from pipeline.media.sniff import HEAD_BYTES, Content, sniff
+from pipeline.segments import MAX_WINDOWS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,9 @@ class VideoReader:
         self._grid = None
         if extraction.rate is not None:
             self._grid = Grid(rate=extraction.rate, time_base=self.index.time_base)
+        if self.last_window() >= MAX_WINDOWS:
+            span_s = float((int(self.index.pts[-1]) - int(self.index.pts[0])) * self.index.time_base)
+            raise MediaError(ErrorCode.CORRUPT, f"its frames' times reach over {span_s:.3g} s, which can't be true")
         self._pyav = PyavFrames(path, self._content, self.index, extraction.max_pixels)
         self._decord: DecordFrames | None = None
         if decoder == "decord" and is_exact(path, self._content, self._codec, self.index, frame_bytes):
@@ -100,9 +104,12 @@ class VideoReader:
             int(pts[at]) if at < len(pts) else beyond for at in (window * size, (window + 1) * size)
         )
 
-    def goes_on_after(self, window: int) -> bool:
-        """Whether there are frames beyond a window."""
-        return self.index.at_or_after(self.bounds(window)[1]) < len(self.index)
+    def last_window(self) -> int:
+        """The window of the last frame."""
+        size = self._extraction.segment_frames
+        if self._grid is None:
+            return (len(self.index) - 1) // size
+        return self._grid.window_of(int(self.index.pts[-1]) - int(self.index.pts[0]), size)
 
     def end_window(self) -> int:
         """The window in which the frame after the last one would be."""
@@ -141,14 +148,14 @@ class VideoReader:
 class WindowFrames:
     """Iterate once; then `error`, `covered`, `more` and `decode_s` are known.
 
-    error: why the window's frames end early; those before it are good data. more: the video goes on beyond this last
-    planned window. covered: nothing of this window can be read, nor of the one before it, which (or one further back)
+    error: why the window's frames end early; those before it are good data. beyond: how many windows follow this last
+    planned one. covered: nothing of this window can be read, nor of the one before it, which (or one further back)
     has the error row.
     """
 
     def __init__(self, reader: VideoReader, window: int, *, is_last: bool) -> None:
         self._reader, self._window = reader, window
-        self.more = is_last and reader.goes_on_after(window)
+        self.beyond = max(0, reader.last_window() - window) if is_last else 0
         self.error: MediaError | None = None
         self.covered = False
         self.decode_s = 0.0

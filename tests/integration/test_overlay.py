@@ -39,6 +39,9 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
         archive.add(folder / "portrait.png", "deep/portrait.png")
         archive.add(folder / "nobody.png", "nobody.png")
     (folder / "nobody.png").unlink()
+    with tarfile.open(folder / "films.tar", "w") as archive:
+        archive.add(folder / "portrait.png", "portrait.png")
+        archive.add(folder / "away.mp4", "deep/away.mp4")
     return folder
 
 
@@ -106,9 +109,20 @@ def test_pictures_and_archive_members(dataset: Path, media: Path, tmp_path: Path
         assert (_box_pixels(page) > 500) == boxes, name
 
 
+def test_a_video_in_an_archive_has_its_own_page_and_video(dataset: Path, tmp_path: Path) -> None:
+    for name in ("away.mp4", "films.tar/deep/away.mp4"):
+        _overlay(dataset, name, "--to", tmp_path / f"{len(name)}.png", "--at", "0.5")
+    pages = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(tmp_path.glob("*.png"))]
+    assert _box_pixels(pages[0]) == _box_pixels(pages[1]) > 500
+    _overlay(dataset, "films.tar/deep/away.mp4", "--to", tmp_path / "away.mp4")
+    with av.open(str(tmp_path / "away.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 16  # grid points 0 to 15
+    _overlay(dataset, "films.tar", "--to", tmp_path / "all.png")
+
+
 def test_what_can_not_be_drawn_is_refused_with_the_reason(dataset: Path, media: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.png"
-    assert "this dataset has 3" in _refused(dataset, "unknown.mp4", "--to", page)
+    assert "this dataset has 4" in _refused(dataset, "unknown.mp4", "--to", page)
     assert "no member gone.png" in _refused(dataset, "two.tar/gone.png", "--to", page)
     assert "must end in .png" in _refused(dataset, "away.mp4", "--to", tmp_path / "page.gif")
     assert "has no times" in _refused(dataset, "portrait.png", "--to", tmp_path / "page.mp4")

@@ -47,6 +47,10 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with zipfile.ZipFile(folder / "some.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for name in ("grey.png", "alpha.webp"):
             archive.write(folder / "pictures" / name, name)
+    with tarfile.open(folder / "films.tar", "w") as archive:
+        archive.add(folder / "portrait.mp4", "a/portrait.mp4")
+        archive.add(folder / "pictures" / "grey.png", "grey.png")
+        archive.add(folder / "portrait.mp4", "b/portrait.mp4")
     (folder / "notes.txt").write_text("not media")
     return folder
 
@@ -75,6 +79,7 @@ def test_every_kind_of_input_gives_its_rows(dataset: Path, media: Path) -> None:
         by_name.setdefault(Path(row["source_uri"]).name, []).extend(row["face_counts"])
     assert set(by_name) == {
         "portrait.mp4", "hevc.mov", "turned.jpg", "grey.png", "alpha.webp", "nobody.png", "some.tar", "some.zip",
+        "films.tar",
     }  # fmt: skip
     assert by_name["turned.jpg"] == by_name["grey.png"] == by_name["alpha.webp"] == [1]
     assert by_name["nobody.png"] == [0]
@@ -83,8 +88,25 @@ def test_every_kind_of_input_gives_its_rows(dataset: Path, media: Path) -> None:
     assert by_name["hevc.mov"] == [1] * 11  # grid points 0 to 10: the frame at 0 s and ten more
     faces = table(dataset, "faces")
     assert faces.num_rows == sum(sum(counts) for counts in by_name.values())
-    members = {row["member"] for row in faces.to_pylist() if row["source_uri"].endswith(".tar")}
+    members = {row["member"] for row in faces.to_pylist() if row["source_uri"].endswith("some.tar")}
     assert members == {"deep/turned.jpg", "deep/grey.png"}
+
+
+def test_a_video_in_an_archive_has_the_rows_of_the_video_itself(dataset: Path) -> None:
+    columns = ["frame", "timestamp", "face", "FaceRectX", "FaceScore", "expression", "confidence", "attention_whole"]
+    faces = table(dataset, "faces").to_pandas()
+    faces = faces.sort_values(["frame", "face"])
+    alone = faces[faces["source_uri"].str.endswith("/portrait.mp4")][columns].reset_index(drop=True)
+    for ordinal, member in ((0, "a/portrait.mp4"), (2, "b/portrait.mp4")):
+        rows = faces[faces["source_uri"].str.endswith("films.tar") & (faces["member"] == member)]
+        assert rows["face_id"].str.split("-").str[1].unique().tolist() == [str(ordinal)]
+        pd.testing.assert_frame_equal(rows[columns].reset_index(drop=True), alone, atol=1e-4)
+    segments = [row for row in table(dataset, "segments").to_pylist() if row["source_uri"].endswith("films.tar")]
+    assert {(row["kind"], row["first_member"]) for row in segments} == {
+        ("video", "a/portrait.mp4"), ("archive", "grey.png"), ("video", "b/portrait.mp4"),
+    }  # fmt: skip
+    assert all(row["members"] == [row["first_member"]] * len(row["frames"]) for row in segments)
+    assert all((row["start_s"] is None) == (row["kind"] == "archive") for row in segments)
 
 
 def test_faces_agree_with_segments_and_probabilities_are_probabilities(dataset: Path) -> None:
@@ -133,6 +155,7 @@ def test_other_grouping_order_and_spelling_give_the_same_table(
         f"{media}/*.mov",
         f"file://{media}/some.tar",
         f"{media}/pictures/../portrait.mp4",
+        f"{media}/films.tar",
     ]
     options = ("--model", tiny_model, "--decode-actors", "1", "--ran-actors", "1", "--batch-size", "3")
     first = run_cli("run", *inputs, "-o", tmp_path / "out", *options, "--limit", "3", address=ray_address)

@@ -136,12 +136,29 @@ def test_a_damaged_and_an_encrypted_zip_member(tmp_path: Path) -> None:
         assert caught.value.code == ErrorCode.ARCHIVE_MEMBER
 
 
-def test_a_video_in_an_archive_is_unsupported_by_name(tmp_path: Path) -> None:
-    archive = Archive(write(tmp_path / "x.tar", [("clip.mp4", b"x"), ("a.png", picture_bytes(1))]))
-    clip, _ = archive.members()
-    with pytest.raises(MediaError, match=r"clip\.mp4") as caught:
-        archive.read(clip)
-    assert caught.value.code == ErrorCode.UNSUPPORTED
+def test_a_webdataset_shard_gives_its_pictures_and_leaves_the_rest_alone(tmp_path: Path) -> None:
+    sample = {"jpg": picture_bytes(1, "JPEG"), "txt": b"words", "json": b"{}", "cls": b"7", "npy": b"\x93NUMPY"}
+    members = [(f"shard/{key:06}.{suffix}", data) for key in range(3) for suffix, data in sample.items()]
+    found = Archive(write(tmp_path / "x.tar", members)).members()
+    assert [(member.ordinal, member.name) for member in found] == [(key * 5, f"shard/{key:06}.jpg") for key in range(3)]
+
+
+def test_zip64_and_a_tar_with_long_names(tmp_path: Path) -> None:
+    pictures = [(f"{'deep/' * 60}{index}.png", picture_bytes(index)) for index in (1, 2, 3)]
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for name, data in pictures:
+            with archive.open(name, "w", force_zip64=True) as stream:
+                stream.write(data)
+    for kind in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
+        with tarfile.open(tmp_path / f"{kind}.tar", "w", format=kind) as tar:
+            for name, data in pictures:
+                entry = tarfile.TarInfo(name)
+                entry.size = len(data)
+                tar.addfile(entry, io.BytesIO(data))
+    for path in sorted(tmp_path.iterdir()):
+        archive = Archive(path)
+        assert [member.name for member in archive.members()] == [name for name, _ in pictures]
+        assert indices(archive) == [1, 2, 3]
 
 
 @pytest.mark.parametrize(("name", "code"), [("x.zip", ErrorCode.TRUNCATED)])

@@ -17,7 +17,7 @@ from pipeline.ledger.log import LogState
 from pipeline.ledger.staging import stage_table
 from pipeline.media.sources import Listing, Source
 from pipeline.passes import Pass, PassQueue
-from pipeline.segments import plan_table, segment_id
+from pipeline.segments import plan_table, segment_id, windows_beyond
 from pipeline.storage.store import Store
 
 EXTRACTION = Extraction(segment_frames=10)
@@ -61,7 +61,7 @@ def test_windows_that_came_to_light_are_remembered_by_the_next_plan() -> None:
     film = source(1)
     listing, known, state = Listing(sources=[film]), probed(row(film)), LogState()
     first = planning.plan(listing, known, [], state, "m", EXTRACTION).todo
-    beyond = planning.next_windows(first, [first["segment_id"][4].as_py()], EXTRACTION)
+    beyond = windows_beyond(first, {first["segment_id"][4].as_py(): 1}, EXTRACTION)
     assert beyond["window"].to_pylist() == [5]
     assert beyond["is_last"].to_pylist() == [True]
     assert beyond["segment_id"].to_pylist() == [segment_id(film.source_id, 5, EXTRACTION.id)]

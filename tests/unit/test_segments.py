@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.config import Extraction
-from pipeline.segments import PLAN, Segment, plan_segments, plan_table
+from pipeline.segments import PLAN, Segment, plan_segments, plan_table, segment_id, windows_beyond
 
 
 def row(source_id: str = "0123456789abcdef", **changes: Any) -> dict[str, Any]:
@@ -25,9 +25,9 @@ def row(source_id: str = "0123456789abcdef", **changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def plan(extra: int = 0, *, extraction: Extraction | None = None, **changes: Any) -> list[Segment]:
+def plan(tails: dict[str, int] | None = None, *, extraction: Extraction | None = None, **changes: Any) -> list[Segment]:
     return plan_segments(
-        row(**changes), location="/a.mp4", extraction=extraction or Extraction(segment_frames=10), extra_windows=extra
+        row(**changes), location="/a.mp4", extraction=extraction or Extraction(segment_frames=10), tails=tails
     )
 
 
@@ -43,7 +43,7 @@ def test_windows_of_a_video() -> None:
 def test_ids_do_not_depend_on_what_the_probe_thought_of_the_duration() -> None:
     ids = [segment.segment_id for segment in plan()]
     assert [segment.segment_id for segment in plan(duration_s=20.0)] == ids[:11]
-    longer = plan(2)
+    longer = plan({row()["source_id"]: 33})
     assert [segment.segment_id for segment in longer][:31] == ids
     assert [segment.is_last for segment in longer] == [False] * 32 + [True]
 
@@ -60,6 +60,50 @@ def test_an_archive_is_cut_into_runs_of_members() -> None:
     segments = plan(kind="archive", index=index, duration_s=None)
     assert [len(segment.members or ()) for segment in segments] == [10, 10, 3]
     assert [member.ordinal for segment in segments for member in segment.members or ()] == list(range(0, 46, 2))
+
+
+def test_videos_in_an_archive_have_windows_of_their_own() -> None:
+    names = ["a.mp4", *(f"{n}.png" for n in range(9)), *(f"{n}.webm" for n in range(10)), "last.jpg"]
+    index = [{"ordinal": n * 2, "name": name, "offset": n * 512, "size": 10} for n, name in enumerate(names)]
+    alone = plan(kind="archive", index=[entry for entry in index if "." in entry["name"]], duration_s=None)
+    source_id, extraction_id = row()["source_id"], Extraction(segment_frames=10).id
+    pictures = [segment for segment in alone if segment.kind == "archive"]
+    # runs of the whole index: those without a picture are left out, the others keep their numbers and ids
+    assert [(segment.window, len(segment.members or ())) for segment in pictures] == [(0, 9), (2, 1)]
+    assert [segment.segment_id for segment in pictures] == [segment_id(source_id, n, extraction_id) for n in (0, 2)]
+    videos = [segment for segment in alone if segment.kind == "video"]
+    assert [[member.ordinal for member in segment.members or ()] for segment in videos] == [
+        [n * 2] for n in (0, *range(10, 20))
+    ]
+    assert {(segment.window, segment.is_last) for segment in videos} == {(0, True)}
+    assert len({segment.segment_id for segment in alone}) == len(alone)
+    known = plan({f"{source_id}/20": 3}, kind="archive", index=index, duration_s=None)
+    longer = [segment for segment in known if segment.video_key == f"{source_id}/20"]
+    assert [(segment.window, segment.is_last) for segment in longer] == [(0, False), (1, False), (2, True)]
+    assert longer[0].segment_id == videos[1].segment_id
+
+
+def test_windows_beyond_the_plan_follow_the_last_one() -> None:
+    index = [{"ordinal": 4, "name": "a.mp4", "offset": 0, "size": 10}]
+    rows = [row(duration_s=3.0), row("00000000000000aa", kind="archive", index=index)]
+    extraction, locations = Extraction(segment_frames=10), {entry["source_id"]: "/x" for entry in rows}
+    first = plan_table(rows, locations=locations, extraction=extraction)
+    ids = first["segment_id"].to_pylist()
+    following = windows_beyond(first, {ids[1]: 2, ids[2]: 1}, extraction)
+    assert [(entry["window"], entry["is_last"]) for entry in following.to_pylist()] == [
+        (2, False),
+        (3, True),
+        (1, True),
+    ]
+    tails = {row()["source_id"]: 4, "00000000000000aa/4": 2}
+    again = plan_table(rows, locations=locations, extraction=extraction, tails=tails)
+    assert set(again["segment_id"].to_pylist()) == {*ids, *following["segment_id"].to_pylist()}
+    assert windows_beyond(first, {}, extraction).schema == PLAN
+
+
+def test_a_duration_that_cannot_be_true_is_not_believed() -> None:
+    assert len(plan(duration_s=1e15)) == 1
+    assert len(plan(extraction=Extraction(fps="all"), container_frames=2**62)) == 1
 
 
 def test_a_picture_and_a_failed_probe_are_one_segment_each() -> None:

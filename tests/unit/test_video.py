@@ -72,7 +72,7 @@ def made(media: Path, name: str) -> Path:
 def window(reader: VideoReader, number: int, *, is_last: bool = False) -> tuple[Seen, ErrorCode | None, bool, bool]:
     frames = reader.read(number, is_last=is_last)
     seen = [(frame.frame, frame.timestamp, read_index(frame.image)) for frame in frames]
-    return seen, frames.error.code if frames.error else None, frames.covered, frames.more
+    return seen, frames.error.code if frames.error else None, frames.covered, frames.beyond > 0
 
 
 def everything(reader: VideoReader) -> Seen:
@@ -237,11 +237,13 @@ def test_leading_frames_that_cannot_be_decoded_are_not_counted(media: Path) -> N
     assert everything(reader)[0][1] == 0.0
 
 
-def test_more_tells_that_the_video_goes_on(media: Path) -> None:
+def test_a_last_window_tells_how_many_follow(media: Path) -> None:
     reader = VideoReader(made(media, "h264.mp4"), extraction=Extraction(fps="5", segment_frames=4))
-    assert reader.read(0, is_last=True).more
-    assert not reader.read(0, is_last=False).more
-    assert not reader.read(3, is_last=True).more  # 60 frames at 25 fps: points 0 to 12
+    assert reader.read(0, is_last=True).beyond == 3  # 60 frames at 25 fps: points 0 to 12
+    assert reader.read(0, is_last=False).beyond == 0
+    assert [reader.read(window, is_last=True).beyond for window in (2, 3, 9)] == [1, 0, 0]
+    every_frame = VideoReader(made(media, "h264.mp4"), extraction=Extraction(fps="all", segment_frames=10))
+    assert [every_frame.read(window, is_last=True).beyond for window in (0, 4, 5, 6)] == [5, 1, 0, 0]
 
 
 def test_windows_beyond_the_end_are_empty(media: Path) -> None:
