@@ -72,6 +72,9 @@ def write_video(
     gop: int = 12,
     b_frames: int = 2,
     rotation: int = 0,
+    orientation: int = 1,
+    pixel_aspect: Fraction | None = None,
+    pix_fmt: str = "yuv420p",
     width: int = WIDTH,
     height: int = HEIGHT,
     options: dict[str, str] | None = None,
@@ -83,7 +86,8 @@ def write_video(
 
     pts: explicit presentation times in units of time_base (variable rate); otherwise 0, 1, 2... at `fps`.
     rotation: clockwise degrees by which a player must turn the stored picture; the stored picture is turned against it,
-    so that the upright picture is `coded_frame` of width x height.
+    so that the upright picture is `coded_frame` of width x height. orientation: the same, by EXIF's eight numbers.
+    pixel_aspect: what the stream says of its pixels' shape; the frames are not changed.
     """
     time_base = time_base or 1 / Fraction(fps)
     pts = range(frames) if pts is None else pts
@@ -91,16 +95,23 @@ def write_video(
         stream = container.add_stream(
             codec, rate=Fraction(fps), options=_encoder_options(codec, gop, b_frames, options)
         )
-        stream.width, stream.height = (height, width) if rotation % 180 else (width, height)
-        stream.pix_fmt = "yuv420p"
+        sideways = rotation % 180 or orientation > 4
+        stream.width, stream.height = (height, width) if sideways else (width, height)
+        stream.pix_fmt = pix_fmt
         stream.codec_context.time_base = time_base
         stream.codec_context.thread_count = 1
         if rotation:
             stream.set_display_rotation(-rotation)
+        if orientation != 1:
+            a, b, c, d = _MATRICES[orientation]
+            stream.set_display_matrix([a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30])
+        if pixel_aspect is not None:
+            stream.codec_context.sample_aspect_ratio = pixel_aspect
         audio = container.add_stream("aac", rate=8000, layout="mono") if with_audio else None
         for index, time in zip(range(frames), pts, strict=False):
             upright = picture(index) if picture else coded_frame(index, width, height)
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.rot90(upright, rotation // 90)), format="rgb24")
+            stored = np.asarray(_stored(Image.fromarray(upright), orientation))
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.rot90(stored, rotation // 90)), format="rgb24")
             frame.pts, frame.time_base = time, time_base
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -108,6 +119,27 @@ def write_video(
             for packet in _silence(audio, 8000):
                 container.mux(packet)
     return path
+
+
+# x' = a·x + c·y, y' = b·x + d·y takes a stored pixel to where it is shown
+_MATRICES = {
+    2: (-1, 0, 0, 1), 3: (-1, 0, 0, -1), 4: (1, 0, 0, -1), 5: (0, 1, 1, 0), 6: (0, 1, -1, 0), 7: (0, -1, -1, 0),
+    8: (0, -1, 1, 0),
+}  # fmt: skip
+
+
+def _stored(upright: Image.Image, orientation: int) -> Image.Image:
+    """The picture that EXIF's `orientation` makes upright again."""
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    return upright if orientation == 1 else upright.transpose(undo[orientation])
 
 
 def _encoder_options(codec: str, gop: int, b_frames: int, options: dict[str, str] | None) -> dict[str, str]:
@@ -121,8 +153,12 @@ def _encoder_options(codec: str, gop: int, b_frames: int, options: dict[str, str
         base |= {"preset": "ultrafast", "crf": "20", "x265-params": params}
     elif codec in ("mpeg4", "mpeg2video"):
         base |= {"bf": str(b_frames), "qscale": "2", "flags": "+bitexact"}
-    elif codec == "libvpx-vp9":
-        base |= {"deadline": "realtime", "cpu-used": "8"}
+    elif codec in ("libvpx", "libvpx-vp9"):
+        base |= {"deadline": "realtime", "cpu-used": "8", "b": "2M"}
+    elif codec == "libsvtav1":
+        base |= {"preset": "12", "crf": "20", "svtav1-params": "lp=1:scd=0"}
+    elif codec == "mjpeg":
+        base |= {"qscale": "2"}
     return base | (options or {})
 
 
@@ -158,19 +194,7 @@ def uneven_pts(frames: int, *, seed: int = 1) -> list[int]:
 
 def picture_bytes(index: int, image_format: str = "PNG", *, mode: str = "RGB", orientation: int = 1) -> bytes:
     """An encoded `coded_frame`; with an EXIF orientation it is stored turned, so that upright is `coded_frame`."""
-    image = Image.fromarray(coded_frame(index))
-    undo = {
-        1: None,
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_90,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_270,
-    }[orientation]
-    if undo is not None:
-        image = image.transpose(undo)
+    image = _stored(Image.fromarray(coded_frame(index)), orientation)
     exif = Image.Exif()
     if orientation != 1:
         exif[0x0112] = orientation

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ErrorCode, MediaError
 from pipeline.media.containers import open_container, video_stream
+from pipeline.media.display import Display
 from pipeline.media.packets import PacketIndex
 from pipeline.media.sniff import Content
 
@@ -66,11 +67,11 @@ class PyavFrames:
         return found
 
     def image(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        """The frame as upright contiguous RGB (H, W, 3)."""
-        check_pixels(frame.width, frame.height, self._max_pixels)
-        # one converter for all frames, on this thread: by default each frame makes its own, with a pool of threads
-        converted = self._converter.reformat(frame, format="rgb24", threads=1)
-        return np.ascontiguousarray(np.rot90(converted.to_ndarray(), frame.rotation // 90))
+        """The frame as upright contiguous RGB (H, W, 3), its pixels square."""
+        assert self._stream is not None
+        display = Display.of(frame, self._stream)
+        check_pixels(*display.size(frame.width, frame.height), self._max_pixels)
+        return display.picture(frame, self._converter)
 
     def close(self) -> None:
         """Closes the file."""

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import av
-from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from pipeline.config import Extraction
 from pipeline.errors import ErrorCode, MediaError
 from pipeline.media.archives import Archive, uncompressed
 from pipeline.media.containers import open_container, video_stream
+from pipeline.media.display import Display, first_frame
 from pipeline.media.frames_pyav import check_pixels
 from pipeline.media.locations import MISSING, local_path, open_filesystem, remote_fingerprint
 from pipeline.media.pictures import picture_size
@@ -124,10 +124,10 @@ def _header(file: Path | BinaryIO, content: Content, extraction: Extraction) -> 
         stream = video_stream(container)
         context = stream.codec_context
         check_pixels(context.width, context.height, extraction.max_pixels)
-        first = _first_frame(container, stream)
-        width, height = (first.width, first.height) if first is not None else (context.width, context.height)
-        if first is not None and first.rotation % 180:
-            width, height = height, width
+        first = first_frame(container, stream)
+        width, height = context.width, context.height
+        if first is not None:
+            width, height = Display.of(first, stream).size(first.width, first.height)
         steps = [entry.timestamp for entry in stream.index_entries] if content.format == "mov" else []
         return {
             "duration_s": _duration_s(container, stream),
@@ -137,20 +137,6 @@ def _header(file: Path | BinaryIO, content: Content, extraction: Extraction) -> 
             "height": height,
             "codec": context.name,
         }
-
-
-def _first_frame(container: av.container.InputContainer, stream: VideoStream) -> VideoFrame | None:
-    """One frame, which alone tells rotation and whether this codec can be decoded. Raises MediaError."""
-    stream.codec_context.thread_count = 1
-    for packet in container.demux(stream):
-        try:
-            for frame in packet.decode():
-                return frame
-        except MemoryError:
-            raise  # FFmpeg's is one of its own errors too
-        except (av.FFmpegError, OSError):
-            continue
-    return None
 
 
 def _duration_s(container: av.container.InputContainer, stream: VideoStream) -> float | None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pipeline.config import Extraction
 from pipeline.errors import ErrorCode, MediaError
 from pipeline.media.containers import open_container, video_stream
+from pipeline.media.display import Display, first_frame
 from pipeline.media.frames_decord import DecordFrames, DoubtError, is_exact
 from pipeline.media.frames_pyav import BrokenError, PyavFrames, check_pixels
 from pipeline.media.packets import PacketIndex, read_index, without
@@ -49,10 +50,13 @@ class VideoReader:
         self.path, self._extraction = path, extraction
         self._content = video_content(path)
         with open_container(path, self._content) as container:
-            context = video_stream(container).codec_context
+            stream = video_stream(container)
+            context = stream.codec_context
             check_pixels(context.width, context.height, extraction.max_pixels)
-            self._codec = context.name
+            codec = context.name
             frame_bytes = context.width * context.height * 3
+            first = first_frame(container, stream) if decoder == "decord" else None
+            turned_only = first is not None and Display.of(first, stream).is_rotation
         self.index = index or full_index(path, self._content, extraction.max_pixels)
         self._grid = None
         if extraction.rate is not None:
@@ -62,7 +66,7 @@ class VideoReader:
             raise MediaError(ErrorCode.CORRUPT, f"its frames' times reach over {span_s:.3g} s, which can't be true")
         self._pyav = PyavFrames(path, self._content, self.index, extraction.max_pixels)
         self._decord: DecordFrames | None = None
-        if decoder == "decord" and is_exact(path, self._content, self._codec, self.index, frame_bytes):
+        if turned_only and is_exact(path, self._content, codec, self.index, frame_bytes):
             self._decord = self._open_decord()
 
     @property
