@@ -159,7 +159,13 @@ SOURCES = _table(
     _column("size_bytes", pa.int64(), "size in bytes"),
     _column("kind", pa.string(), "`video`, `picture` or `archive`; null if probing failed", null=True),
     _column("duration_s", pa.float64(), "duration by the container, seconds; videos only", null=True),
-    _column("container_frames", pa.int64(), "frames by the container (may be wrong); videos only", null=True),
+    _column(
+        "container_frames",
+        pa.int64(),
+        "frames by the container (may be wrong) of a video; of an animated picture or a file of pages too, where only "
+        "the first is read",
+        null=True,
+    ),
     _column("is_vfr", pa.bool_(), "whether the frame rate varies; videos only", null=True),
     _column("width", pa.int32(), "width, pixels", null=True),
     _column("height", pa.int32(), "height, pixels", null=True),

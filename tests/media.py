@@ -196,10 +196,9 @@ def picture_bytes(index: int, image_format: str = "PNG", *, mode: str = "RGB", o
     """An encoded `coded_frame`; with an EXIF orientation it is stored turned, so that upright is `coded_frame`."""
     image = _stored(Image.fromarray(coded_frame(index)), orientation)
     exif = Image.Exif()
-    if orientation != 1:
-        exif[0x0112] = orientation
+    exif[0x0112] = orientation
     buffer = io.BytesIO()
-    image.convert(mode).save(buffer, image_format, exif=exif.tobytes() if orientation != 1 else b"")
+    image.convert(mode).save(buffer, image_format, **({"exif": exif.tobytes()} if orientation != 1 else {}))
     return buffer.getvalue()
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib
 import io
 import struct
 import warnings
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, features
 
 from pipeline.errors import ErrorCode, MediaError
 from pipeline.media.sniff import HEAD_BYTES, sniff
@@ -23,15 +26,28 @@ Image.MAX_IMAGE_PIXELS = None  # the extraction's max_pixels is checked here, fr
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 _ORIENTATION = 0x0112
 _SIDEWAYS = {5, 6, 7, 8}
+_SEQUENCES = {"GIF", "PNG", "WEBP", "TIFF", "AVIF"}
 
 
-def picture_size(file: BinaryIO | Path, max_pixels: int) -> tuple[int, int]:
-    """(width, height) of the upright picture, from the header alone. Raises MediaError."""
+@dataclass(frozen=True, kw_only=True)
+class PictureHeader:
+    """width, height: of the upright picture. frames: of an animation, or pages; the first one is read."""
+
+    width: int
+    height: int
+    frames: int
+
+
+def read_header(file: BinaryIO | Path, max_pixels: int) -> PictureHeader:
+    """What a picture's header says, without decoding pixels. Raises MediaError."""
     with _handle(file) as handle:
         image = _header(handle, max_pixels)
         width, height = image.size
         with _explained(handle, image.format or ""):
-            return (height, width) if image.getexif().get(_ORIENTATION) in _SIDEWAYS else (width, height)
+            turned = image.format == "TIFF"  # Pillow turns it by itself, and its size says so already
+            if not turned and image.getexif().get(_ORIENTATION) in _SIDEWAYS:
+                width, height = height, width
+        return PictureHeader(width=width, height=height, frames=_frames(image))
 
 
 def decode_picture(file: BinaryIO | Path, max_pixels: int) -> NDArray[np.uint8]:
@@ -62,6 +78,7 @@ def _header(handle: BinaryIO, max_pixels: int) -> ImageFile.ImageFile:
     content = sniff(head)
     if content.kind != "picture":
         raise MediaError(ErrorCode.NOT_MEDIA, f"not a picture but {content.format}")
+    _require_decoder(content.format)
     with _explained(handle, content.format), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # broken EXIF blocks are no reason to fail
         image = Image.open(handle, formats=[content.format])
@@ -70,6 +87,33 @@ def _header(handle: BinaryIO, max_pixels: int) -> ImageFile.ImageFile:
         size = f"{width}x{height} is {width * height} pixels"
         raise MediaError(ErrorCode.TOO_LARGE, f"{size}; max_pixels of this dataset is {max_pixels}")
     return image
+
+
+def _frames(image: ImageFile.ImageFile) -> int:
+    if image.format not in _SEQUENCES:  # further pictures in a JPEG or HEIF file are other views of the same one
+        return 1
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except _PILLOW_ERRORS:
+        return 1  # what follows the first one is damaged
+
+
+def _require_decoder(image_format: str) -> None:
+    if image_format == "HEIF" and not _register_heif():
+        raise MediaError(ErrorCode.UNSUPPORTED, "HEIC pictures need: pip install 'ran-pipeline[heif]'")
+    if image_format == "AVIF" and not features.check("avif"):
+        raise MediaError(ErrorCode.UNSUPPORTED, "this build of Pillow reads no AVIF pictures: use that of PyPI")
+
+
+@functools.cache
+def _register_heif() -> bool:
+    """Teaches Pillow HEIC, if the optional package is there."""
+    try:
+        pillow_heif = importlib.import_module("pillow_heif")
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener(decode_threads=1, thumbnails=False, depth_images=False, aux_images=False)
+    return True
 
 
 def _rgb(image: Image.Image) -> NDArray[np.uint8]:

@@ -19,7 +19,7 @@ from pipeline.media.containers import open_container, video_stream
 from pipeline.media.display import Display, first_frame
 from pipeline.media.frames_pyav import check_pixels
 from pipeline.media.locations import MISSING, local_path, open_filesystem, remote_fingerprint
-from pipeline.media.pictures import picture_size
+from pipeline.media.pictures import read_header
 from pipeline.media.scratch import Scratch
 from pipeline.media.sniff import HEAD_BYTES, Content, guess_kind, sniff
 from pipeline.media.sources import Source
@@ -153,8 +153,13 @@ def _varies(steps: list[int]) -> bool | None:
 
 
 def _picture(path: Path, content: Content, _: Source, __: Scratch, extraction: Extraction) -> dict[str, Any]:
-    width, height = picture_size(path, extraction.max_pixels)
-    return {"width": width, "height": height, "codec": content.format.lower()}
+    header = read_header(path, extraction.max_pixels)
+    return {
+        "width": header.width,
+        "height": header.height,
+        "codec": content.format.lower(),
+        "container_frames": header.frames if header.frames > 1 else None,
+    }
 
 
 def _archive(path: Path, content: Content, source: Source, scratch: Scratch, _: Extraction) -> dict[str, Any]:

@@ -16,13 +16,16 @@ VIDEO_SUFFIXES = frozenset({
     ".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg",
     ".vob", ".flv", ".ogv", ".wmv", ".asf", ".mxf",
 })
+PICTURE_SUFFIXES = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic",
+    ".heif", ".hif",
+})
 # fmt: on
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 ARCHIVE_SUFFIXES = frozenset({".tar", ".tgz", ".zip"})
 MEDIA_SUFFIXES = VIDEO_SUFFIXES | PICTURE_SUFFIXES | ARCHIVE_SUFFIXES
 
 _QUICKTIME_BOXES = {b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"}
-_STILL_BRANDS = {b"avif", b"avis", b"heic", b"heix", b"hevc", b"mif1", b"msf1"}
+_STILL_BRANDS = {b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _ASF = bytes.fromhex("3026b2758e66cf11")
 _MXF = bytes.fromhex("060e2b34")
 
@@ -98,8 +101,6 @@ def _playlist(head: bytes) -> str:
 
 
 def _known_but_unread(head: bytes) -> str:
-    if head[4:8] == b"ftyp" and head[8:12] in _STILL_BRANDS:
-        return "a HEIF or AVIF picture"
     for magic, what in (
         (b"BZh", "bzip2"),
         (b"\xfd7zXZ\x00", "xz"),
@@ -115,6 +116,9 @@ def _known_but_unread(head: bytes) -> str:
 def _picture(head: bytes) -> Content | None:
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return Content(kind="picture", format="WEBP")
+    if head[4:8] == b"ftyp" and head[8:12] in _STILL_BRANDS:  # ISO/IEC 23008-12, 10: the brands say how it is coded
+        brands = head[8 : min(int.from_bytes(head[:4], "big"), HEAD_BYTES)]
+        return Content(kind="picture", format="AVIF" if b"avif" in brands or b"avis" in brands else "HEIF")
     for magic, name in (
         (b"\xff\xd8\xff", "JPEG"),
         (b"\x89PNG\r\n\x1a\n", "PNG"),

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import zlib
 
+import cv2
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image
 
 from pipeline.errors import ErrorCode, MediaError
-from pipeline.media.pictures import decode_picture, picture_size
+from pipeline.media import pictures
+from pipeline.media.pictures import decode_picture, read_header
 from tests.media import HEIGHT, WIDTH, coded_frame, is_upright, picture_bytes, read_index
+
+pillow_heif.register_heif_opener()  # to write HEIC here; reading registers it by itself
 
 LIMIT = 1_000_000
 
@@ -30,7 +36,7 @@ def failure(data: bytes) -> ErrorCode:
     return caught.value.code
 
 
-@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "HEIF"])
 def test_every_format(image_format: str) -> None:
     image = decode_picture(io.BytesIO(picture_bytes(1234, image_format)), LIMIT)
     assert image.shape == (HEIGHT, WIDTH, 3)
@@ -40,13 +46,15 @@ def test_every_format(image_format: str) -> None:
     assert is_upright(image)
 
 
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(orientation: int) -> None:
-    data = picture_bytes(77, "JPEG", orientation=orientation)
+def test_exif_orientation_is_applied(orientation: int, image_format: str) -> None:
+    data = picture_bytes(77, image_format, orientation=orientation)
     image = decode_picture(io.BytesIO(data), LIMIT)
     assert is_upright(image)
     assert read_index(image) == 77
-    assert picture_size(io.BytesIO(data), LIMIT) == (WIDTH, HEIGHT)
+    header = read_header(io.BytesIO(data), LIMIT)
+    assert (header.width, header.height) == (WIDTH, HEIGHT)
 
 
 @pytest.mark.parametrize(
@@ -73,13 +81,33 @@ def test_transparent_pixels_lie_on_white() -> None:
     assert image[3, 3].tolist() == [255, 255, 255]
 
 
-def test_the_first_picture_of_an_animation() -> None:
-    frames = [Image.fromarray(coded_frame(index)).quantize() for index in (5, 6, 7)]
-    image = decode_picture(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]), LIMIT)
-    assert read_index(image) == 5
+@pytest.mark.parametrize("image_format", ["GIF", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_of_an_animation_the_first_picture_is_read_and_the_header_says_so(image_format: str) -> None:
+    frames = [Image.fromarray(coded_frame(index)) for index in (5, 6, 7)]
+    data = encoded(frames[0], image_format, save_all=True, append_images=frames[1:]).getvalue()
+    assert read_header(io.BytesIO(data), LIMIT).frames == 3
+    assert read_index(decode_picture(io.BytesIO(data), LIMIT)) == 5
+    assert read_header(encoded(frames[0], image_format), LIMIT).frames == 1
 
 
-@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])
+def test_heic_without_its_package_is_unsupported_and_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = picture_bytes(3, "HEIF")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # what an import meets where it isn't installed
+    pictures._register_heif.cache_clear()
+    with pytest.raises(MediaError, match=r"ran-pipeline\[heif\]") as caught:
+        decode_picture(io.BytesIO(data), LIMIT)
+    assert caught.value.code == ErrorCode.UNSUPPORTED
+    pictures._register_heif.cache_clear()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+def test_sixteen_bits_of_colour(suffix: str) -> None:
+    wide = coded_frame(3).astype(np.uint16) * 257
+    data = cv2.imencode(suffix, wide[:, :, ::-1])[1].tobytes()
+    assert np.array_equal(decode_picture(io.BytesIO(data), LIMIT), coded_frame(3))
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF", "HEIF"])
 def test_a_picture_that_ends_early_is_never_data(image_format: str) -> None:
     data = picture_bytes(9, image_format)
     for keep in (0.3, 0.6, 0.9):
@@ -107,4 +135,4 @@ def test_too_many_pixels_are_refused_by_the_header_alone() -> None:
     data += struct.pack(">I", 10) + b"IDAT" + bytes(10) + bytes(4)
     assert failure(data) == ErrorCode.TOO_LARGE
     with pytest.raises(MediaError, match="60000x60000 is 3600000000 pixels"):
-        picture_size(io.BytesIO(data), LIMIT)
+        read_header(io.BytesIO(data), LIMIT)
