@@ -111,7 +111,11 @@ def run_options(command: Command) -> Command:
         click.option(
             "--decoder", type=click.Choice(DECODERS), default="pyav", show_default=True, help="Of videos: same frames."
         ),
-        click.option("--decode-actors", type=int, help="Decoding processes over the whole cluster."),
+        click.option(
+            "--decode-actors",
+            type=int,
+            help="Decoding processes over the whole cluster; on CPUs, pools instead of one actor per core.",
+        ),
         click.option("--ran-actors", type=int, help="Inference processes over the whole cluster."),
         click.option("--batch-size", type=int, help="Faces per forward pass (default 16 on CPU, 256 on GPU)."),
         click.option("--deadline-s", default=300.0, show_default=True, help="Longest time to decode one segment."),

@@ -16,6 +16,7 @@ from pipeline.summary import Summary
 
 if TYPE_CHECKING:
     from pipeline.dry_run import DryRun
+    from pipeline.resources import Resources
 
 
 @click.command("run")
@@ -74,13 +75,22 @@ def describe_plan(report: DryRun) -> str:
         f"{report.sources_to_probe} are new to {report.output}, {report.skipped_files} other files skipped",
         f"{report.segments} segments, {report.segments_already_done} already done for model {report.model_id}; "
         f"{todo} to do, at most {report.frames_at_most} frames",
-        f"{share.decode_actors} decode actors × {share.decode_cpus:g} CPU, {share.ran_actors} RAN actors × "
-        f"{share.ran_cpus:g} CPU" + (f" and {share.ran_gpus:g} GPU" if share.ran_gpus else ""),
+        describe_actors(share),
         f"memory about {need.memory_gib:.1f} GiB; output about {human_bytes(need.output_bytes)}"
         + (f" of {human_bytes(report.free_bytes)} free" if report.free_bytes is not None else "")
         + (f"; scratch {human_bytes(need.scratch_bytes)}" if need.scratch_bytes else ""),
     ]
     return "\n".join(lines)
+
+
+def describe_actors(share: Resources) -> str:
+    """Who does the work."""
+    if share.is_fused:
+        return f"{share.decode_actors} actors × {share.fused_cpus:g} CPU for all stages"
+    return (
+        f"{share.decode_actors} decode actors × {share.decode_cpus:g} CPU, {share.ran_actors} RAN actors × "
+        f"{share.ran_cpus:g} CPU" + (f" and {share.ran_gpus:g} GPU" if share.ran_gpus else "")
+    )
 
 
 def configuration(options: dict[str, Any]) -> tuple[Any, RunConfig]:

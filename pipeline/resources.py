@@ -29,7 +29,10 @@ class Cluster:
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """Actors per stage and what each reserves. One thread per actor unless a GPU does the work."""
+    """Actors per stage and what each reserves. One thread per actor unless a GPU does the work.
+
+    is_fused: every actor does all stages in turn; decode_actors and ran_actors are then the same ones.
+    """
 
     decode_actors: int
     decode_cpus: float
@@ -37,6 +40,7 @@ class Resources:
     ran_cpus: float
     ran_gpus: float = 0.0
     write_cpus: float = WRITE_CPUS
+    is_fused: bool = False
 
     @property
     def write_actors(self) -> int:
@@ -46,9 +50,16 @@ class Resources:
     @property
     def cpus(self) -> float:
         """CPUs that the stages and Ray Data's own tasks need at least, together."""
+        if self.is_fused:
+            return self.decode_actors * self.fused_cpus + BOOKKEEPING_CPUS
         return (
             self.decode_actors * self.decode_cpus + self.ran_actors * self.ran_cpus + self.write_cpus + BOOKKEEPING_CPUS
         )
+
+    @property
+    def fused_cpus(self) -> float:
+        """CPUs of an actor that does all stages."""
+        return self.decode_cpus + self.ran_cpus
 
     def at_most(self, units: int) -> Resources:
         """The same shares with no more actors than there are units of work."""
@@ -74,7 +85,11 @@ def this_machine() -> Cluster:
 def share(
     cluster: Cluster, *, device: str = "auto", decode_actors: int | None = None, ran_actors: int | None = None
 ) -> Resources:
-    """Divides a cluster. Raises CapacityError, with the numbers and the flag to change, if the shares don't fit."""
+    """Divides a cluster. Raises CapacityError, with the numbers and the flag to change, if the shares don't fit.
+
+    Without GPUs every core gets one actor for all stages; asking for a number of actors gives the stages pools of
+    their own.
+    """
     if device == "cuda" and cluster.gpus < 1:
         raise CapacityError(
             "--device cuda needs a GPU and the cluster has none; use --device auto or cpu, or another cluster"
@@ -93,6 +108,7 @@ def share(
             decode_cpus=LOCAL_DECODE_CPUS,
             ran_actors=ran_actors or each,
             ran_cpus=LOCAL_RAN_CPUS,
+            is_fused=decode_actors is None and ran_actors is None,
         )
     if resources.cpus > cluster.cpus + 1e-6:
         raise CapacityError(

@@ -17,6 +17,16 @@ def test_the_default_fits_a_local_machine_of_any_size(cores: int) -> None:
     assert resources.cpus <= cluster.cpus
 
 
+def test_without_gpus_an_actor_does_all_stages_unless_pools_are_asked_for() -> None:
+    fused = share(Cluster(cpus=3, gpus=0))
+    assert fused.is_fused
+    assert (fused.decode_actors, fused.ran_actors, fused.cpus) == (2, 2, pytest.approx(2.8))
+    assert share(Cluster(cpus=16, gpus=1), device="cpu").is_fused
+    assert not share(Cluster(cpus=3, gpus=0), decode_actors=2).is_fused
+    assert not share(Cluster(cpus=3, gpus=0), ran_actors=1).is_fused
+    assert not share(Cluster(cpus=16, gpus=1)).is_fused
+
+
 @pytest.mark.parametrize(("cpus", "gpus"), [(4, 1), (16, 1), (96, 8)])
 def test_a_gpu_cluster_gives_each_gpu_to_one_ran_actor(cpus: int, gpus: int) -> None:
     resources = share(Cluster(cpus=cpus, gpus=gpus))
