@@ -97,7 +97,7 @@ def write_video(
         )
         sideways = rotation % 180 or orientation > 4
         stream.width, stream.height = (height, width) if sideways else (width, height)
-        stream.pix_fmt = pix_fmt
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" and pix_fmt == "yuv420p" else pix_fmt
         stream.codec_context.time_base = time_base
         stream.codec_context.thread_count = 1
         if rotation:
@@ -156,7 +156,7 @@ def _encoder_options(codec: str, gop: int, b_frames: int, options: dict[str, str
     elif codec in ("libvpx", "libvpx-vp9"):
         base |= {"deadline": "realtime", "cpu-used": "8", "b": "2M"}
     elif codec == "libsvtav1":
-        base |= {"preset": "12", "crf": "20", "svtav1-params": "lp=1:scd=0"}
+        base |= {"preset": "8", "crf": "20", "svtav1-params": "lp=1:scd=0"}
     elif codec == "mjpeg":
         base |= {"qscale": "2"}
     return base | (options or {})

@@ -48,6 +48,7 @@ def is_exact(path: Path, content: Content, codec: str, index: PacketIndex, frame
         and len(index) * frame_bytes <= READ_AHEAD_BYTES
         and not index.cut
         and not index.untimed
+        and not len(index.splices)
         and index.packets == len(index)
         and index.closed_groups
         and index.clean_starts

@@ -17,14 +17,17 @@ from numpy.typing import NDArray
 from pipeline.errors import ErrorCode, MediaError
 from pipeline.media.containers import open_container, video_stream
 from pipeline.media.display import Display
-from pipeline.media.packets import PacketIndex
+from pipeline.media.packets import PacketIndex, ticks_added
 from pipeline.media.sniff import Content
 
 SEEK_GAP_FRAMES = 8  # decoding this far costs less than seeking
 
 
 class BrokenError(Exception):
-    """Decoding can't go on: a packet or the frame it became is damaged."""
+    """Decoding can't go on: a packet is damaged, or the frame it became. wanted: the index of the frame that can't be
+    reached from its own keyframe."""
+
+    wanted = 0
 
 
 class PyavFrames:
@@ -53,12 +56,16 @@ class PyavFrames:
         if self._must_seek(pts, key):
             self._seek(key)
         try:
-            found = self._advance(pts)
-        except BrokenError:
-            if self._start == key:
-                raise
-            self._seek(key)  # damage before the frame's own keyframe is not in the way
-            found = self._advance(pts)
+            try:
+                found = self._advance(pts)
+            except BrokenError:
+                if self._start == key:
+                    raise
+                self._seek(key)  # damage before the frame's own keyframe is not in the way
+                found = self._advance(pts)
+        except BrokenError as broken:
+            broken.wanted = wanted
+            raise
         late = found is None or found[0] > self._index.pts[wanted]
         if late and self._passed is None and key > 0:
             # a keyframe that needs what was before it (gradual refresh): start one earlier
@@ -156,7 +163,7 @@ class PyavFrames:
         """Packets from a keyframe's own on. Seeking is never exact in every container, so where it led is checked."""
         start = int(self._index.dts[key])
         earlier = key
-        while key > 0 and earlier > 0:
+        while key > 0 and earlier > 0 and not len(self._index.splices):  # a time is in several parts
             for time in (int(self._index.dts[earlier]), int(self._index.pts[earlier])):
                 packets = self._from(time)
                 first = next(packets, None)
@@ -176,7 +183,12 @@ class PyavFrames:
         try:
             if time is not None:
                 self._container.seek(time, stream=self._stream, backward=True)
+            read = 0
             for packet in self._container.demux(self._stream):
+                if len(self._index.splices) and packet.size:
+                    added = int(ticks_added(self._index.splices, np.array(read)))
+                    packet.pts, packet.dts = (None if t is None else t + added for t in (packet.pts, packet.dts))
+                    read += 1
                 if not (packet.is_corrupt and self._is_unknown(packet.pts)):  # cut off; the index leaves it out too
                     yield packet
         except MemoryError:

@@ -18,6 +18,8 @@ from pipeline.media.containers import is_clean_start, is_cut, open_container, vi
 from pipeline.media.sniff import Content
 
 _KEY, _CORRUPT = 1, 2
+_JOINABLE = {"mpegts", "mpeg"}  # made to be cut and joined anywhere
+_BACKWARDS_S = Fraction(1, 2)  # less is a muxer's carelessness
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,8 @@ class PacketIndex:
     also mark the first picture of a gradual refresh.
     packets: how many the file has. cut: the file ends before its container says so, or its last packet is incomplete.
     untimed: the container has no presentation times of its own; frames are counted as they come out of the decoder.
+    splices: (K, 2) int64, for streams that were joined end to end and whose clock starts anew: the number of the first
+    packet of each further part, and the ticks that pts and dts here have more than those in the file. None: (0, 2).
     """
 
     pts: NDArray[np.int64]
@@ -41,6 +45,7 @@ class PacketIndex:
     packets: int
     cut: bool
     untimed: bool
+    splices: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.pts)
@@ -64,6 +69,7 @@ class PacketIndex:
                 decode_order=self.decode_order,
                 dts=self.dts,
                 is_key=self.is_key,
+                splices=self.splices,
                 rest=np.array(
                     [*self.time_base.as_integer_ratio(), self.clean_starts, self.packets, self.cut, self.untimed],
                     np.int64,
@@ -85,6 +91,7 @@ class PacketIndex:
                 packets=packets,
                 cut=bool(cut),
                 untimed=bool(untimed),
+                splices=stored["splices"],
             )
 
     @property
@@ -104,7 +111,7 @@ class PacketIndex:
 
 def read_index(path: Path, content: Content) -> PacketIndex:
     """Reads every packet's header once. Raises MediaError when no packet of video can be read."""
-    packets: list[tuple[int | None, int | None, int]] = []
+    packets: list[tuple[int | None, int | None, int, int]] = []  # pts, dts, flags, number
     beyond = is_cut(path, content)
     with open_container(path, content) as container:
         stream = video_stream(container)
@@ -119,7 +126,8 @@ def read_index(path: Path, content: Content) -> PacketIndex:
                 if packet.is_keyframe and clean_starts:
                     clean_starts = is_clean_start(stream, packet)
                 if packet.size and not packet.is_discard:
-                    packets.append((packet.pts, packet.dts, _KEY * packet.is_keyframe | _CORRUPT * packet.is_corrupt))
+                    flags = _KEY * packet.is_keyframe | _CORRUPT * packet.is_corrupt
+                    packets.append((packet.pts, packet.dts, flags, read - 1))
         except MemoryError:
             raise  # FFmpeg's is one of its own errors too
         except (av.FFmpegError, OSError):
@@ -131,28 +139,53 @@ def read_index(path: Path, content: Content) -> PacketIndex:
     if not packets:
         code = ErrorCode.TRUNCATED if cut else ErrorCode.CORRUPT
         raise MediaError(code, "there is no frame of video in the file")
-    shown = [pts for pts, _, _ in packets]
-    decoded = [dts for _, dts, _ in packets]
+    shown = [pts for pts, _, _, _ in packets]
+    decoded = [dts for _, dts, _, _ in packets]
     untimed = untimed or None in shown
+    splices = (
+        _splices(packets, time_base) if content.format in _JOINABLE and not untimed else np.empty((0, 2), np.int64)
+    )
     if untimed:
         given = [time for time in (shown if None not in shown else decoded) if time is not None]
         times = sorted(given) if len(set(given)) == len(packets) else list(range(len(packets)))
     else:
         times = [time for time in shown if time is not None]
-    pts = np.array(times, np.int64)
-    dts = np.array([time if time is not None else times[at] for at, time in enumerate(decoded)], np.int64)
+    added = ticks_added(splices, np.array([number for *_, number in packets]))
+    pts = np.array(times, np.int64) + added
+    dts = np.array([time if time is not None else times[at] for at, time in enumerate(decoded)], np.int64) + added
     _, order = np.unique(pts, return_index=True)  # two packets of one time, the fields of a picture, are one frame
     return PacketIndex(
         pts=pts[order],
         dts=dts[order],
         decode_order=np.argsort(np.argsort(order)),
-        is_key=np.array([flags & _KEY for _, _, flags in packets], bool)[order],
+        is_key=np.array([flags & _KEY for _, _, flags, _ in packets], bool)[order],
         time_base=time_base,
         clean_starts=clean_starts,
         packets=len(packets),
         cut=cut,
         untimed=untimed,
+        splices=splices,
     )
+
+
+def ticks_added(splices: NDArray[np.int64], numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """What a packet's number in the file (of those that hold data) says must be added to its times."""
+    return np.concatenate([[0], splices[:, 1]])[np.searchsorted(splices[:, 0], numbers, side="right")]
+
+
+def _splices(packets: list[tuple[int | None, int | None, int, int]], time_base: Fraction) -> NDArray[np.int64]:
+    """Where the clock goes back, and what makes each part follow the one before by one frame."""
+    pts, dts, number = (np.array([packet[at] or 0 for packet in packets], np.int64) for at in (0, 1, 3))
+    starts = np.flatnonzero(np.diff(dts) < -_BACKWARDS_S / time_base) + 1
+    found, end = [], 0
+    for start, part in zip([0, *starts.tolist()], np.split(np.arange(len(pts)), starts), strict=True):
+        steps = np.diff(np.unique(pts[part]))
+        step = int(np.median(steps)) if len(steps) else int(Fraction(1, 25) / time_base)
+        added = end - int(pts[part].min()) if start else 0
+        if start:
+            found.append((int(number[start]), added))
+        end = int(pts[part].max()) + added + step
+    return np.array(found, np.int64).reshape(-1, 2)
 
 
 def without(index: PacketIndex, gone: NDArray[np.bool_]) -> PacketIndex:

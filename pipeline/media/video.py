@@ -109,7 +109,9 @@ class VideoReader:
         )
 
     def last_window(self) -> int:
-        """The window of the last frame."""
+        """The window of the last frame; in a file that was cut off, that which says so."""
+        if self.index.cut:
+            return self.end_window()
         size = self._extraction.segment_frames
         if self._grid is None:
             return (len(self.index) - 1) // size
@@ -175,7 +177,7 @@ class WindowFrames:
                 yield frame
                 began = time.perf_counter()
         except BrokenError as broken:
-            self.error = self._break(str(broken), last)
+            self.error = self._break(broken, last)
         if self.error is None and reader.index.cut and self._window >= reader.end_window():
             self.error = MediaError(ErrorCode.TRUNCATED, f"the file ends early, after {self._end_s():.3f} s of video")
         if self.error is not None and not count:
@@ -186,14 +188,13 @@ class WindowFrames:
         index = self._reader.index
         return float(int(index.pts[-1] - index.pts[0]) * index.time_base)
 
-    def _break(self, reason: str, last: float | None) -> MediaError:
-        reader = self._reader
-        start, _ = reader.bounds(self._window)
+    def _break(self, broken: BrokenError, last: float | None) -> MediaError:
+        index = self._reader.index
         at = f"after {last:.3f} s" if last is not None else "at its first frame"
-        keys = np.flatnonzero(reader.index.is_key)
-        ends = reader.index.cut and keys[-1] <= reader.index.at_or_after(start)
+        keys = np.flatnonzero(index.is_key)
+        ends = index.cut and (not len(keys) or keys[-1] <= broken.wanted)
         code = ErrorCode.TRUNCATED if ends else ErrorCode.CORRUPT
-        return MediaError(code, f"decoding breaks {at} of window {self._window} ({reason})")
+        return MediaError(code, f"decoding breaks {at} of window {self._window} ({broken})")
 
 
 def video_content(path: Path) -> Content:

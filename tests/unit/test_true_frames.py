@@ -1,0 +1,230 @@
+"""Frames are what they claim: against a plain decode by PyAV from the first packet to the last, no code of ours in it.
+
+Every frame's pixels say which one it is, so one that is lost, repeated or shown for another is seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline.config import Extraction
+from pipeline.errors import ErrorCode, MediaError
+from pipeline.media.video import VideoReader
+from tests.media import coded_frame, read_index, truncated, uneven_pts, write_video
+
+Seen = list[tuple[int, float]]  # (index in the pixels, seconds from the first frame)
+
+CONTAINERS = {
+    "libx264": ("mp4", "mov", "mkv", "ts"),
+    "libx265": ("mp4", "mov", "mkv", "ts"),
+    "libvpx": ("webm", "mkv"),
+    "libvpx-vp9": ("webm", "mkv", "mp4"),
+    "libsvtav1": ("webm", "mkv", "mp4"),
+    "mpeg4": ("mp4", "mov", "mkv", "ts", "avi"),
+    "mjpeg": ("mp4", "mov", "mkv", "avi"),
+}
+
+
+def plain(path: Path) -> list[tuple[int, Fraction]]:
+    """Everything that PyAV decodes, in its order, up to the first damage."""
+    seen = []
+    with contextlib.suppress(av.FFmpegError), av.open(str(path)) as container:
+        stream = container.streams.best("video")
+        assert stream is not None
+        assert stream.time_base is not None
+        for frame in container.decode(stream):
+            if frame.is_corrupt:
+                break
+            seen.append((read_index(frame.to_ndarray(format="rgb24")), frame.pts * stream.time_base))
+    return [(index, time - seen[0][1]) for index, time in seen]
+
+
+def sampled(frames: list[tuple[int, Fraction]], fps: str) -> Seen:
+    """The first frame of each grid point (DESIGN: point ceil(t * fps)), by the definition."""
+    kept: dict[int, tuple[int, Fraction]] = {}
+    for at, (index, time) in enumerate(frames):
+        kept.setdefault(at if fps == "all" else -(-time * Fraction(fps) // 1), (index, time))
+    return [(index, float(time)) for index, time in kept.values()]
+
+
+def ours(path: Path, fps: str, decoder: str, segment_frames: int = 7) -> tuple[Seen, ErrorCode | None]:
+    """All windows, one after the other; the first error ends it."""
+    extraction = Extraction(fps=fps, segment_frames=segment_frames)
+    reader = VideoReader(path, extraction=extraction, decoder=decoder)
+    seen: Seen = []
+    positions: list[int] = []
+    number = 0
+    while True:
+        window = reader.read(number, is_last=True)
+        for frame in window:
+            seen.append((read_index(frame.image), frame.timestamp))
+            positions.append(frame.frame)
+        if window.error is not None or not window.beyond:
+            assert positions == sorted(set(positions))
+            return seen, window.error.code if window.error else None
+        number += 1
+
+
+def check(path: Path, decoder: str, fps: str = "all", segment_frames: int = 7) -> list[tuple[int, Fraction]]:
+    frames = plain(path)
+    assert ours(path, fps, decoder, segment_frames) == (sampled(frames, fps), None)
+    return frames
+
+
+@pytest.mark.parametrize("decoder", ["decord", "pyav"])
+@pytest.mark.parametrize(("codec", "suffix"), [(c, s) for c, suffixes in CONTAINERS.items() for s in suffixes])
+def test_every_codec_in_every_container(tmp_path: Path, codec: str, suffix: str, decoder: str) -> None:
+    b_frames = 2 if codec in ("libx264", "libx265", "mpeg4") and suffix != "avi" else 0
+    path = write_video(tmp_path / f"a.{suffix}", frames=30, codec=codec, b_frames=b_frames, gop=8)
+    for fps in ("all", "6"):
+        assert [index for index, _ in check(path, decoder, fps)] == list(range(30))
+
+
+SUFFIXES = {
+    "libx264": ["mp4", "mov", "mkv", "ts"],
+    "libx265": ["mp4", "mov", "mkv", "ts"],
+    "libvpx-vp9": ["webm", "mp4"],
+    "mpeg2video": ["ts", "mpg"],
+}
+
+
+@st.composite
+def encodings(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
+    """A container's suffix and arguments of `write_video`: uneven times, groups of any length, reordering."""
+    codec = draw(st.sampled_from(list(SUFFIXES)))
+    steps = draw(st.lists(st.sampled_from([1, 17, 33, 40, 41, 500, 3000]), max_size=30))
+    start = draw(st.sampled_from([0, 0, 40, 1360]))
+    chosen: dict[str, Any] = {"codec": codec, "frames": len(steps) + 1, "b_frames": draw(st.integers(0, 3))}
+    if codec != "mpeg2video":  # which has no times but its rate
+        pts = [start + sum(steps[:at]) for at in range(len(steps) + 1)]
+        chosen |= {"pts": pts, "time_base": Fraction(1, 1000), "gop": draw(st.integers(1, 12))}
+    if codec == "libx264" and draw(st.booleans()):
+        chosen["options"] = {"x264-params": "open-gop=1:b-adapt=0", "preset": "veryfast"}
+    return draw(st.sampled_from(SUFFIXES[codec])), chosen
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    encoding=encodings(),
+    decoder=st.sampled_from(["pyav", "decord"]),
+    fps=st.sampled_from(["all", "5", "25", "0.3", "24000/1001", "1000"]),
+    segment_frames=st.integers(1, 9),
+)
+def test_any_times_groups_and_grids(
+    tmp_path: Path, encoding: tuple[str, dict[str, Any]], decoder: str, fps: str, segment_frames: int
+) -> None:
+    suffix, chosen = encoding
+    path = write_video(tmp_path / f"a.{suffix}", **chosen)
+    frames = check(path, decoder, fps, segment_frames)
+    assert [index for index, _ in frames] == list(range(chosen["frames"]))
+
+
+@pytest.mark.parametrize("decoder", ["decord", "pyav"])
+@pytest.mark.parametrize("first", [0, 5, 12, 17, 59])
+def test_an_edit_list_that_begins_later(tmp_path: Path, first: int, decoder: str) -> None:
+    path = edited(write_video(tmp_path / "a.mp4", frames=60), skipped=first)
+    for fps in ("all", "10"):
+        frames = check(path, decoder, fps)
+        assert [index for index, _ in frames] == list(range(first, 60))
+
+
+@pytest.mark.parametrize("decoder", ["decord", "pyav"])
+def test_an_edit_list_that_ends_earlier(tmp_path: Path, decoder: str) -> None:
+    path = edited(write_video(tmp_path / "a.mp4", frames=60), skipped=5, kept=25)
+    assert [index for index, _ in check(path, decoder)] == list(range(5, 30))
+
+
+@pytest.mark.parametrize("decoder", ["decord", "pyav"])
+@pytest.mark.parametrize(
+    "container_options",
+    [
+        {"movflags": "negative_cts_offsets"},
+        {"use_editlist": "0"},
+        {"movflags": "frag_keyframe+empty_moov+default_base_moof"},
+        {"movflags": "faststart"},
+    ],
+    ids=["negative-dts", "no-edit-list", "fragmented", "faststart"],
+)
+def test_ways_to_lay_out_an_mp4(tmp_path: Path, container_options: dict[str, str], decoder: str) -> None:
+    times = {"pts": [500 + pts for pts in uneven_pts(40)], "time_base": Fraction(1, 30000)}
+    path = write_video(tmp_path / "a.mp4", frames=40, container_options=container_options, **times)  # type: ignore[arg-type]
+    for fps in ("all", "8"):
+        assert [index for index, _ in check(path, decoder, fps)] == list(range(40))
+
+
+def edited(path: Path, *, skipped: int, kept: int | None = None) -> Path:
+    """The file with its edit list changed (ISO/IEC 14496-12, 8.6.6): the first frames are not to be shown."""
+    data = bytearray(path.read_bytes())
+    at = data.index(b"elst") + 4
+    version, count, duration, start = struct.unpack_from(">IIIi", data, at)
+    assert (version, count) == (0, 1)
+    with av.open(str(path)) as container:
+        ticks = int(Fraction(1, 25) / (container.streams.video[0].time_base or 1))
+    struct.pack_into(">Ii", data, at + 8, duration if kept is None else kept * 40, start + skipped * ticks)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("decoder", ["decord", "pyav"])
+@pytest.mark.parametrize("name", ["a.mp4", "b.mkv", "c.ts", "d.avi", "e.webm"])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(keep=st.floats(0.15, 0.97))
+def test_a_broken_tail_gives_true_frames_and_one_error(tmp_path: Path, name: str, decoder: str, keep: float) -> None:
+    codec = {"d.avi": "mpeg4", "e.webm": "libvpx-vp9"}.get(name, "libx264")
+    whole = tmp_path / name
+    if not whole.exists():
+        front = {"movflags": "faststart"} if name == "a.mp4" else {}
+        write_video(whole, frames=60, codec=codec, b_frames=0 if name == "d.avi" else 2, container_options=front)
+    path = truncated(whole, tmp_path / f"cut-{name}", keep)
+    expected = sampled(plain(whole), "all")
+    seen: Seen = []
+    try:
+        seen, error = ours(path, "all", decoder)
+    except MediaError as refusal:
+        error = refusal.code
+    # what is stored before the cut may be shown after a frame that is stored behind it
+    assert seen == [entry for entry in expected if entry in seen]
+    assert seen[:-3] == expected[: len(seen[:-3])]
+    there = [entry for entry in sampled(plain(path), "all") if entry in expected]
+    assert len(seen) >= len(there) - 1  # a last frame whose end is missing decodes to something; it is not data
+    assert error == ErrorCode.TRUNCATED or (error is None and seen == expected)
+
+
+@pytest.mark.parametrize("name", ["a.ts", "a.mpg"])
+@pytest.mark.parametrize("fps", ["all", "7"])
+def test_streams_joined_end_to_end_lose_nothing(tmp_path: Path, name: str, fps: str) -> None:
+    """Each part's clock starts anew, so its frames have the times of those of the part before."""
+    codec = "mpeg2video" if name == "a.mpg" else "libx264"
+    parts = [
+        write_video(tmp_path / f"{n}{name}", frames=30, codec=codec, picture=lambda at, n=n: coded_frame(30 * n + at))  # type: ignore[misc]
+        for n in range(3)
+    ]
+    path = tmp_path / name
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    assert [index for index, _ in plain(path)] == list(range(90))
+    expected = sampled([(index, Fraction(index, 25)) for index in range(90)], fps)
+    seen, error = ours(path, fps, "pyav")
+    assert error is None
+    assert [index for index, _ in seen] == [index for index, _ in expected]
+    assert [time for _, time in seen] == pytest.approx([time for _, time in expected], abs=1e-4)
+    reader = VideoReader(path, extraction=Extraction(fps=fps, segment_frames=7))
+    last = [read_index(frame.image) for frame in reader.read(reader.last_window())]
+    assert last == [index for index, _ in expected][-len(last) :]
+
+
+def test_times_that_jump_ahead_are_kept(tmp_path: Path) -> None:
+    pts = [*range(10), *range(2500, 2510)]
+    for suffix in ("ts", "mkv", "mp4"):
+        path = write_video(tmp_path / f"a.{suffix}", frames=20, b_frames=0, pts=pts, time_base=Fraction(1, 25))
+        for fps in ("all", "5"):
+            frames = check(path, "pyav", fps)
+        assert [float(time) for _, time in frames[9:11]] == pytest.approx([0.36, 100.0], abs=1e-3)
