@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -81,6 +84,20 @@ def parse_storage_options(pairs: tuple[str, ...]) -> dict[str, str]:
     return options
 
 
+def read_list(name: str) -> list[str]:
+    """The inputs that a file, or standard input for `-`, names: between NUL bytes if it has any, else one a line.
+
+    Raises UsageError if it can't be read.
+    """
+    try:
+        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except OSError as error:
+        raise UsageError(f"--from-file {name} can't be read: {error.strerror}") from None
+    data = data.removeprefix(codecs.BOM_UTF8)
+    entries = data.split(b"\0") if b"\0" in data else [line.removesuffix(b"\r") for line in data.split(b"\n")]
+    return [os.fsdecode(entry) for entry in entries if entry]
+
+
 def extraction_options(command: Command) -> Command:
     """The options that decide which rows exist."""
     options = [
@@ -102,6 +119,13 @@ def run_options(command: Command) -> Command:
     """The options of `run` and `plan` that don't."""
     options = [
         click.option("-o", "--output", required=True, metavar="OUT", help="The dataset: a folder or s3:// URL."),
+        click.option(
+            "--from-file",
+            "from_files",
+            multiple=True,
+            metavar="FILE",
+            help="Inputs from a list, one a line or between NUL bytes (`find -print0`), taken as they are; - is stdin.",
+        ),
         click.option("--root", metavar="DIR", help="Name sources relative to this folder or prefix."),
         click.option("--model", default="default", show_default=True, metavar="DIR", help="Model directory."),
         click.option("--limit", type=int, help="At most this many new segments."),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.options import extraction_options, json_option, parse_storage_options, run_options
+from jobs.options import extraction_options, json_option, parse_storage_options, read_list, run_options
 from jobs.text import human_bytes, human_seconds, table
 from pipeline.errors import ErrorRateError
 from pipeline.progress import ProgressReporter
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command("run")
-@click.argument("inputs", nargs=-1, required=True, metavar="INPUT…")
+@click.argument("inputs", nargs=-1, metavar="INPUT…")
 @extraction_options
 @run_options
 @json_option
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 def run_command(as_json: bool, quiet: bool, **options: Any) -> int:
     """Find every face in INPUT… and write what each showed to the dataset OUT.
 
-    INPUT is a video, a picture, a tar or zip of either, a folder, a glob, or an s3:// URL of any of them. Run the
-    same command again after a crash or with more inputs: what is done is not done again.
+    INPUT is a video, a picture, a tar or zip of either, a folder, a glob, or an s3:// URL of any of them; --from-file
+    takes a list. Run the same command again after a crash or with more inputs: what is done is not done again.
     """
     from pipeline.driver import Driver
     from pipeline.prepare import prepare
@@ -48,7 +48,7 @@ def run_command(as_json: bool, quiet: bool, **options: Any) -> int:
 
 
 @click.command("plan")
-@click.argument("inputs", nargs=-1, required=True, metavar="INPUT…")
+@click.argument("inputs", nargs=-1, metavar="INPUT…")
 @extraction_options
 @run_options
 @json_option
@@ -112,6 +112,7 @@ def configuration(options: dict[str, Any]) -> tuple[Any, RunConfig]:
     storage_options = parse_storage_options(options.pop("storage_options"))
     config = RunConfig(
         inputs=tuple(options.pop("inputs")),
+        listed=tuple(name for file in options.pop("from_files") for name in read_list(file)),
         detector_weights=weights,
         decode_memory_gib=options.pop("decode_memory"),
         storage_options=storage_options,

@@ -40,7 +40,8 @@ def list_inputs(config: RunConfig, store: Store) -> Listing:
     root = normalised_root(config)
     if root is None and Dataset.exists(store):
         root = Dataset.open(store).root
-    return list_sources(config.inputs, root=root, storage_options=fsspec_options(config.storage_options))
+    options = fsspec_options(config.storage_options)
+    return list_sources(config.inputs, listed=config.listed, root=root, storage_options=options)
 
 
 def normalised_root(config: RunConfig) -> str | None:

@@ -15,7 +15,8 @@ DECODERS = ("pyav", "decord")
 class RunConfig:
     """One `ran-pipeline run`.
 
-    inputs, output: paths or URLs. root: sources are named relative to it.
+    inputs, output: paths or URLs. listed: further inputs, from lists; these are no patterns. root: sources are named
+    relative to it.
     model: a model directory, or "default".
     storage_options: endpoint, profile, keys… for S3; reach the workers, are never saved or shown.
     limit: at most this many new segments. max_error_rate: see exit code 3.
@@ -29,6 +30,7 @@ class RunConfig:
 
     inputs: tuple[str, ...]
     output: str
+    listed: tuple[str, ...] = field(default=(), repr=False)
     root: str | None = None
     model: str = "default"
     detector_weights: str | None = None
@@ -51,8 +53,8 @@ class RunConfig:
     storage_options: dict[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        if not self.inputs:
-            raise UsageError("no input given: name files, folders, globs or s3:// URLs")
+        if not self.inputs and not self.listed:
+            raise UsageError("no input given: name files, folders, globs or s3:// URLs, or a list with --from-file")
         if self.device not in DEVICES:
             raise UsageError(f"device is {self.device!r}: it must be one of {', '.join(DEVICES)}")
         if self.decoder not in DECODERS:
@@ -72,7 +74,7 @@ class RunConfig:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """What config.json of the run records: everything but the storage options."""
+        """What config.json of the run records: everything but the storage options; of lists, how long they were."""
         values = asdict(self)
         del values["storage_options"]
-        return values
+        return values | {"listed": len(self.listed)}

@@ -69,12 +69,15 @@ def s3_server() -> Iterator[str]:
     server.stop()
 
 
-def run_cli(*arguments: str | Path, address: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_cli(
+    *arguments: str | Path, address: str | None = None, stdin: str | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """`ran-pipeline` as a user runs it."""
     variables = os.environ | environment | ({"RAY_ADDRESS": address} if address else {})
     return subprocess.run(
         [sys.executable, "-m", "jobs.cli", *map(str, arguments)],
         capture_output=True,
+        input=stdin,
         text=True,
         env=variables,
         cwd=ROOT,

@@ -19,7 +19,7 @@ def list_local(given: str, tally: Tally) -> Iterator[Found]:
     """What one local input gives."""
     path = path_of(given)
     if os.path.lexists(path) or not is_glob(path):
-        yield from _named(path, tally)
+        yield from named(path, tally)
         return
     filtered = ends_open(path)
     for match in glob.iglob(path, recursive=True, include_hidden=False):
@@ -32,7 +32,9 @@ def list_local(given: str, tally: Tally) -> Iterator[Found]:
             yield _file(match)
 
 
-def _named(path: str, tally: Tally) -> Iterator[Found]:
+def named(given: str, tally: Tally) -> Iterator[Found]:
+    """A file, or what is below a directory, of exactly this name."""
+    path = path_of(given)
     if os.path.isdir(path):
         yield from _walk(path, tally, ())
     else:

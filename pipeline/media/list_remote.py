@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import fsspec
@@ -14,12 +14,40 @@ from pipeline.media.found import Found, Tally, ends_open
 from pipeline.media.locations import MISSING, is_glob, open_filesystem, remote_fingerprint, without_secrets
 from pipeline.media.sniff import is_media_name
 
+_Objects = Iterator[tuple[str, Mapping[str, Any]]]
+
 
 def list_remote(given: str, tally: Tally, storage_options: Mapping[str, Any]) -> Iterator[Found]:
     """What one URL gives: an object, what is below a prefix, or the matches of a pattern.
 
     Raises UsageError or StoreError when the store can't be listed.
     """
+
+    def look(filesystem: fsspec.AbstractFileSystem, path: str) -> _Objects:
+        matches = _glob(filesystem, path, tally) if is_glob(path) else None
+        return _directory_or_object(filesystem, path, tally) if matches is None else matches
+
+    return _found(given, storage_options, look)
+
+
+def list_named(given: str, tally: Tally, storage_options: Mapping[str, Any]) -> list[Found]:
+    """The object of exactly this name, by one request, or what is below the prefix. Raises as `list_remote`."""
+
+    def look(filesystem: fsspec.AbstractFileSystem, path: str) -> _Objects:
+        try:
+            info = filesystem.info(path)
+        except (FileNotFoundError, PermissionError):
+            info = {}
+        return _directory_or_object(filesystem, path, tally) if info.get("type") != "file" else iter([(path, info)])
+
+    return list(_found(given, storage_options, look))
+
+
+def _found(
+    given: str,
+    storage_options: Mapping[str, Any],
+    look: Callable[[fsspec.AbstractFileSystem, str], _Objects],
+) -> Iterator[Found]:
     clean = without_secrets(given)
     given = clean if clean.startswith("s3://") else given
     try:
@@ -27,8 +55,7 @@ def list_remote(given: str, tally: Tally, storage_options: Mapping[str, Any]) ->
     except (ImportError, ValueError, TypeError) as error:
         raise UsageError(f"{clean} can't be opened: {error}") from None
     try:
-        matches = _glob(filesystem, path, tally) if is_glob(path) else None
-        names = list(_directory_or_object(filesystem, path, tally) if matches is None else matches)
+        names = list(look(filesystem, path))
     except Exception as error:
         kind = type(error).__name__
         if kind in ("NoCredentialsError", "PartialCredentialsError", "ParamValidationError", "ProfileNotFound"):
@@ -41,9 +68,6 @@ def list_remote(given: str, tally: Tally, storage_options: Mapping[str, Any]) ->
             remote_fingerprint(info) if info else MISSING,
             int(info.get("size") or 0),
         )
-
-
-_Objects = Iterator[tuple[str, Mapping[str, Any]]]
 
 
 def _directory_or_object(filesystem: fsspec.AbstractFileSystem, path: str, tally: Tally) -> _Objects:

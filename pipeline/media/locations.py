@@ -37,9 +37,8 @@ def local_fingerprint(status: os.stat_result) -> str:
 
 def remote_fingerprint(info: Mapping[str, Any]) -> str:
     """Size and ETag (S3), or whatever version mark the filesystem gives."""
-    mark = next(
-        (info[key] for key in ("ETag", "etag", "md5Hash", "LastModified", "mtime", "created") if info.get(key)), ""
-    )
+    keys = ("ETag", "etag", "md5Hash", "blob_id", "LastModified", "mtime", "created")
+    mark = next((info[key] for key in keys if info.get(key)), "")
     if isinstance(mark, datetime):
         mark = mark.timestamp()  # some filesystems give one form when listing, another for one file
     return f"{int(info.get('size') or 0)}:{str(mark).strip(chr(34))}"

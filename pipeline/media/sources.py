@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.errors import UsageError
 from pipeline.media.found import Found, Tally
-from pipeline.media.list_local import list_local
-from pipeline.media.list_remote import list_remote
+from pipeline.media.list_local import list_local, named
+from pipeline.media.list_remote import list_named, list_remote
 from pipeline.media.locations import MISSING, is_remote, local_path, normalise, open_filesystem, without_secrets
 
 __all__ = ["MISSING", "Listing", "Source", "list_sources", "local_path", "open_filesystem", "source_id"]
+
+
+REQUESTS_AT_ONCE = 16  # of a list of objects
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,25 +52,30 @@ def source_id(uri: str, fingerprint: str) -> str:
 
 
 def list_sources(
-    inputs: Sequence[str], *, root: str | None = None, storage_options: Mapping[str, Any] | None = None
+    inputs: Sequence[str],
+    *,
+    listed: Sequence[str] = (),
+    root: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Listing:
     """Expands files, directories, globs and URLs of any fsspec filesystem.
 
     A file that is named is taken whatever its suffix; directories, and globs that end in `*`, give known media only.
-    Hidden files in directories are skipped. Raises UsageError when nothing at all is found, or outside of `root`.
+    Hidden files in directories are skipped. listed: more inputs, of which none is a glob, however many.
+    Raises UsageError when nothing at all is found, or outside of `root`.
     """
     base = normalise(root) if root is not None else None
     listing, tally = Listing(sources=[]), Tally()
     found: dict[str, Found] = {}
-    for given in inputs:
+    for given, items in _expanded(inputs, listed, tally, storage_options or {}):
         matched = False
-        for item in list_remote(given, tally, storage_options or {}) if is_remote(given) else list_local(given, tally):
+        for item in items:
             _add(found, item)
             matched = True
         if not matched:
             listing.unmatched.append(without_secrets(given))
     if not found:
-        names = ", ".join(without_secrets(name) for name in inputs) or "no input was given"
+        names = ", ".join(without_secrets(name) for name in [*inputs, *listed][:20]) or "no input was given"
         raise UsageError(f"no video, picture or archive in: {names}. Check the path, or name the files themselves")
     listing.skipped = tally.skipped
     for uri, item in sorted(found.items()):
@@ -81,6 +90,20 @@ def list_sources(
             )
         )
     return listing
+
+
+def _expanded(
+    inputs: Sequence[str], listed: Sequence[str], tally: Tally, storage_options: Mapping[str, Any]
+) -> Iterator[tuple[str, Iterable[Found]]]:
+    for given in inputs:
+        remote = is_remote(given)
+        yield given, list_remote(given, tally, storage_options) if remote else list_local(given, tally)
+    far = [given for given in listed if is_remote(given)]
+    for given in listed:
+        if not is_remote(given):
+            yield given, named(given, tally)
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as threads:  # each of them is a request of its own
+        yield from zip(far, threads.map(lambda given: list_named(given, tally, storage_options), far), strict=True)
 
 
 def _add(found: dict[str, Found], item: Found) -> None:

@@ -51,6 +51,18 @@ def keys(listing: Listing, bucket: str) -> list[str]:
     return [source.uri.removeprefix(f"s3://{bucket}/") for source in listing.sources]
 
 
+def test_a_list_of_objects_asks_for_each_by_name(bucket: str, options: dict[str, Any]) -> None:
+    names = [f"s3://{bucket}/{key}" for key in ("what?.jpg", "gone.mp4", "deep", "a.mp4", "deep/notes.txt")]
+    listing = list_sources([], listed=names, storage_options=options)
+    expected = ["a.mp4", "deep/b.tar", "deep/er/c.jpg", "deep/notes.txt", "gone.mp4", "what?.jpg"]
+    assert keys(listing, bucket) == expected
+    by_listing = list_sources([f"s3://{bucket}"], storage_options=options)
+    assert {source.source_id for source in by_listing.sources} - {source.source_id for source in listing.sources} == {
+        source.source_id for source in by_listing.sources if source.uri.endswith("deeper.mp4")
+    }
+    assert [source.fingerprint for source in listing.sources if source.uri.endswith("gone.mp4")] == [MISSING]
+
+
 @pytest.mark.parametrize(
     ("given", "expected", "skipped"),
     [

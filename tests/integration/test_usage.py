@@ -52,6 +52,17 @@ def test_plan_says_what_run_would_do_and_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_inputs_may_come_from_standard_input(tmp_path: Path) -> None:
+    names = "\0".join(str(DEMO_MEDIA / name) for name in ("portraits.tar", "astronaut.png"))
+    command = ("plan", "-o", tmp_path / "out", "--from-file", "-", "--json")
+    done = run_cli(*command, stdin=names)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["sources"] == {"archive": 1, "picture": 1}
+    nothing = run_cli(*command, stdin="\n")
+    assert nothing.returncode == 2
+    assert "--from-file" in nothing.stderr
+
+
 def test_yaml_stands_in_for_flags_and_flags_win(tmp_path: Path) -> None:
     config = tmp_path / "run.yaml"
     config.write_text(f"fps: 2\nsegment-frames: 4\noutput: {tmp_path / 'out'}\n")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobs.options import read_list
 from pipeline.errors import UsageError
 from pipeline.media.locations import MISSING, local_path, normalise
 from pipeline.media.sources import Listing, list_sources
@@ -128,6 +130,46 @@ def test_nothing_at_all_is_an_error_that_names_the_inputs(tree: Path) -> None:
     with pytest.raises(UsageError, match=r"empty, x\*\.mp4"):
         list_sources(["empty", "x*.mp4"])
     assert list_sources(["empty", "a.mp4", "x*.mp4", "a.mp4"]).unmatched == ["empty", "x*.mp4"]
+
+
+def test_a_list_is_taken_word_for_word(tree: Path) -> None:
+    (tree / "take[1].mp4").write_bytes(b"x")
+    (tree / "take1.mp4").write_bytes(b"x")
+    (tree / "*.mov").write_bytes(b"x")
+    listing = list_sources(["a.mp4"], listed=["take[1].mp4", "*.mov", "gone[2].mp4", "deep", "./a.mp4", "plain"])
+    found = ["*.mov", "a.mp4", "deep/c.mp4", "deep/er/d.jpg", "gone[2].mp4", "plain", "take[1].mp4"]
+    assert names(listing, tree) == found
+    assert [source.uri for source in listing.sources if source.fingerprint == MISSING] == [f"{tree}/gone[2].mp4"]
+    assert ids(list_sources([], listed=["a.mp4"])) == ids(list_sources(["a.mp4"]))
+    with pytest.raises(UsageError, match="no input was given"):
+        list_sources([])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"a.mp4\nwith space.mp4\n\ncaf\xc3\xa9.mp4\n\xff.mp4\n",
+        b"a.mp4\r\nwith space.mp4\r\n\r\ncaf\xc3\xa9.mp4\r\n\xff.mp4",
+        b"a.mp4\0with space.mp4\0caf\xc3\xa9.mp4\0\xff.mp4\0",
+        b"\xef\xbb\xbfa.mp4\nwith space.mp4\ncaf\xc3\xa9.mp4\n\xff.mp4",
+    ],
+    ids=["lines", "windows", "nul", "bom"],
+)
+def test_what_a_list_names(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "list").write_bytes(data)
+    expected = [b"a.mp4", b"with space.mp4", "café.mp4".encode(), b"\xff.mp4"]
+    assert [os.fsencode(name) for name in read_list(str(tmp_path / "list"))] == expected
+    with pytest.raises(UsageError, match="nowhere"):
+        read_list(str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(("url", "package"), [("gs://bucket/a.mp4", "gcsfs"), ("hf://datasets/a/b", "huggingface_hub")])
+def test_a_store_whose_package_is_missing_names_it(url: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # what an import meets where it isn't installed
+    with pytest.raises(UsageError, match=package):
+        list_sources([url])
+    with pytest.raises(UsageError, match=package):
+        list_sources([], listed=[url])
 
 
 def test_uris_are_relative_to_root(tree: Path) -> None:
