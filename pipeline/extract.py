@@ -46,6 +46,7 @@ EXTRACTED = pa.schema(
         "decode_s": pa.float32(),
         "detect_s": pa.float32(),
         "node": pa.string(),
+        "decoder": pa.string(),
         "started_at": pa.float64(),  # Unix time at which the unit was taken up; for the run's start-up time
         "faces": FACES_TYPE,
         "region_boxes": pa.list_(pa.float32()),  # N·R·4, fractions of the aligned square

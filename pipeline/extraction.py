@@ -60,6 +60,7 @@ class ExtractedSegment:
     error_message: str | None = None
     beyond: int = 0
     covered: bool = False
+    decoder: str | None = None
     fetch_s: float = 0.0
     decode_s: float = 0.0
     detect_s: float = 0.0

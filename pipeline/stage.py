@@ -146,6 +146,7 @@ class StageWriter:
                 "segment_id", "source_id", "source_uri", "kind", "start_s", "end_s", "first_member", "frames",
                 "timestamps", "face_counts", "frame_errors", "status", "error_stage", "fetch_s", "decode_s",
                 "detect_s", "infer_s", "attempts", "node",
+                "decoder",
             )
         }  # fmt: skip
         columns["error_code"] = block["failure_code"].combine_chunks()

@@ -110,6 +110,7 @@ class SegmentExtractor:
                 self._detect(segment, batch, result, faces, aligned, boxes)
             result.beyond, result.covered = frames.beyond, frames.covered
             result.fetch_s, result.decode_s = frames.fetch_s, frames.decode_s
+            result.decoder = frames.decoder
             if frames.error is not None:
                 result.fail(frames.error, partial=bool(result.frames))
         except MediaError as error:

@@ -7,10 +7,11 @@ GB, and with a jump every two seconds extraction took 1.7 times the processor ti
 
 decord counts frames as they come out of the decoder, so it is exact only where every packet is one frame and decoding
 can start at any keyframe. Measured with decord2 3.4: in files with open groups (x265's default, MPEG-2) a jump gives
-frames 2 or 3 too late, with gradual refresh 10; a transport stream begins at its second keyframe. And it hides damage:
-of 60 files with 1 to 400 bytes overwritten, 51 gave wrong pixels without an error. The decoder does tell libavutil's
-log (in all but 9 of the 60, whose damage no decoder can see), so that is where we listen; at the first error there,
-PyAV, which sees damage frame by frame, reads the file instead.
+frames 2 or 3 too late, with gradual refresh 10; a transport stream begins at its second keyframe; beside a cover
+picture, frames have four channels and other pixels. And it hides damage: of 60 files with 1 to 400 bytes overwritten,
+51 gave wrong pixels without an error. The decoder does tell libavutil's log (in all but 9 of the 60, whose damage no
+decoder can see), so that is where we listen; at the first error there, PyAV, which sees damage frame by frame, reads
+the file instead.
 """
 
 from __future__ import annotations
@@ -88,6 +89,8 @@ class DecordFrames:
                 raise
             raise DoubtError(str(error)) from None
         self._next = wanted + 1
+        if frame.shape[2] != 3:
+            raise DoubtError(f"{frame.shape[2]} channels")
         if _errors_logged() != self._seen_errors:
             raise DoubtError("the decoder logged an error")
         return int(self._index.pts[wanted]), frame

@@ -81,6 +81,11 @@ class SegmentFrames:
         return 0 if self._window is None else self._window.beyond
 
     @property
+    def decoder(self) -> str:
+        """Which one gave the frames: pyav, decord or pillow."""
+        return "pillow" if self._window is None else self._window.decoder
+
+    @property
     def error(self) -> MediaError | None:
         error = None if self._window is None else self._window.error
         return error if error is None or self._member is None else _of_video(self._member, error)

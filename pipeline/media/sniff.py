@@ -110,6 +110,17 @@ def _known_but_unread(head: bytes) -> str:
     ):
         if head.startswith(magic):
             return f"{what} compression"
+    for magic, what in (
+        (b"ID3", "an MP3 sound file"),
+        (b"fLaC", "a FLAC sound file"),
+        (b"%PDF-", "a PDF document"),
+    ):
+        if head.startswith(magic):
+            return what
+    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
+        return "a WAV sound file"
+    if head[:1] == b"\xff" and head[1:2] in (b"\xfa", b"\xfb", b"\xf2", b"\xf3") and head[2:3] not in (b"", b"\xff"):
+        return "an MP3 sound file"
     return ""
 
 

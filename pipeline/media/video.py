@@ -57,6 +57,7 @@ class VideoReader:
             frame_bytes = context.width * context.height * 3
             first = first_frame(container, stream) if decoder == "decord" else None
             turned_only = first is not None and Display.of(first, stream).is_rotation
+            alone = len(container.streams.video) == 1
         self.index = index or full_index(path, self._content, extraction.max_pixels)
         self._grid = None
         if extraction.rate is not None:
@@ -66,7 +67,7 @@ class VideoReader:
             raise MediaError(ErrorCode.CORRUPT, f"its frames' times reach over {span_s:.3g} s, which can't be true")
         self._pyav = PyavFrames(path, self._content, self.index, extraction.max_pixels)
         self._decord: DecordFrames | None = None
-        if turned_only and is_exact(path, self._content, codec, self.index, frame_bytes):
+        if turned_only and alone and is_exact(path, self._content, codec, self.index, frame_bytes):
             self._decord = self._open_decord()
 
     @property
@@ -165,6 +166,11 @@ class WindowFrames:
         self.error: MediaError | None = None
         self.covered = False
         self.decode_s = 0.0
+
+    @property
+    def decoder(self) -> str:
+        """The one that gave the last frame; a window that decord began may be ended by PyAV."""
+        return self._reader.decoder
 
     def __iter__(self) -> Iterator[VideoFrame]:
         reader, count, last = self._reader, 0, None

@@ -83,6 +83,9 @@ def test_every_kind_of_input_gives_its_rows(dataset: Path, media: Path) -> None:
     }  # fmt: skip
     assert by_name["turned.jpg"] == by_name["grey.png"] == by_name["alpha.webp"] == [1]
     assert by_name["nobody.png"] == [0]
+    assert {(row["kind"], row["decoder"]) for row in segments} == {
+        ("video", "pyav"), ("picture", "pillow"), ("archive", "pillow"),
+    }  # fmt: skip
     assert by_name["some.tar"] == [1, 1, 0]
     assert by_name["some.zip"] == [1, 1]
     assert by_name["hevc.mov"] == [1] * 11  # grid points 0 to 10: the frame at 0 s and ten more

@@ -216,3 +216,18 @@ def test_a_packet_index_that_was_kept_gives_the_same(
     assert seen(folder / "d.mp4", scratch) == expected
     assert [path.suffix for path in scratch.directory.glob("*.npz")] == [".npz"]
     assert seen(folder / "d.mp4", scratch) == expected
+
+
+def test_who_read_a_segment_is_known(folder: Path, scratch: Scratch) -> None:
+    def decoders(name: str, wanted: str) -> set[str]:
+        reader, seen = SegmentReader(scratch=scratch, extraction=EXTRACTION, decoder=wanted), set()
+        for segment in segments(folder / name, scratch):
+            frames = reader.read(segment)
+            assert list(frames)
+            seen.add(frames.decoder)
+        return seen
+
+    assert decoders("a.mp4", "pyav") == {"pyav"}
+    assert decoders("a.mp4", "decord") == {"decord"}
+    assert decoders("c.ts", "decord") == {"pyav"}  # which decord would count wrong
+    assert decoders("e.jpg", "decord") == decoders("h.zip", "pyav") == {"pillow"}
