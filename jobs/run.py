@@ -74,7 +74,8 @@ def describe_plan(report: DryRun) -> str:
         f"{sum(report.sources.values())} sources ({kinds}), {human_bytes(report.bytes)}; "
         f"{report.sources_to_probe} are new to {report.output}, {report.skipped_files} other files skipped",
         f"{report.segments} segments, {report.segments_already_done} already done for model {report.model_id}; "
-        f"{todo} to do, at most {report.frames_at_most} frames",
+        f"{todo} to do, at most {report.frames_at_most} frames"
+        + (f"; {report.videos_in_archives} videos in archives may have more" if report.videos_in_archives else ""),
         describe_actors(share),
         f"memory about {need.memory_gib:.1f} GiB; output about {human_bytes(need.output_bytes)}"
         + (f" of {human_bytes(report.free_bytes)} free" if report.free_bytes is not None else "")

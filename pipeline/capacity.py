@@ -43,22 +43,27 @@ def estimate(todo: pa.Table, extraction: Extraction, model: ModelConfig, config:
     frames = videos * extraction.segment_frames + members + pictures
     per_face = FACE_ROW_BYTES + (CROP_BYTES_PER_PIXEL * model.aligned_size**2 if config.keep_crops else 0)
     rows = frames * FACES_PER_FRAME * per_face + todo.num_rows * SEGMENT_ROW_BYTES
-    scratch = _scratch_bytes(todo)
-    largest = pc.max(scratch).as_py() or 0
     return Need(
         frames=frames,
         output_bytes=int(rows * STAGING_FACTOR),
-        scratch_bytes=largest * min(share.decode_actors, max(1, pc.sum(pc.greater(scratch, 0)).as_py() or 0)),
+        scratch_bytes=_scratch_bytes(todo, share.decode_actors),
         memory_gib=share.decode_actors * DECODE_ACTOR_GIB + share.ran_actors * RAN_ACTOR_GIB,
     )
 
 
-def _scratch_bytes(todo: pa.Table) -> pa.ChunkedArray:
-    """What each segment needs in scratch: its source if it is remote, and its video if that is in an archive."""
-    remote = pc.match_substring(todo["location"], "://")
-    fetched = pc.if_else(remote, todo["size_bytes"], 0)
-    first = pc.fill_null(pc.struct_field(pc.list_element(todo["members"], 0), "size"), 0)
-    return pc.add(fetched, pc.if_else(pc.equal(todo["kind"], "video"), first, 0))
+def _scratch_bytes(todo: pa.Table, actors: int) -> int:
+    """What scratch holds at once, when each actor is at another source and those are the largest: sources that are
+    remote, what comes out of a tar.gz, and one copied video per actor."""
+    first = pc.list_element(todo["members"], 0)
+    offset, size = (pc.fill_null(pc.struct_field(first, name), 0) for name in ("offset", "size"))
+    fetched = pc.if_else(pc.match_substring(todo["location"], "://"), todo["size_bytes"], 0)
+    packed = pc.match_substring_regex(todo["location"], r"(?i)\.(tar\.gz|tgz)$")
+    needs = pa.table(
+        {"source": todo["source_id"], "bytes": pc.add(fetched, pc.if_else(packed, pc.add(offset, size), 0))}
+    )
+    largest = needs.group_by("source").aggregate([("bytes", "max")])["bytes_max"].sort(order="descending")
+    copied = pc.if_else(pc.equal(todo["kind"], "video"), size, 0).sort(order="descending")
+    return sum(pc.sum(values.slice(0, actors)).as_py() or 0 for values in (largest, copied))
 
 
 def free_bytes(path: str | Path) -> int:

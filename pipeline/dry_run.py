@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline import capacity, planning, schema
 from pipeline.child import DecodeChild
@@ -24,7 +25,8 @@ from pipeline.worker import WorkerConfig
 
 @dataclass(kw_only=True)
 class DryRun:
-    """What `run` would find. free_bytes is null for a remote output."""
+    """What `run` would find. free_bytes is null for a remote output. videos_in_archives: each is one segment here; how
+    many more it has is known once it is read."""
 
     output: str
     model_id: str
@@ -35,6 +37,7 @@ class DryRun:
     segments: int
     segments_already_done: int
     frames_at_most: int
+    videos_in_archives: int
     resources: Resources
     need: capacity.Need
     free_bytes: int | None
@@ -95,6 +98,7 @@ def dry_run(config: RunConfig, extraction: Extraction) -> DryRun:
         segments=plan.total,
         segments_already_done=plan.already_done,
         frames_at_most=need.frames,
+        videos_in_archives=todo.filter(pc.and_(pc.equal(todo["kind"], "video"), pc.is_valid(todo["members"]))).num_rows,
         resources=shares,
         need=need,
         free_bytes=capacity.free_bytes(os.path.abspath(config.output)) if store.is_local else None,

@@ -97,7 +97,8 @@ def write_video(
         )
         sideways = rotation % 180 or orientation > 4
         stream.width, stream.height = (height, width) if sideways else (width, height)
-        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" and pix_fmt == "yuv420p" else pix_fmt
+        only = {"mjpeg": "yuvj420p", "prores_ks": "yuv422p10le"}  # what the encoder takes, where that isn't yuv420p
+        stream.pix_fmt = only.get(codec, pix_fmt) if pix_fmt == "yuv420p" else pix_fmt
         stream.codec_context.time_base = time_base
         stream.codec_context.thread_count = 1
         if rotation:
@@ -157,7 +158,9 @@ def _encoder_options(codec: str, gop: int, b_frames: int, options: dict[str, str
         base |= {"deadline": "realtime", "cpu-used": "8", "b": "2M"}
     elif codec == "libsvtav1":
         base |= {"preset": "8", "crf": "20", "svtav1-params": "lp=1:scd=0"}
-    elif codec == "mjpeg":
+    elif codec == "prores_ks":
+        base = {"threads": "1"}
+    elif codec in ("mjpeg", "wmv2", "flv1", "mpeg1video"):
         base |= {"qscale": "2"}
     return base | (options or {})
 

@@ -40,6 +40,7 @@ class VideoReader:
     """An open video file.
 
     decoder: `pyav`, or `decord` (where it is exact and reads ahead little, else PyAV); the frames are the same.
+    Whether a file can be opened at all is for PyAV to say: both are FFmpeg, and the times come from its demuxer.
 
     Raises MediaError: not_media, unsupported, truncated, corrupt, too_large.
     """

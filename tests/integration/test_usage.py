@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,15 @@ def test_plan_says_what_run_would_do_and_writes_nothing(tmp_path: Path) -> None:
     assert "1 archive" in done.stdout
     assert "1 segments, 0 already done" in done.stdout
     assert not (tmp_path / "out").exists()
+
+
+def test_plan_says_what_it_cannot_know_of_videos_in_archives(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "films.tar", "w") as archive:
+        archive.add(DEMO_MEDIA / "portrait.mp4", "portrait.mp4")
+        archive.add(DEMO_MEDIA / "astronaut.png", "astronaut.png")
+    done = run_cli("plan", tmp_path / "films.tar", "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "2 to do, at most 33 frames; 1 videos in archives may have more" in done.stdout
 
 
 def test_inputs_may_come_from_standard_input(tmp_path: Path) -> None:

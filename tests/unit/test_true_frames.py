@@ -24,13 +24,19 @@ from tests.media import coded_frame, read_index, truncated, uneven_pts, write_vi
 Seen = list[tuple[int, float]]  # (index in the pixels, seconds from the first frame)
 
 CONTAINERS = {
-    "libx264": ("mp4", "mov", "mkv", "ts"),
+    "libx264": ("mp4", "mov", "mkv", "ts", "m2ts", "flv", "3gp", "m4v"),
     "libx265": ("mp4", "mov", "mkv", "ts"),
-    "libvpx": ("webm", "mkv"),
+    "libvpx": ("webm", "mkv", "ogv"),
     "libvpx-vp9": ("webm", "mkv", "mp4"),
     "libsvtav1": ("webm", "mkv", "mp4"),
     "mpeg4": ("mp4", "mov", "mkv", "ts", "avi"),
     "mjpeg": ("mp4", "mov", "mkv", "avi"),
+    "mpeg2video": ("mpg", "vob", "ts", "mxf", "mkv"),
+    "mpeg1video": ("mpg",),
+    "wmv2": ("wmv", "avi"),
+    "flv1": ("flv",),
+    "prores_ks": ("mov", "mkv"),
+    "ffv1": ("mkv", "avi"),
 }
 
 
@@ -228,3 +234,29 @@ def test_times_that_jump_ahead_are_kept(tmp_path: Path) -> None:
         for fps in ("all", "5"):
             frames = check(path, "pyav", fps)
         assert [float(time) for _, time in frames[9:11]] == pytest.approx([0.36, 100.0], abs=1e-3)
+
+
+def test_frames_may_change_their_size_on_the_way(tmp_path: Path) -> None:
+    sizes = [(192, 128), (320, 192), (160, 96)]
+    parts = []
+    for n, (width, height) in enumerate(sizes):
+        images = [coded_frame(20 * n + at, width, height) for at in range(20)]
+        parts.append(
+            write_video(tmp_path / f"{n}.ts", frames=20, width=width, height=height, picture=images.__getitem__)
+        )
+    path = tmp_path / "a.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    reader = VideoReader(path, extraction=Extraction(fps="all", segment_frames=9))
+    seen = [frame for number in range(reader.last_window() + 1) for frame in reader.read(number)]
+    assert [read_index(frame.image) for frame in seen] == list(range(60))
+    assert [(frame.image.shape[1], frame.image.shape[0]) for frame in seen] == [
+        size for size in sizes for _ in range(20)
+    ]
+
+
+def test_times_that_cannot_be_true_are_one_error(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mkv", frames=4, b_frames=0, pts=[0, 40, 80, 1 << 41], time_base=Fraction(1, 1000))
+    with pytest.raises(MediaError, match="can't be true") as caught:
+        VideoReader(path, extraction=Extraction(fps="5"))
+    assert caught.value.code == ErrorCode.CORRUPT
+    assert [index for index, _ in check(path, "pyav", "all")] == [0, 1, 2, 3]

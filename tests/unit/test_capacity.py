@@ -1,0 +1,56 @@
+"""What a plan needs of scratch: each source once, however many of its segments are planned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipeline.capacity import estimate
+from pipeline.config import Extraction
+from pipeline.resources import Resources
+from pipeline.run_config import RunConfig
+from pipeline.segments import plan_table
+from ran_model.config import ModelConfig
+
+LOCAL, REMOTE = "/in/", "s3://in/"
+
+
+def scratch_bytes(*sources: tuple[str, dict[str, Any]], actors: int = 2) -> int:
+    rows, locations = [], {}
+    for number, (location, values) in enumerate(sources):
+        source_id = f"{number:016x}"
+        common = {"source_uri": location, "fingerprint": "1:1", "duration_s": 600.0, "container_frames": None}
+        rows.append(
+            {**common, "source_id": source_id, "index": None, "error_code": None, "error_message": None, **values}
+        )
+        locations[source_id] = location
+    todo = plan_table(rows, locations=locations, extraction=Extraction())
+    share = Resources(decode_actors=actors, decode_cpus=0.2, ran_actors=1, ran_cpus=0.2, ran_gpus=0.0)
+    config = RunConfig(inputs=("x",), output="out")
+    return estimate(todo, Extraction(), ModelConfig(name="m"), config, share).scratch_bytes
+
+
+def video(location: str, size: int) -> tuple[str, dict[str, Any]]:
+    return location, {"kind": "video", "size_bytes": size}
+
+
+def archive(location: str, size: int, *members: tuple[str, int, int]) -> tuple[str, dict[str, Any]]:
+    index = [{"ordinal": n, "name": name, "offset": at, "size": of} for n, (name, at, of) in enumerate(members)]
+    return location, {"kind": "archive", "size_bytes": size, "index": index}
+
+
+@pytest.mark.parametrize(
+    ("sources", "expected"),
+    [
+        ([video(LOCAL + "a.mp4", 100)], 0),
+        ([video(REMOTE + "a.mp4", 100)], 100),  # ninety segments, one file
+        ([video(REMOTE + f"{size}.mp4", size) for size in (100, 7, 60)], 160),
+        ([archive(LOCAL + "a.tar", 500, ("a.png", 0, 9), ("b.mp4", 9, 40), ("c.mp4", 49, 30), ("d.mp4", 79, 3))], 70),
+        ([archive(REMOTE + "a.tar", 500, ("b.mp4", 9, 40))], 540),
+        ([archive(LOCAL + "a.tar.gz", 50, ("a.png", 512, 9))], 521),
+        ([archive(REMOTE + "a.TGZ", 50, ("a.mp4", 512, 9))], 50 + 521 + 9),
+    ],
+)
+def test_scratch_at_once(sources: list[tuple[str, dict[str, Any]]], expected: int) -> None:
+    assert scratch_bytes(*sources) == expected
