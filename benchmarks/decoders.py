@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.clips import repeated
-from pipeline.run_config import DECODERS
+from pipeline.media.decoders import DECODERS
 
 PAIRS = 3
 CLIP_S = 120.0

@@ -14,7 +14,7 @@ import yaml
 
 from pipeline.config import DEFAULT_DETECTOR
 from pipeline.errors import UsageError
-from pipeline.run_config import DECODERS, DEVICES
+from pipeline.run_config import DEVICES
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -133,7 +133,11 @@ def run_options(command: Command) -> Command:
         click.option("--max-error-rate", default=0.0, show_default=True, help="Share of failed sources that exits 0."),
         click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True),
         click.option(
-            "--decoder", type=click.Choice(DECODERS), default="pyav", show_default=True, help="Of videos: same frames."
+            "--decoder",
+            default="pyav",
+            show_default=True,
+            metavar="NAME",
+            help="Of videos: pyav, decord (the same frames), or a class of your own as MODULE:CLASS.",
         ),
         click.option(
             "--decode-actors",

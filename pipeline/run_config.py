@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipeline.errors import UsageError
+from pipeline.media.decoders import check_decoder
 
 DEVICES = ("auto", "cpu", "cuda")
-DECODERS = ("pyav", "decord")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class RunConfig:
     storage_options: endpoint, profile, keys… for S3; reach the workers, are never saved or shown.
     limit: at most this many new segments. max_error_rate: see exit code 3.
     device, decode_actors, ran_actors, batch_size: speed only; None chooses by the cluster.
-    decoder: of videos; both give the same frames, see `pipeline.media.frames_decord`.
+    decoder: of videos, see `pipeline.media.decoders`; those that ship give the same frames.
     deadline_s: a decoder that needs longer for one segment is killed.
     decode_memory_gib: a decoder that needs more fails its segment.
     scratch, scratch_gib: where remote sources are cached on each node, and the cache's cap.
@@ -57,8 +57,7 @@ class RunConfig:
             raise UsageError("no input given: name files, folders, globs or s3:// URLs, or a list with --from-file")
         if self.device not in DEVICES:
             raise UsageError(f"device is {self.device!r}: it must be one of {', '.join(DEVICES)}")
-        if self.decoder not in DECODERS:
-            raise UsageError(f"decoder is {self.decoder!r}: it must be one of {', '.join(DECODERS)}")
+        check_decoder(self.decoder)
         if not 0 <= self.max_error_rate <= 1:
             raise UsageError(f"max-error-rate is {self.max_error_rate}: it is a share of the sources, from 0 to 1")
         for name in ("limit", "decode_actors", "ran_actors", "batch_size"):

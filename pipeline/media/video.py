@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pipeline.config import Extraction
 from pipeline.errors import ErrorCode, MediaError
 from pipeline.media.containers import open_container, video_stream
+from pipeline.media.decoders import Frames, is_own, own_frames
 from pipeline.media.display import Display, first_frame
 from pipeline.media.frames_decord import DecordFrames, DoubtError, is_exact
 from pipeline.media.frames_pyav import BrokenError, PyavFrames, check_pixels
@@ -39,7 +40,8 @@ class VideoFrame:
 class VideoReader:
     """An open video file.
 
-    decoder: `pyav`, or `decord` (where it is exact and reads ahead little, else PyAV); the frames are the same.
+    decoder: `pyav`; `decord` (where it is exact and reads ahead little, else PyAV), with the same frames; or a class
+    of the user's own, see `pipeline.media.decoders`.
     Whether a file can be opened at all is for PyAV to say: both are FFmpeg, and the times come from its demuxer.
 
     Raises MediaError: not_media, unsupported, truncated, corrupt, too_large.
@@ -66,15 +68,17 @@ class VideoReader:
         if self.last_window() >= MAX_WINDOWS:
             span_s = float((int(self.index.pts[-1]) - int(self.index.pts[0])) * self.index.time_base)
             raise MediaError(ErrorCode.CORRUPT, f"its frames' times reach over {span_s:.3g} s, which can't be true")
-        self._pyav = PyavFrames(path, self._content, self.index, extraction.max_pixels)
+        self._name = decoder if is_own(decoder) else "pyav"
+        kind: type[Frames] = own_frames(decoder) if is_own(decoder) else PyavFrames
+        self._frames = kind(path, self._content, self.index, extraction.max_pixels)
         self._decord: DecordFrames | None = None
         if turned_only and alone and is_exact(path, self._content, codec, self.index, frame_bytes):
             self._decord = self._open_decord()
 
     @property
     def decoder(self) -> str:
-        """Which one is in use: decord or pyav."""
-        return "pyav" if self._decord is None else "decord"
+        """Which one is in use: decord, pyav or MODULE:CLASS."""
+        return self._name if self._decord is None else "decord"
 
     def read(self, window: int, *, is_last: bool = False) -> WindowFrames:
         """The sampled frames of a window. Read them before asking for another window."""
@@ -82,7 +86,7 @@ class VideoReader:
 
     def close(self) -> None:
         """Closes the file."""
-        self._pyav.close()
+        self._frames.close()
         self._decord = None
 
     def frames(self, window: int) -> Iterator[VideoFrame]:
@@ -143,8 +147,8 @@ class VideoReader:
                 return None if seen is None else (seen[0], self._decord.image(seen[1]))
             except DoubtError:
                 self._decord = None  # for good: PyAV decides where the damage is
-        found = self._pyav.at_or_after(pts)
-        return None if found is None else (found[0], self._pyav.image(found[1]))
+        found = self._frames.at_or_after(pts)
+        return None if found is None else (found[0], self._frames.image(found[1]))
 
     def _open_decord(self) -> DecordFrames | None:
         try:
