@@ -10,17 +10,25 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, TypeVar
 
-from pipeline.errors import ErrorCode, MediaError, RanError
+from pipeline.errors import ErrorCode, MediaError, RanError, StoreError
 from pipeline.extraction import ExtractedSegment
 from pipeline.media.sources import Source
 from pipeline.segments import Segment
 from pipeline.worker import WorkerConfig
 
+T = TypeVar("T")
+
 START_DEADLINE_S = 180.0  # imports and detector weights, on a machine under load
 STDERR_TAIL_BYTES = 2000
+EXIT_DEADLINE_S = 10.0  # between closing its pipe and being gone
+
+
+class DeathError(MediaError):
+    """The child is gone, or must be: it crashed, was killed, or ran out of memory."""
 
 
 class DecodeChild:
@@ -43,31 +51,28 @@ class DecodeChild:
             self._start()
 
     def extract(self, segment: Segment) -> tuple[ExtractedSegment, bytes]:
-        """The segment's faces and their aligned pixels. Whatever the decoder does, it comes back as a row."""
-        self._ensure_started()
+        """The segment's faces and their aligned pixels. Whatever the decoder does, it comes back as a row.
+
+        Raises StoreError when a remote source can't be had because its whole store is silent.
+        """
         try:
-            self._pipe.send(segment)
-            self._receive("started", self._deadline(segment.location))
-            result, size = self._receive("done", self._deadline_s)
-            return result, self._pixels(size)
+            return self._twice(lambda: self._extract(segment))
         except MediaError as error:
-            self.stop()
             result = ExtractedSegment(segment_id=segment.segment_id)
             result.fail(error, partial=False)
             return result, b""
 
     def probe(self, source: Source) -> dict[str, Any]:
-        """The source's row of the `sources` table, without run columns. A header that hangs or kills is an error."""
-        self._ensure_started()
+        """The source's row of the `sources` table, without run columns. A header that hangs or kills is an error.
+
+        Raises StoreError as `extract` does.
+        """
         try:
-            self._pipe.send(source)
-            row: dict[str, Any] = self._receive("done", self._deadline(source.location))
+            return self._twice(lambda: self._probe(source))
         except MediaError as error:
-            self.stop()
             from pipeline.media.probe import failed_probe  # loads FFmpeg, which actors don't need otherwise
 
-            row = failed_probe(source, error)
-        return row
+            return failed_probe(source, error)
 
     def stop(self) -> None:
         """Kills the child, if there is one."""
@@ -79,6 +84,39 @@ class DecodeChild:
             self._stderr.close()
             os.close(self._memory_fd)
             self._process = None
+
+    def _twice(self, ask: Callable[[], T]) -> T:
+        """`ask`; once more, in a fresh process, if its own died: it may have been killed from outside, or have died of
+        what an earlier file left behind. A process that hangs is killed, and its file gets no second deadline."""
+        try:
+            return ask()
+        except DeathError:
+            return ask()
+
+    def _extract(self, segment: Segment) -> tuple[ExtractedSegment, bytes]:
+        with self._asked(segment):
+            self._receive("started", self._deadline(segment.location))
+            result, size = self._receive("done", self._deadline_s)
+            return result, self._pixels(size)
+
+    def _probe(self, source: Source) -> dict[str, Any]:
+        with self._asked(source):
+            row: dict[str, Any] = self._receive("done", self._deadline(source.location))
+            return row
+
+    @contextlib.contextmanager
+    def _asked(self, request: Segment | Source) -> Iterator[None]:
+        """Sends a request; a child that failed it does not live on."""
+        self._ensure_started()
+        try:
+            try:
+                self._pipe.send(request)
+            except OSError:
+                raise self._death() from None
+            yield
+        except MediaError:
+            self.stop()
+            raise
 
     def _deadline(self, location: str) -> float:
         return self._fetch_deadline_s if "://" in location else self._deadline_s
@@ -128,26 +166,31 @@ class DecodeChild:
             raise self._death() from None
         if kind == "out_of_memory":
             raise self._out_of_memory()
+        if kind == "store_failed":
+            raise StoreError(payload)
         assert kind == expected, f"the decode process said {kind} instead of {expected}"
         return payload
 
-    def _death(self) -> MediaError:
+    def _death(self) -> DeathError:
         assert self._process is not None
-        code = self._process.wait()
+        try:
+            code = self._process.wait(EXIT_DEADLINE_S)
+        except subprocess.TimeoutExpired:  # it closed the pipe and lives on
+            return DeathError(ErrorCode.DECODER_CRASH, "the decode process fell silent; it was killed")
         self._stderr.seek(0, os.SEEK_END)
         self._stderr.seek(max(0, self._stderr.tell() - STDERR_TAIL_BYTES))
         tail = self._stderr.read().decode(errors="replace").strip()
         if code == 1 and "Traceback" in tail and "MemoryError" not in tail:
-            return MediaError(ErrorCode.INTERNAL, f"the decode process failed: {tail.splitlines()[-1]}")
+            return DeathError(ErrorCode.INTERNAL, f"the decode process failed: {tail.splitlines()[-1]}")
         if "bad_alloc" in tail or "MemoryError" in tail or code == -signal.SIGKILL:
             return self._out_of_memory()
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         last = tail.splitlines()[-1] if tail else "it printed nothing"
-        return MediaError(ErrorCode.DECODER_CRASH, f"the decode process died ({how}): {last}")
+        return DeathError(ErrorCode.DECODER_CRASH, f"the decode process died ({how}): {last}")
 
-    def _out_of_memory(self) -> MediaError:
+    def _out_of_memory(self) -> DeathError:
         limit = self._config.memory_limit_bytes / 2**30
-        return MediaError(
+        return DeathError(
             ErrorCode.OUT_OF_MEMORY, f"decoding needed more than its {limit:.1f} GiB; see --decode-memory"
         )
 

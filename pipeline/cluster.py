@@ -23,7 +23,9 @@ def connected(address: str | None) -> Iterator[Cluster]:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it reports its own retries as errors
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
+    from ray._private import auto_init_hook
 
+    auto_init_hook.enable_auto_connect = False  # else what is still in flight at the end would start another Ray
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the driver tells what failed, in one line
     if ray.is_initialized():
         yield _size()

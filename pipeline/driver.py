@@ -75,6 +75,7 @@ class Driver:
                 with connected(self._config.address) as size:
                     check_output_is_shared(self._store)
                     summary.resources = self._share(size)
+                    graph.configure_ray_data()
                     if unknown:
                         progress.phase(f"probing {len(unknown)} new sources")
                         known = pa.concat_tables([known, *self._probe(unknown, committer)])
@@ -109,19 +110,28 @@ class Driver:
         capacity.check(need, self._store, self._config, memory_gib=size.memory_gib)
 
     def _probe(self, unknown: list[Any], committer: Committer) -> Iterator[pa.Table]:
-        assert self.summary.resources is not None
-        for rows in probe(
-            unknown,
-            config=self._worker_config(),
-            deadline_s=self._config.deadline_s,
-            run_id=self.summary.run_id,
-            resources=self.summary.resources,
-        ):
+        for rows in self._probed(unknown):
             staged = stage_table(self._store, self.summary.run_id, "sources", rows)
             committer.add(StagedSet(segment_ids=[], files=[staged]))
             self.summary.sources_probed += rows.num_rows
             yield rows
         committer.commit()
+
+    def _probed(self, unknown: list[Any]) -> Iterator[pa.Table]:
+        try:
+            yield from probe(
+                unknown,
+                config=self._worker_config(),
+                deadline_s=self._config.deadline_s,
+                run_id=self.summary.run_id,
+                resources=self._resources,
+            )
+        except Exception as error:
+            cause = _cause(error)
+            _raise_for_users(cause)
+            if isinstance(cause, ray.exceptions.RayError):
+                raise StoreError(f"probing failed: {_first_line(cause)}; run the same command again") from error
+            raise
 
     def _process(
         self,
@@ -130,7 +140,6 @@ class Driver:
         progress: ProgressReporter,
     ) -> None:
         """Runs passes until every planned segment is committed or the run is interrupted."""
-        graph.configure_ray_data()
         model = ray.put(self._model)
         passes = PassQueue(plan.todo)
         progress.phase("starting actors")
@@ -185,8 +194,7 @@ class Driver:
         progress: ProgressReporter,
     ) -> None:
         cause = _cause(broken)
-        if isinstance(cause, RanError):
-            raise type(cause)(str(cause).splitlines()[0])  # Ray adds advice that is not for users
+        _raise_for_users(cause)
         failed = passes.lost(attempted, missing)
         if passes.hopeless:
             raise StoreError(f"the cluster keeps failing: {_first_line(cause)}; run the same command again to resume")
@@ -203,7 +211,8 @@ class Driver:
     def _manifests(self, attempted: Pass, model: Any) -> Iterator[pa.Table | BaseException | None]:
         """Manifests as they come; None now and then, so that the driver can commit, renew and notice a stop.
 
-        A thread drains Ray's iterator. When the run stops, it and what is in flight are left to `ray.shutdown`.
+        A thread drains Ray's iterator. When the run stops or fails, it ends the execution with the next manifest, or
+        `ray.shutdown` does.
         """
         config = graph.GraphConfig(
             worker=self._worker_config(),
@@ -215,25 +224,31 @@ class Driver:
         )
         dataset = graph.build(planning.dispatch_units(attempted, self._resources.decode_actors), config)
         results: queue.Queue[pa.Table | BaseException | None] = queue.Queue()
+        abandoned = threading.Event()
 
         def drain() -> None:
             try:
                 for manifest in graph.manifests(dataset):
+                    if abandoned.is_set():
+                        return
                     results.put(manifest)
             except BaseException as error:
                 results.put(error)
             results.put(None)
 
         threading.Thread(target=drain, name="manifests", daemon=True).start()
-        while not self._stop.is_set():
-            try:
-                item = results.get(timeout=POLL_S)
-            except queue.Empty:
-                yield None
-                continue
-            if item is None:
-                return
-            yield item
+        try:
+            while not self._stop.is_set():
+                try:
+                    item = results.get(timeout=POLL_S)
+                except queue.Empty:
+                    yield None
+                    continue
+                if item is None:
+                    return
+                yield item
+        finally:
+            abandoned.set()
 
     @property
     def _resources(self) -> resources.Resources:
@@ -308,6 +323,12 @@ def _cause(error: BaseException) -> BaseException:
     """What really happened inside Ray's wrapping."""
     inner = getattr(error, "cause", None) or error.__cause__
     return _cause(inner) if isinstance(inner, BaseException) and inner is not error else error
+
+
+def _raise_for_users(cause: BaseException) -> None:
+    """Raises an error of ours as it was, without what Ray adds to it."""
+    if isinstance(cause, RanError):
+        raise type(cause)(str(cause).splitlines()[0]) from None
 
 
 def _first_line(error: BaseException) -> str:

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Extraction
-from pipeline.errors import ErrorCode, MediaError
+from pipeline.errors import ErrorCode, MediaError, StoreError
 from pipeline.extraction import FACE_COLUMNS, ExtractedSegment
 from pipeline.media.scratch import Scratch
 from pipeline.media.sources import Source
@@ -258,6 +258,9 @@ class _Server:
             if self._extractor is None:
                 self._extractor = SegmentExtractor(self._config)
             result, pixels = self._extractor.extract(request, started=lambda: pipe.send(("started", None)))
+        except StoreError as error:
+            pipe.send(("store_failed", str(error)))
+            return
         except MemoryError:
             pipe.send(("out_of_memory", None))
             os._exit(3)  # what is left of the heap can't be trusted

@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.errors import ErrorCode, MediaError
+from fsspec import AbstractFileSystem
+
+from pipeline.errors import ErrorCode, MediaError, StoreError
 from pipeline.media.locations import MISSING, local_fingerprint, local_path, open_filesystem, remote_fingerprint
 
 ATTEMPTS = 4
@@ -63,7 +65,8 @@ class Scratch:
     ) -> LocalFile:
         """The source as a local file; local sources are used in place.
 
-        Raises MediaError: not_found, permission, unreachable, source_changed, too_large.
+        Raises MediaError: not_found, permission, unreachable, source_changed, too_large; StoreError when the source's
+        whole store is silent.
         """
         if local_path(location) is not None:
             return check_in_place(location, fingerprint)
@@ -77,7 +80,10 @@ class Scratch:
         return found
 
     def derived(self, name: str, size_bytes: int, make: Callable[[Path], None]) -> LocalFile:
-        """A file that `make` writes unless the cache has it. size_bytes: room to make first, as far as known."""
+        """A file that `make` writes unless the cache has it. size_bytes: room to make first, as far as known.
+
+        Raises MediaError too_large; StoreError when the disk is full of other things.
+        """
         self.directory.mkdir(parents=True, exist_ok=True)
         target = self.directory / name
         while True:
@@ -158,12 +164,13 @@ class Scratch:
         over = bool(self.capacity_bytes) and used + wanted > self.capacity_bytes
         return over or shutil.disk_usage(self.directory).free < wanted + KEEP_FREE_BYTES
 
-    def _full(self, wanted: int) -> MediaError:
-        free = shutil.disk_usage(self.directory).free
-        return MediaError(
-            ErrorCode.TOO_LARGE,
-            f"{wanted} bytes don't fit on the scratch disk ({free} free at {self.directory}): give another --scratch",
-        )
+    def _full(self, wanted: int) -> MediaError | StoreError:
+        """One source's fault if even the empty disk could not hold it; else the disk's, which ends the run."""
+        disk = shutil.disk_usage(self.directory)
+        reason = f"{wanted} bytes don't fit on the scratch disk ({disk.free} free at {self.directory})"
+        if wanted + KEEP_FREE_BYTES > disk.total:
+            return MediaError(ErrorCode.TOO_LARGE, f"{reason}: give another --scratch")
+        return StoreError(f"{reason}; free space or give another --scratch, and run the same command again to resume")
 
 
 def _evict(path: str) -> bool:
@@ -217,7 +224,25 @@ def _fetch(location: str, fingerprint: str, target: Path, storage_options: Mappi
         if str(size) != fingerprint.partition(":")[0]:
             raise OSError(f"got {size} bytes of {fingerprint.partition(':')[0]}")
 
-    retried(once, location)
+    try:
+        retried(once, location)
+    except MediaError as error:
+        if error.code == ErrorCode.UNREACHABLE:
+            _check_answers(filesystem, path, location)
+        raise
+
+
+def _check_answers(filesystem: AbstractFileSystem, path: str, location: str) -> None:
+    """Raises StoreError if the store says nothing about its root either: then it is at fault and not one source."""
+    if "://" in path:  # http and its like
+        return
+    root = path.partition("/")[0]
+    try:
+        retried(lambda: filesystem.info(root), root)
+    except MediaError as error:
+        if error.code == ErrorCode.UNREACHABLE:
+            name = f"{location.partition('://')[0]}://{root}"
+            raise StoreError(f"{name} does not answer; run the same command again to resume") from None
 
 
 def retried(call: Callable[[], T], name: str) -> T:

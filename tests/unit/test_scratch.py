@@ -11,7 +11,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from pipeline.errors import ErrorCode, MediaError
+from pipeline.errors import ErrorCode, MediaError, StoreError
 from pipeline.media.scratch import Scratch, classify, retried
 from pipeline.media.sources import list_sources
 
@@ -71,6 +71,9 @@ def test_more_than_the_cap_or_the_disk_is_told(tmp_path: Path, monkeypatch: pyte
     assert caught.value.code == ErrorCode.TOO_LARGE
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(StoreError, match="give another --scratch"):  # other files are in the way, so no source is bad
+        write(Scratch(str(tmp_path)), "a", 101)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000, total=1000))
     with pytest.raises(MediaError, match="give another --scratch"):
         write(Scratch(str(tmp_path)), "a", 101)
 
