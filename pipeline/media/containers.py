@@ -91,7 +91,8 @@ def is_cut(path: Path, content: Content) -> bool:
             return _chunks_end(file, size) > size
         if content.format == "matroska":
             return _segment_end(file.read(_HEADER_BYTES)) > size
-    return content.format == "mpegts" and size % 188 != 0 and size % 192 != 0
+        # a stream of packets has no end of its own: a cut between two of them is not seen
+        return content.format == "mpegts" and size % (188 if file.read(1) == b"\x47" else 192) != 0
 
 
 def _boxes_end(file: BinaryIO, size: int) -> int:

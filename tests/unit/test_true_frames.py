@@ -13,7 +13,7 @@ from typing import Any
 
 import av
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import Extraction
@@ -191,6 +191,7 @@ def test_a_broken_tail_gives_true_frames_and_one_error(tmp_path: Path, name: str
         front = {"movflags": "faststart"} if name == "a.mp4" else {}
         write_video(whole, frames=60, codec=codec, b_frames=0 if name == "d.avi" else 2, container_options=front)
     path = truncated(whole, tmp_path / f"cut-{name}", keep)
+    assume(name != "c.ts" or path.stat().st_size % 188)  # between two packets nothing shows that more came
     expected = sampled(plain(whole), "all")
     seen: Seen = []
     try:
