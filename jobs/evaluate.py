@@ -21,7 +21,12 @@ from ran_model.datasets import LAYOUTS, read_listing
 )
 @click.option("--layout", type=click.Choice(["auto", *LAYOUTS]), default="auto", show_default=True)
 @click.option("--labels", type=click.Path(path_type=Path), help="CSV of labels for kept crops.")
-@click.option("--single-pass", type=click.Path(path_type=Path), help="The twin that `train` wrote, to compare with.")
+@click.option(
+    "--single-pass",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A single-pass network to compare with (default: the twin that `train` wrote beside the model).",
+)
 @click.option(
     "--work", type=click.Path(path_type=Path), default=".cache/faces", show_default=True, help="Aligned faces."
 )
@@ -38,14 +43,21 @@ def evaluate_command(
     as_json: bool,
 ) -> None:
     """Score a model on the test lists of a labelled data set, which must not have been used to choose it."""
+    import torch
+
     from jobs.align_faces import aligned_faces
     from jobs.evaluation import evaluation
+    from ran_model.model_files import TWIN_FILE
     from ran_model.pretrained import default_model_dir, load_model, load_single_pass
 
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    directory = default_model_dir() if model == "default" else Path(model)
+    if single_pass is None and (directory / TWIN_FILE).exists():
+        single_pass = directory / TWIN_FILE
     try:
         listing = read_listing(data, layout=layout, labels=labels)
-        loaded = load_model(default_model_dir() if model == "default" else model)
-        twin = None if single_pass is None else load_single_pass(single_pass, loaded.config)
+        loaded = load_model(directory, device=device, dtype=torch.float32)
+        twin = None if single_pass is None else load_single_pass(single_pass, loaded.config).to(device)
         faces = aligned_faces(listing, loaded.config, work)
     except ValueError as error:
         raise UsageError(str(error)) from None

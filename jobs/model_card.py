@@ -8,7 +8,7 @@ from typing import Any
 
 from ran_model.datasets import Listing
 from ran_model.recipe import Recipe
-from ran_model.train import TrainConfig
+from ran_model.train_config import TrainConfig
 
 #: What is known of a data set beyond its files, by the name of its listing.
 ABOUT = {
@@ -65,8 +65,9 @@ weights are stored in half precision, and RAN's figures are of the stored weight
 ## Figures
 
 Accuracy (mean recall over classes), %, on each list with its own labels; ECE is the expected calibration error of RAN's
-confidence. The single pass is the same trunk before the RAN stage, on the whole face only, at
-1/{len(config.regions)} of the cost. The difference has a 95 % interval from a paired bootstrap over faces.
+confidence. The single pass is RAN's twin: from the same start, trained for as many steps by the same settings, but on
+one region at a time; it looks at the whole face only, at 1/{len(config.regions)} of the cost. It lies beside the
+weights (single_pass.safetensors). The difference has a 95 % interval from a paired bootstrap over faces.
 
 | list | faces | RAN | single pass | difference | ECE |
 |---|---|---|---|---|---|
@@ -131,6 +132,8 @@ def _recipe_text(recipe: Recipe) -> str:
             f"{_stage_text(recipe.teacher.train)}. It does not ship."
         )
     start = "a given trunk" if recipe.trunk is not None else "random weights"
+    if recipe.start is not None:
+        start = f"the model in {recipe.start.name}"
     taught = ""
     if recipe.teacher is not None:
         taught = f"; {recipe.single_pass.teacher_share:.0%} of each target is the teacher's answer to the same picture"
@@ -143,6 +146,7 @@ def _recipe_text(recipe: Recipe) -> str:
         f"plus {recipe.ran.region_bias:g} × the region-biased loss with margin {recipe.ran.margin:g}; "
         f"{recipe.model.attention_norm} form of attention."
     )
+    stages.append("Its twin, from the same single pass: as many steps of the same batches and settings, single-pass.")
     listed = "\n".join(f"{number}. {text}" for number, text in enumerate(stages, 1))
     return (
         f"{listed}\n\nMirroring, small affine changes, light, blur and rectangular occlusion in all; the rate rises "
@@ -151,6 +155,8 @@ def _recipe_text(recipe: Recipe) -> str:
 
 
 def _stage_text(stage: TrainConfig) -> str:
+    if stage.epochs == 0:
+        return "not trained further"
     steps = f"{stage.epochs} epochs" + (f" of {stage.epoch_steps} steps" if stage.epoch_steps else "")
     return (
         f"{steps} of batches of {stage.batch_size}, {stage.optimizer}, peak rate {stage.learning_rate:g}, weight decay "

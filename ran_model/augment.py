@@ -34,7 +34,7 @@ class Augmentation:
     occlusion_sides: tuple[float, float] = (0.15, 0.5)
 
     def __call__(self, faces_BCSS: Tensor, generator: Generator) -> Tensor:
-        """Changed copies, clamped to 0-1."""
+        """Changed copies, clamped to 0-1. The generator lives on the device of the faces."""
         faces = self._moved(faces_BCSS, generator)
         faces = self._lit(faces, generator)
         blurred = F.avg_pool2d(F.pad(faces, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
@@ -47,7 +47,7 @@ class Augmentation:
         count = len(faces)
         angle = _spread(count, math.radians(self.rotation_deg), generator)
         scale = torch.exp(_spread(count, self.scale, generator))
-        mirror = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
+        mirror = torch.where(_uniform(generator, count) < 0.5, -1.0, 1.0)
         shear = _spread(count, self.shear, generator)
         cosine, sine = angle.cos() * scale, angle.sin() * scale
         matrices = torch.stack(
@@ -81,23 +81,27 @@ class Augmentation:
         """A rectangle of one shade, or of noise, over part of the face."""
         count, side = len(faces), faces.shape[-1]
         low, high = self.occlusion_sides
-        extent = low + (high - low) * torch.rand(count, 2, generator=generator)
-        begin = torch.rand(count, 2, generator=generator) * (1 - extent)
-        position = (torch.arange(side) + 0.5) / side
+        extent = low + (high - low) * _uniform(generator, count, 2)
+        begin = _uniform(generator, count, 2) * (1 - extent)
+        position = (torch.arange(side, device=faces.device) + 0.5) / side
         within = (position >= begin[..., None]) & (
             position < (begin + extent)[..., None]
         )  # (B, 2, S): rows and columns
         covered = (within[:, 0, :, None] & within[:, 1, None, :])[:, None]
-        shade = torch.rand(count, 1, 1, 1, generator=generator)
-        noise = torch.rand(count, 1, 1, 1, generator=generator) * 0.3
-        cover = shade + noise * torch.randn(faces[:, :1].shape, generator=generator)
+        shade = _uniform(generator, count, 1, 1, 1)
+        noise = _uniform(generator, count, 1, 1, 1) * 0.3
+        cover = shade + noise * torch.randn(faces[:, :1].shape, generator=generator, device=generator.device)
         return torch.where(covered & _chance(faces, self.occlusion_chance, generator), cover, faces)
+
+
+def _uniform(generator: Generator, *shape: int) -> Tensor:
+    return torch.rand(shape, generator=generator, device=generator.device)
 
 
 def _spread(count: int, width: float, generator: Generator) -> Tensor:
     """Uniform in ±width."""
-    return (torch.rand(count, generator=generator) * 2 - 1) * width
+    return (_uniform(generator, count) * 2 - 1) * width
 
 
 def _chance(faces: Tensor, chance: float, generator: Generator) -> Tensor:
-    return torch.rand(len(faces), 1, 1, 1, generator=generator) < chance
+    return _uniform(generator, len(faces), 1, 1, 1) < chance

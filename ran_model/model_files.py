@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from ran_model.config import ModelConfig
 
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
+TWIN_FILE = "single_pass.safetensors"  # only beside a model that `train` wrote
 
 
 def default_model_dir() -> Path:

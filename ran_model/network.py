@@ -97,12 +97,15 @@ class SinglePassNetwork(nn.Module):
         return RanOutput(logits_BK.float(), ones_B1, ones_B1)
 
 
-def ran_from_single_pass(single: SinglePassNetwork) -> RegionAttentionNetwork:
-    """A RAN that starts as the mean of the single-pass answers over its regions: equal attention, the same trunk."""
-    network = RegionAttentionNetwork(single.config)
+def ran_from_single_pass(single: SinglePassNetwork, config: ModelConfig | None = None) -> RegionAttentionNetwork:
+    """A RAN that starts as the mean of the single-pass answers over its regions: equal attention, the same trunk.
+
+    config: where its regions or attention differ from the single pass's; backbone, colour and classes must not.
+    """
+    network = RegionAttentionNetwork(config or single.config)
     network.trunk.load_state_dict(single.trunk.state_dict())
     with torch.no_grad():
-        halves = 2 if single.config.relation_attention else 1
+        halves = 2 if network.config.relation_attention else 1
         network.classifier.weight.copy_(single.classifier.weight.repeat(1, halves) / halves)
         network.classifier.bias.copy_(single.classifier.bias)
         for layer in (network.attention.self_attention, network.attention.relation_attention):
@@ -110,3 +113,15 @@ def ran_from_single_pass(single: SinglePassNetwork) -> RegionAttentionNetwork:
                 nn.init.zeros_(layer.weight)
                 nn.init.zeros_(layer.bias)
     return network
+
+
+def single_pass_from_ran(network: RegionAttentionNetwork, config: ModelConfig | None = None) -> SinglePassNetwork:
+    """What a RAN answers when it looks at one region only: with a single Fᵢ, F_m is Fᵢ too, and the classifier's two
+    halves add up. The way back of `ran_from_single_pass`."""
+    single = SinglePassNetwork(config or network.config)
+    single.trunk.load_state_dict(network.trunk.state_dict())
+    with torch.no_grad():
+        halves_KHD = network.classifier.weight.view(len(network.config.classes), -1, network.trunk.features)
+        single.classifier.weight.copy_(halves_KHD.sum(dim=1))
+        single.classifier.bias.copy_(network.classifier.bias)
+    return single

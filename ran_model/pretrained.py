@@ -17,7 +17,7 @@ from torch import Tensor
 from ran_model.backbones import fold_batch_norm
 from ran_model.config import ModelConfig
 from ran_model.model_files import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, default_model_dir, model_id, read_model_bytes
-from ran_model.network import RegionAttentionNetwork, SinglePassNetwork
+from ran_model.network import RegionAttentionNetwork, SinglePassNetwork, single_pass_from_ran
 
 __all__ = [
     "LoadedModel",
@@ -29,6 +29,7 @@ __all__ = [
     "read_model_bytes",
     "save_model",
     "save_single_pass",
+    "single_pass_of_model",
 ]
 
 Float = NDArray[np.float32]
@@ -73,8 +74,18 @@ def load_model_bytes(
     dtype: of the trunk; None takes float32 on a CPU and float16 on a GPU. Raises ValueError for a config or weights
     that don't fit each other.
     """
-    parsed = ModelConfig.from_json(config)
-    network = RegionAttentionNetwork(parsed)
+    network = _network(config, weights)
+    parsed = network.config
+    if dtype is None:
+        dtype = torch.float16 if device.startswith("cuda") else torch.float32
+    network.eval().requires_grad_(False)
+    fold_batch_norm(network.trunk.backbone)
+    network.to_dtype(dtype).to(device)
+    return LoadedModel(config=parsed, network=network, model_id=model_id(parsed, weights), device=device)
+
+
+def _network(config: bytes, weights: bytes) -> RegionAttentionNetwork:
+    network = RegionAttentionNetwork(ModelConfig.from_json(config))
     try:
         state = safetensors.torch.load(weights)
     except safetensors.SafetensorError as error:
@@ -83,12 +94,20 @@ def load_model_bytes(
         network.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"{WEIGHTS_FILE} does not fit {CONFIG_FILE}: {error}") from error
-    if dtype is None:
-        dtype = torch.float16 if device.startswith("cuda") else torch.float32
-    network.eval().requires_grad_(False)
-    fold_batch_norm(network.trunk.backbone)
-    network.to_dtype(dtype).to(device)
-    return LoadedModel(config=parsed, network=network, model_id=model_id(parsed, weights), device=device)
+    return network
+
+
+def single_pass_of_model(directory: str | Path, config: ModelConfig) -> SinglePassNetwork:
+    """A start for training: a stored model's trunk and classifier as a single pass of another configuration.
+
+    Raises ValueError where backbone, colour, classes or the normalisation of pixels differ.
+    """
+    network = _network(*read_model_bytes(directory))
+    for name in ("backbone", "colour", "classes", "mean", "std"):
+        theirs, ours = getattr(network.config, name), getattr(config, name)
+        if theirs != ours:
+            raise ValueError(f"{directory} has {name} {theirs}, and model.{name} is {ours}: a start must have the same")
+    return single_pass_from_ran(network, config)
 
 
 def save_model(directory: str | Path, config: ModelConfig, network: RegionAttentionNetwork, card: str) -> str:

@@ -11,8 +11,9 @@ import yaml
 
 from ran_model.augment import Augmentation
 from ran_model.config import ModelConfig
+from ran_model.model_files import default_model_dir
 from ran_model.regions import STRATEGIES
-from ran_model.train import TrainConfig
+from ran_model.train_config import TrainConfig
 
 Configuration = TypeVar("Configuration", ModelConfig, TrainConfig, Augmentation)
 
@@ -33,9 +34,12 @@ class Teacher:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """data, layout, labels: see `ran_model.datasets.read_listing`. trunk: a start for the network's own trunk.
+    """data, layout, labels: see `ran_model.datasets.read_listing`.
 
-    The stages: teacher (if any), single_pass, and the RAN from the single-pass network.
+    The stages: teacher (if any), single_pass, and from the single-pass network the RAN and its twin: the single pass
+    trained on for as many steps, by the same settings.
+    trunk: a start for the network's own trunk. start: a model directory, or "default" for the one that ships, whose
+    trunk and classifier the single pass starts from; `single_pass: {epochs: 0}` then goes on to the RAN at once.
     """
 
     data: Path
@@ -45,6 +49,7 @@ class Recipe:
     layout: str = "auto"
     labels: Path | None = None
     trunk: Path | None = None
+    start: Path | None = None
     teacher: Teacher | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
 
@@ -61,9 +66,13 @@ def read_recipe(path: Path) -> Recipe:
     for name in ("data", "model", "single_pass", "ran"):
         if name not in values:
             raise ValueError(f"recipe {path} has no {name!r}: it must have data, model, single_pass and ran")
-    for name in ("data", "labels", "trunk"):
+    if values.get("start") == "default":
+        values["start"] = default_model_dir()
+    for name in ("data", "labels", "trunk", "start"):
         if values.get(name) is not None:
             values[name] = Path(values[name])
+    if values.get("trunk") and values.get("start"):
+        raise ValueError(f"recipe {path} has both trunk and start: the network starts from one of them")
     values["model"] = _model(values["model"], "model")
     for name in ("single_pass", "ran"):
         values[name] = _build(TrainConfig, values[name], name)

@@ -18,7 +18,7 @@ from ran_model.evaluate import over_expressions, predict_probabilities
 from ran_model.labels import EXPRESSIONS
 from ran_model.network import RegionAttentionNetwork, SinglePassNetwork
 from ran_model.recipe import Recipe
-from ran_model.train import TrainConfig
+from ran_model.train_config import TrainConfig
 
 CONFIG = ModelConfig(input_size=32, aligned_size=48, classes=("happiness", "neutral", "anger"))
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
 
 from ran_model.config import ModelConfig
-from ran_model.network import RegionAttentionNetwork, SinglePassNetwork, ran_from_single_pass
+from ran_model.network import (
+    RegionAttentionNetwork,
+    SinglePassNetwork,
+    ran_from_single_pass,
+    single_pass_from_ran,
+)
 from ran_model.regions import region_boxes
 
 SMALL = ModelConfig(input_size=32, aligned_size=48)
@@ -95,3 +102,16 @@ def test_a_ran_starts_as_the_mean_over_its_regions() -> None:
     output = network(pictures, boxes)
     torch.testing.assert_close(output.logits_BK, each.mean(dim=0), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(output.attention_BR, torch.full((2, 6), 1 / 6))
+
+
+@pytest.mark.parametrize("relation", [True, False])
+def test_a_ran_that_looks_at_one_region_is_a_single_pass(relation: bool) -> None:
+    torch.manual_seed(0)
+    config = replace(SMALL, regions=("whole",), relation_attention=relation)
+    network = RegionAttentionNetwork(config).eval().requires_grad_(False)
+    single = single_pass_from_ran(network, SMALL).eval().requires_grad_(False)
+    pictures, boxes = faces(3), torch.from_numpy(region_boxes(config, 1))
+    torch.testing.assert_close(
+        single(pictures, boxes).logits_BK, network(pictures, boxes).logits_BK, atol=1e-4, rtol=1e-4
+    )
+    assert ran_from_single_pass(single, config).config == config

@@ -19,6 +19,7 @@ from ran_model.pretrained import (
     model_id,
     read_model_bytes,
     save_model,
+    single_pass_of_model,
 )
 from ran_model.regions import region_boxes
 
@@ -120,3 +121,13 @@ def test_the_shipped_model_loads_and_knows_all_eight_expressions() -> None:
     size = model.config.aligned_size
     answers = model.predict(np.zeros((1, size, size, 3), np.uint8), region_boxes(model.config, 1))
     assert all(np.isfinite(answer).all() for answer in answers)
+
+
+def test_a_stored_model_is_a_start_of_another_input_size(saved: tuple[Path, RegionAttentionNetwork, str]) -> None:
+    folder, network, _ = saved
+    single = single_pass_of_model(folder, replace(SMALL, input_size=40, regions=("whole",)))
+    stored = network.trunk.backbone.state_dict()["layer4.1.conv2.weight"].half().float()
+    assert torch.equal(single.trunk.backbone.state_dict()["layer4.1.conv2.weight"], stored)
+    assert single.config.input_size == 40
+    with pytest.raises(ValueError, match=r"has colour grey, and model\.colour is rgb"):
+        single_pass_of_model(folder, replace(SMALL, colour="rgb"))

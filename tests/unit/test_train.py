@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,13 @@ import torch
 import torch.distributed
 
 from ran_model import train as training
+from ran_model.batches import shuffled
 from ran_model.config import ModelConfig
 from ran_model.data import FaceSet
 from ran_model.evaluate import predict_probabilities
 from ran_model.network import RegionAttentionNetwork, SinglePassNetwork, ran_from_single_pass
-from ran_model.train import TrainConfig, learning_rate, train
+from ran_model.train import train
+from ran_model.train_config import TrainConfig, learning_rate
 
 SMALL = ModelConfig(input_size=32, aligned_size=32, classes=("neutral", "happiness"))
 
@@ -31,6 +34,11 @@ def halves(count: int) -> FaceSet:
     return FaceSet(faces_BCSS=faces, targets_BK=torch.eye(2)[labels], labels_B=labels)
 
 
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "curve.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
 def test_both_stages_learn_an_easy_task(tmp_path: Path) -> None:
     torch.manual_seed(0)
     faces = halves(32)
@@ -43,41 +51,78 @@ def test_both_stages_learn_an_easy_task(tmp_path: Path) -> None:
     for trained in (single, network):
         assert not trained.training
         assert (predict_probabilities(trained, faces).argmax(dim=1) == faces.labels_B).float().mean() > 0.95
-    with (tmp_path / "single" / "curve.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5"]
-    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+    curve = rows(tmp_path / "single")
+    assert [row["epoch"] for row in curve] == ["1", "2", "3", "4", "5"]
+    assert float(curve[-1]["loss"]) < float(curve[0]["loss"])
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(
-    optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("killed_at", "optimizer"), [(1, "adamw"), (2, "sgd"), (3, "adamw")])
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(killed_at: int, optimizer: str, tmp_path: Path) -> None:
+    """Two epochs of two steps, killed in the middle of the first, at its end, and in the second."""
     faces = halves(32)
     config = TrainConfig(optimizer=optimizer, epochs=2, batch_size=16, learning_rate=1e-3, bf16=False)
+    single = killed_at == 3  # whose regions are drawn anew in every step
 
-    def fresh() -> RegionAttentionNetwork:
-        torch.manual_seed(0)
-        return RegionAttentionNetwork(SMALL)
+    def fresh(seed: int) -> RegionAttentionNetwork | SinglePassNetwork:
+        torch.manual_seed(seed)
+        return SinglePassNetwork(SMALL) if single else RegionAttentionNetwork(SMALL)
 
-    whole = fresh()
+    whole = fresh(0)
     train(whole, faces, faces, config, tmp_path / "whole")
 
     class KilledError(Exception):
         pass
 
-    def killed(*_: object) -> None:
+    def kill(step: int, steps: int, loss: float) -> None:
+        if step == killed_at + 1:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train(fresh(0), faces, faces, config, tmp_path / "broken", progress=kill, checkpoint_s=0.0)
+    steps: list[int] = []
+    continued = fresh(99)
+    train(continued, faces, faces, config, tmp_path / "broken", progress=lambda step, *_: steps.append(step))
+    assert steps == list(range(killed_at + 1, 5))
+    for name, tensor in whole.state_dict().items():
+        torch.testing.assert_close(continued.state_dict()[name], tensor, rtol=0, atol=0)
+    curves = [rows(tmp_path / name) for name in ("whole", "broken")]
+    for undisturbed, resumed in zip(*curves, strict=True):
+        assert undisturbed["loss"] == resumed["loss"]
+        assert undisturbed["validation_accuracy"] == resumed["validation_accuracy"]
+
+
+def test_a_kill_between_the_checkpoint_and_the_curve_loses_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faces = halves(16)
+    config = TrainConfig(epochs=2, batch_size=16, learning_rate=1e-3, bf16=False)
+
+    class KilledError(Exception):
+        pass
+
+    def kill(*_: object) -> None:
         raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_append", killed)  # after the first checkpoint, before anything else
+        patch.setattr(training, "_end_epoch", kill)
         with pytest.raises(KilledError):
-            train(fresh(), faces, faces, config, tmp_path / "broken")
-    torch.manual_seed(99)
-    continued = RegionAttentionNetwork(SMALL)
-    train(continued, faces, faces, config, tmp_path / "broken")
-    for name, tensor in whole.state_dict().items():
-        torch.testing.assert_close(continued.state_dict()[name], tensor, rtol=0, atol=0)
+            train(SinglePassNetwork(SMALL), faces, faces, config, tmp_path)
+    train(SinglePassNetwork(SMALL), faces, faces, config, tmp_path)
+    assert [row["epoch"] for row in rows(tmp_path)] == ["1", "2"]
+
+
+def test_a_checkpoint_within_an_epoch_comes_with_time(tmp_path: Path) -> None:
+    """Not with every step: writing takes as long as some of them."""
+    faces, written = halves(32), []
+    config = TrainConfig(epochs=1, batch_size=8, learning_rate=1e-3, bf16=False)
+    for checkpoint_s in (0.0, 3600.0):
+        folder = tmp_path / str(checkpoint_s)
+
+        def look(step: int, *_: object, path: Path = folder / "checkpoint.safetensors") -> None:
+            written.append(path.exists())
+
+        train(SinglePassNetwork(SMALL), faces, None, config, folder, progress=look, checkpoint_s=checkpoint_s)
+    assert written == [False, True, True, True, False, False, False, False]
 
 
 def test_an_epoch_may_end_early(tmp_path: Path) -> None:
@@ -87,8 +132,7 @@ def test_an_epoch_may_end_early(tmp_path: Path) -> None:
     single = SinglePassNetwork(SMALL)
     train(single, faces, faces, config, tmp_path, progress=lambda step, steps, loss: seen.append((step, steps)))
     assert seen == [(1, 2), (2, 2)]
-    with (tmp_path / "curve.csv").open() as file:
-        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
+    assert [row["epoch"] for row in rows(tmp_path)] == ["1", "2"]
 
 
 def _one_of_two(rank: int, folder: Path) -> list[float]:
@@ -125,8 +169,8 @@ def test_a_teacher_joins_the_targets() -> None:
 def test_rare_classes_are_drawn_more_often_in_training_only() -> None:
     labels = torch.tensor([0] * 900 + [1] * 100)
     generator = torch.Generator().manual_seed(0)
-    assert sorted(training._order(labels, 0.0, generator).tolist()) == list(range(1000))
-    drawn = labels[training._order(labels, 1.0, generator)]
+    assert sorted(shuffled(labels, 0.0, generator).tolist()) == list(range(1000))
+    drawn = labels[shuffled(labels, 1.0, generator)]
     assert 0.4 < drawn.float().mean() < 0.6
 
 
@@ -135,6 +179,14 @@ def test_a_checkpoint_of_other_settings_is_not_taken_up(tmp_path: Path) -> None:
     train(SinglePassNetwork(SMALL), faces, faces, TrainConfig(epochs=1, batch_size=8, bf16=False), tmp_path)
     with pytest.raises(ValueError, match="other settings"):
         train(SinglePassNetwork(SMALL), faces, faces, TrainConfig(epochs=2, batch_size=8, bf16=False), tmp_path)
+    larger = SinglePassNetwork(replace(SMALL, input_size=40))  # its weights would fit
+    with pytest.raises(ValueError, match="other settings"):
+        train(larger, faces, faces, TrainConfig(epochs=1, batch_size=8, bf16=False), tmp_path)
+
+
+def test_too_few_faces_for_a_batch_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="only 4 faces"):
+        train(SinglePassNetwork(SMALL), halves(4), None, TrainConfig(batch_size=8), tmp_path)
 
 
 def test_the_region_biased_loss_can_be_left_out() -> None:

@@ -1,0 +1,69 @@
+"""Training processes: one per GPU, or per core to use; each batch is shared among them.
+
+On a CPU one single-threaded process per core beats threads, which wait for each other hundreds of times per step.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+PATIENCE = timedelta(hours=1)  # while the first process validates, the others wait for it
+
+
+def device_count() -> int:
+    """GPUs, or where there are none, the cores that this process may use."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.device_count()
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_processes(processes: int, work: Path, act: Callable[..., None], *arguments: Any) -> None:
+    """Calls `act(device, *arguments)` in so many processes that share one torch.distributed group.
+
+    Raises the first error of any of them. Raises ValueError for more processes than there are GPUs.
+    """
+    import torch
+
+    if torch.cuda.is_available() and processes > torch.cuda.device_count():
+        raise ValueError(f"--processes {processes}, but there are only {torch.cuda.device_count()} GPUs")
+    work.mkdir(parents=True, exist_ok=True)
+    meeting = (work / f"meeting-{uuid.uuid4().hex}").resolve()
+    try:
+        with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+            ranks = [pool.submit(_member, rank, processes, meeting, act, arguments) for rank in range(processes)]
+            for done in as_completed(ranks):
+                done.result()
+    finally:
+        meeting.unlink(missing_ok=True)
+
+
+def is_first() -> bool:
+    """Whether this process is the one that reports and writes."""
+    import torch.distributed
+
+    return torch.distributed.get_rank() == 0
+
+
+def _member(rank: int, processes: int, meeting: Path, act: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    import torch
+    import torch.distributed
+
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(rank)
+    else:
+        torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "nccl" if cuda else "gloo", init_method=f"file://{meeting}", rank=rank, world_size=processes, timeout=PATIENCE
+    )
+    act(f"cuda:{rank}" if cuda else "cpu", *arguments)
+    torch.distributed.destroy_process_group()

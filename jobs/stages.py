@@ -1,0 +1,128 @@
+"""The stages of a recipe: a teacher, the single pass that it teaches, and what is trained on from there."""
+
+from __future__ import annotations
+
+import copy
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ran_model.backbones import load_trunk, renew_batch_norm
+from ran_model.data import FaceSet
+from ran_model.network import RegionAttentionNetwork, SinglePassNetwork, ran_from_single_pass
+from ran_model.pretrained import single_pass_of_model
+from ran_model.recipe import Recipe
+from ran_model.train import train
+
+LINE_INTERVAL_S = 15.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """What every stage of a recipe shares. Each keeps its checkpoint and curve in a folder of `work`."""
+
+    recipe: Recipe
+    faces: FaceSet
+    validation: FaceSet
+    work: Path
+    device: str
+
+    def teacher(self) -> SinglePassNetwork | None:
+        """Trained, and frozen."""
+        plan = self.recipe.teacher
+        if plan is None:
+            return None
+        network = SinglePassNetwork(plan.model)
+        if plan.trunk is not None:
+            load_trunk(network.trunk.backbone, plan.trunk)
+        if plan.folded_batch_norm:
+            some = self.faces.faces_BCSS[torch.arange(0, len(self.faces), max(1, len(self.faces) // 256))]
+            renew_batch_norm(network.trunk.backbone, network.trunk.normalised(some))
+        network = network.to(self.device)
+        train(
+            network,
+            self.faces,
+            self.validation,
+            plan.train,
+            self.work / "teacher",
+            self.recipe.augmentation,
+            progress=progress("teacher"),
+        )
+        return network.requires_grad_(False)
+
+    def single_pass(self, teacher: SinglePassNetwork | None) -> SinglePassNetwork:
+        """The start of both the RAN and its twin."""
+        recipe = self.recipe
+        if recipe.start is not None:
+            network = single_pass_of_model(recipe.start, recipe.model)
+        else:
+            network = SinglePassNetwork(recipe.model)
+            if recipe.trunk is not None:
+                load_trunk(network.trunk.backbone, recipe.trunk)
+        network = network.to(self.device)
+        train(
+            network,
+            self.faces,
+            self.validation,
+            recipe.single_pass,
+            self.work / "single_pass",
+            recipe.augmentation,
+            teacher,
+            progress=progress("single pass"),
+        )
+        return network.eval()
+
+    def ran(self, single: SinglePassNetwork, teacher: SinglePassNetwork | None) -> RegionAttentionNetwork:
+        """The RAN, from the single pass."""
+        network = ran_from_single_pass(single).to(self.device)
+        self._last_stage(network, teacher, "ran", "RAN")
+        return network
+
+    def twin(self, single: SinglePassNetwork, teacher: SinglePassNetwork | None) -> SinglePassNetwork:
+        """The single pass trained on for as many steps as the RAN, by the same settings: what six passes must beat."""
+        network = copy.deepcopy(single)
+        self._last_stage(network, teacher, "twin", "twin")
+        return network
+
+    def _last_stage(
+        self,
+        network: RegionAttentionNetwork | SinglePassNetwork,
+        teacher: SinglePassNetwork | None,
+        folder: str,
+        name: str,
+    ) -> None:
+        train(
+            network,
+            self.faces,
+            self.validation,
+            self.recipe.ran,
+            self.work / folder,
+            self.recipe.augmentation,
+            teacher,
+            progress=progress(name),
+        )
+
+
+def progress(stage: str) -> Callable[[int, int, float], None]:
+    """A bar on a terminal, a plain line every so often in a log."""
+    began, first, shown = time.monotonic(), [0], [float("-inf")]
+
+    def show(step: int, steps: int, loss: float) -> None:
+        now = time.monotonic()
+        first[0] = first[0] or step
+        terminal = sys.stderr.isatty()
+        if now - shown[0] < (0.5 if terminal else LINE_INTERVAL_S) and step < steps:
+            return
+        shown[0] = now
+        filled = 30 * step // steps
+        bar = f"[{'#' * filled}{'.' * (30 - filled)}] " if terminal else ""
+        end = "\n" if step == steps or not terminal else "\r"
+        left = (now - began) / (step - first[0] + 1) * (steps - step)
+        sys.stderr.write(f"{stage}: {bar}step {step} of {steps}, loss {loss:.3f}, about {left:.0f} s left{end}")
+        sys.stderr.flush()
+
+    return show
