@@ -14,7 +14,6 @@ from torch import Tensor
 from ran_model.align import FER_TEMPLATE
 from ran_model.data import FaceSet
 from ran_model.network import RegionAttentionNetwork, SinglePassNetwork
-from ran_model.regions import region_boxes
 
 Box = tuple[float, float, float, float]
 
@@ -69,24 +68,25 @@ def probe(
 ) -> list[CoverResult]:
     """One result per cover, in this order. A single-pass network sees the whole face, and its attention is (1,).
 
-    Raises ValueError for no faces, an unknown cover, and random regions, which have no boxes without face ids.
+    Raises ValueError for no faces, and an unknown cover.
     """
     if not len(faces):
         raise ValueError("there are no faces to cover")
     was_training, device = network.training, next(network.parameters()).device
     network.eval()
     regions = network.config.regions
-    boxes_1R4 = torch.from_numpy(region_boxes(network.config, 1))
+    boxes_BR4 = faces.boxes(network.config)
     if isinstance(network, SinglePassNetwork):
-        regions, boxes_1R4 = regions[:1], boxes_1R4[:, :1]
+        regions, boxes_BR4 = regions[:1], boxes_BR4[:1, :1]
     results = []
     for name in covers:
         right, attention_R = 0, torch.zeros(len(regions), dtype=torch.float64)
-        for batch_BCSS, labels_B in zip(
-            torch.split(faces.faces_BCSS, batch_size), torch.split(faces.labels_B, batch_size), strict=True
-        ):
-            output = network(cover(batch_BCSS, name).to(device), boxes_1R4)
-            right += int((output.logits_BK.argmax(dim=1).cpu() == labels_B.cpu()).sum())
+        for start in range(0, len(faces), batch_size):
+            rows = slice(start, start + batch_size)
+            output = network(
+                cover(faces.faces_BCSS[rows], name).to(device), boxes_BR4[rows] if len(boxes_BR4) > 1 else boxes_BR4
+            )
+            right += int((output.logits_BK.argmax(dim=1).cpu() == faces.labels_B[rows].cpu()).sum())
             attention_R += output.attention_BR.double().sum(dim=0).cpu()
         mean_R = tuple((attention_R / len(faces)).tolist())
         results.append(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -122,3 +124,14 @@ def test_the_probe_leaves_the_network_as_it_was(is_training: bool) -> None:
 def test_no_faces_are_refused() -> None:
     with pytest.raises(ValueError, match="no faces"):
         probe(SinglePassNetwork(CONFIG), _faces(0), batch_size=2)
+
+
+def test_random_regions_are_those_of_each_face() -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(input_size=32, aligned_size=SIDE, regions=("whole", "random_1"))
+    boxes = torch.from_numpy(region_boxes(config, 3, face_ids=["a", "b", "c"]))
+    network, faces = RegionAttentionNetwork(config).eval(), replace(_faces(3), boxes_BR4=boxes)
+    (result,) = probe(network, faces, batch_size=2, covers=["nothing"])
+    with torch.inference_mode():
+        expected = network(faces.faces_BCSS, boxes).attention_BR.double().mean(dim=0)
+    assert result.attention_R == pytest.approx(expected.tolist(), abs=1e-5)
