@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from jobs.options import json_option
 from pipeline.errors import UsageError
 from ran_model.config import ATTENTION_NORMS, COLOURS
+
+if TYPE_CHECKING:  # torch: only when the command is called
+    from ran_model.checkpoints import Checkpoint
 
 
 @click.command("convert")
@@ -66,8 +69,18 @@ def convert_command(
     _check_target(target, trunk_only)
     if trunk_only and given:
         raise UsageError(f"--trunk-only writes no configuration: leave out --{next(iter(given)).replace('_', '-')}")
+    from ran_model.checkpoints import read_checkpoint  # torch: only when called
+
     try:
-        told = _trunk(Path(checkpoint), target) if trunk_only else _model(Path(checkpoint), target, given)
+        read = read_checkpoint(Path(checkpoint))
+        told = {
+            "recognised": read.description,
+            "kind": read.kind,
+            "backbone": read.backbone,
+            "sha256": read.sha256,
+            "output": str(target),
+            **(_trunk(read, target) if trunk_only else _model(read, target, given)),
+        }
     except ValueError as error:
         raise UsageError(str(error)) from None
     except OSError as error:
@@ -83,39 +96,24 @@ def convert_command(
     click.echo("The licence of the weights is yours to check.")
 
 
-def _model(checkpoint: Path, target: Path, options: dict[str, Any]) -> dict[str, Any]:
-    from ran_model.checkpoints import read_checkpoint  # torch: only when called
+def _model(read: Checkpoint, target: Path, options: dict[str, Any]) -> dict[str, Any]:
     from ran_model.convert import model_from_checkpoint, write_card
     from ran_model.pretrained import save_model
 
-    read = read_checkpoint(checkpoint)
     config, network = model_from_checkpoint(read, **options)
     model_id = save_model(target, config, network, write_card(read, config))
     return {
-        "recognised": read.description,
-        "kind": read.kind,
-        "backbone": read.backbone,
-        "sha256": read.sha256,
-        "output": str(target),
         "model_id": model_id,
         "classes": list(config.classes),
         "classes_assumed": "classes" not in options,
     }
 
 
-def _trunk(checkpoint: Path, target: Path) -> dict[str, Any]:
-    from ran_model.checkpoints import read_checkpoint, save_trunk
+def _trunk(read: Checkpoint, target: Path) -> dict[str, Any]:
+    from ran_model.checkpoints import save_trunk
 
-    read = read_checkpoint(checkpoint)
     save_trunk(read, target)
-    return {
-        "recognised": read.description,
-        "kind": read.kind,
-        "backbone": read.backbone,
-        "sha256": read.sha256,
-        "output": str(target),
-        "left_out": list(read.head),
-    }
+    return {"left_out": list(read.head)}
 
 
 def _check_target(target: Path, trunk_only: bool) -> None:
