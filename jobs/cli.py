@@ -22,6 +22,7 @@ COMMANDS = {
     "overlay": "jobs.overlay",
     "train": "jobs.train",
     "evaluate": "jobs.evaluate",
+    "ablate": "jobs.ablate",
     "convert": "jobs.convert",
     "doctor": "jobs.doctor",
 }

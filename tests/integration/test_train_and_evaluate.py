@@ -1,4 +1,4 @@
-"""`train`, killed and continued, and `evaluate` on what it wrote: the real commands on a small real data set."""
+"""`train`, killed and continued, `evaluate` on what it wrote, and `ablate`: the real commands on a small data set."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ model: {{name: tiny, input_size: 32, aligned_size: 48, regions: [whole, center_d
 teacher:
   model: {{name: t, input_size: 32, aligned_size: 48, classes: [neutral, happiness]}}
   train: {{optimizer: adamw, epochs: 1, batch_size: 8, learning_rate: 1e-3, bf16: false}}
-single_pass: {{optimizer: adamw, epochs: 12, batch_size: 8, learning_rate: 1e-3, bf16: false, mean_decay: 0.8}}
-ran: {{optimizer: adamw, epochs: 1, batch_size: 8, learning_rate: 1e-4, bf16: false, mean_decay: 0.5}}
+single_pass:
+  {{optimizer: adamw, epochs: 12, batch_size: 8, learning_rate: 1e-3, bf16: false, mean_decay: 0.8, teacher_share: 0.2}}
+ran:
+  {{optimizer: adamw, epochs: 1, batch_size: 8, learning_rate: 1e-4, bf16: false, mean_decay: 0.5, teacher_share: 0.2}}
 """
 
 
@@ -81,13 +83,41 @@ def test_train_goes_on_after_a_kill_and_evaluate_scores_what_it_wrote(faces: Pat
     assert "tiny" in (model / "README.md").read_text()
     again = run_cli(
         "evaluate", "--model", str(model), "--data", str(faces), "--work", str(work), "--json",
-        "--single-pass", str(work / "single_pass.safetensors"), "--figure", str(tmp_path / "probe.png"),
+        "--figure", str(tmp_path / "probe.png"),
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
     evaluated = json.loads(again.stdout)
     assert evaluated["lists"] == result["lists"]
+    assert evaluated["single_pass"] == result["single_pass"]  # the twin lies beside the model
+    steps = {stage: (work / stage / "train.json").read_text() for stage in ("ran", "twin")}
+    assert steps["ran"] == steps["twin"]
     assert evaluated["comparison"]["full"]["mcnemar"]["n"] == 8
     assert cv2.imread(str(tmp_path / "probe.png")).shape[1] == 1200
+
+
+def test_ablate_trains_variants_once_and_prints_them_as_a_table(faces: Path, tmp_path: Path) -> None:
+    recipe, work = tmp_path / "recipe.yaml", tmp_path / "work"
+    stage = "{optimizer: adamw, epochs: 1, batch_size: 8, learning_rate: 1e-3, bf16: false}"
+    model = "{input_size: 32, aligned_size: 48, regions: [whole, center_down], classes: [neutral, happiness]}"
+    recipe.write_text(f"data: {faces}\nmodel: {model}\nsingle_pass: {stage}\nran: {stage}\n")
+    arguments = ["ablate", recipe, "--work", work, "--seeds", "2", "--only", "regions-random", "--processes", "1"]
+    first = run_cli(*arguments)
+    assert first.returncode == 0, first.stderr
+    assert "| regions | random (6) |" in first.stdout
+    assert "| validation | 6 |" in first.stdout
+    checkpoints = sorted(work.glob("variants/*/checkpoint.safetensors"))
+    assert len(checkpoints) == 6
+    written = [path.stat().st_mtime_ns for path in checkpoints]
+    again = run_cli(*arguments, "--lists", "--json")
+    assert again.returncode == 0, again.stderr
+    assert [path.stat().st_mtime_ns for path in checkpoints] == written
+    result = json.loads(again.stdout)
+    assert set(result["variants"]) == {"recipe", "single-pass", "regions-random"}
+    assert result["variants"]["recipe"]["full"]["n"] == 8
+    assert len(result["ran_minus_single_pass"]["full"]["mcnemar"]) == 2
+    odd = run_cli(*arguments[:-4], "--only", "speed")
+    assert odd.returncode == 2
+    assert "the variants are recipe, single-pass" in odd.stderr
 
 
 def test_mistakes_are_usage_errors(faces: Path, tmp_path: Path) -> None:

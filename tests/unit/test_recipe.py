@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ran_model.model_files import default_model_dir
 from ran_model.recipe import read_recipe, write_recipe
 from ran_model.regions import STRATEGIES
 
@@ -25,6 +26,13 @@ def test_the_default_recipe_is_whole() -> None:
     assert default.teacher is not None
     assert default.teacher.model.backbone == "inception_resnet_v1"
     assert default.ran.learning_rate == 2e-4
+
+
+def test_a_recipe_may_start_from_a_model(tmp_path: Path) -> None:
+    short = read_recipe(DEFAULT.with_name("short.yaml"))
+    assert short.start == default_model_dir()
+    write_recipe(short, tmp_path / "again.yaml")
+    assert read_recipe(tmp_path / "again.yaml") == short
 
 
 def test_what_is_written_reads_the_same(tmp_path: Path) -> None:
@@ -51,6 +59,7 @@ def test_strategies_and_numbers_as_people_write_them(tmp_path: Path) -> None:
         (SMALLEST.replace("model: {}", "model: {backbone: alexnet}"), "one of resnet18"),
         (SMALLEST.replace("ran: {}", "ran: {margin: much}"), "ran.margin is 'much'"),
         (SMALLEST + "teacher: {model: {colour: rgb}}\n", "teacher.model.colour differs"),
+        (SMALLEST + "trunk: t.safetensors\nstart: default\n", "both trunk and start"),
         ("data: [", "not YAML"),
         ("- data", "must be a mapping"),
     ],
