@@ -20,6 +20,7 @@ COMMANDS = {
     "errors": "jobs.inspect",
     "query": "jobs.query",
     "overlay": "jobs.overlay",
+    "verify": "jobs.verify",
     "train": "jobs.train",
     "evaluate": "jobs.evaluate",
     "ablate": "jobs.ablate",

@@ -15,6 +15,7 @@ from pipeline.config import Extraction
 from pipeline.errors import ErrorCode
 from pipeline.ledger.live import read_live
 from pipeline.ledger.log import LogState
+from pipeline.ledger.staging import ERRORS_SUFFIX
 from pipeline.media.sources import Listing, Source
 from pipeline.passes import Pass
 from pipeline.segments import plan_table
@@ -111,7 +112,7 @@ def count_failed(store: Store, state: LogState, model_id: str, listing: Listing)
     """Listed sources with a live error row for the model, `partial` included. Error rows have their own part files."""
     failed: set[str] = set()
     for file in state.files("segments", model_id):
-        if file.path.endswith("-errors.parquet"):
+        if file.path.endswith(ERRORS_SUFFIX):
             table = pq.read_table(pa.BufferReader(read_live(store, file)), columns=["source_id"])
             failed.update(table["source_id"].to_pylist())
     return len(failed & {source.source_id for source in listing.sources})

@@ -46,7 +46,9 @@ def to_parquet(state: LogState) -> bytes:
     kinds, models, texts, numbers = ([row[column] for row in rows] for column in range(4))
     metadata = {b"ran_checkpoint": str(CHECKPOINT_VERSION).encode(), b"entries": str(state.next_entry).encode()}
     sink = io.BytesIO()
-    with pq.ParquetWriter(sink, _SCHEMA.with_metadata(metadata), compression="zstd") as writer:
+    with pq.ParquetWriter(
+        sink, _SCHEMA.with_metadata(metadata), compression="zstd", write_page_checksum=True
+    ) as writer:
         arrays = [kinds, models, pa.nulls(len(rows), pa.binary()), texts, numbers]
         writer.write_table(_table(arrays), row_group_size=max(1, len(rows)))
         for kind, model_id, ids in _id_sets(state):
@@ -62,7 +64,7 @@ def to_parquet(state: LogState) -> bytes:
 def from_parquet(data: bytes, name: str) -> LogState:
     """The state in checkpoint file `name`. Raises StoreError, naming it, if it can't be read."""
     try:
-        file = pq.ParquetFile(pa.BufferReader(data))
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         metadata = file.schema_arrow.metadata or {}
         if int(metadata[b"ran_checkpoint"]) > CHECKPOINT_VERSION:
             raise StoreError(f"log checkpoint {name} was written by a newer version of ran-pipeline; upgrade this one")

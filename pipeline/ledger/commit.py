@@ -16,7 +16,7 @@ from pipeline.ledger.merge import Merged, merge
 from pipeline.ledger.publish import publish_entry, publish_missing
 from pipeline.ledger.runs import Run
 from pipeline.ledger.selection import Batch, select
-from pipeline.ledger.staging import StagedFile, StagedSet, stage_table
+from pipeline.ledger.staging import StagedFile, StagedSet, stage_table, to_commit
 from pipeline.ledger.state import LogState
 from pipeline.schema import empty
 
@@ -151,16 +151,5 @@ class _Builder:
         )
 
     def _committed(self, file: StagedFile) -> CommittedFile:
-        model_id = self._of._model_id if file.table in ("faces", "segments") else ""
-        folder = f"{file.table}/{model_id}" if model_id else file.table
-        unique = file.path.rpartition("/")[2][:16]
-        errors = "-errors" if file.path in self._merged.errors else ""
-        return CommittedFile(
-            table=file.table,
-            path=f"{folder}/part-{self._of._run.run_id}-{unique}{errors}.parquet",
-            staged=file.path,
-            rows=file.rows,
-            bytes=file.bytes,
-            sha256=file.sha256,
-            model_id=model_id,
-        )
+        of, is_errors = self._of, file.path in self._merged.errors
+        return to_commit(file, run_id=of._run.run_id, model_id=of._model_id, only_errors=is_errors)

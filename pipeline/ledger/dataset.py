@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from pipeline import __version__
 from pipeline.config import Extraction
 from pipeline.errors import StoreError, UsageError
+from pipeline.ledger.seal import sealed, unsealed
 from pipeline.schema import SCHEMA_VERSION
 from pipeline.storage.store import Store
 
@@ -57,13 +57,7 @@ class Dataset:
         """
         if not cls.exists(store):
             store.probe()
-            values = {
-                "schema_version": SCHEMA_VERSION,
-                "extraction": extraction.to_json(),
-                "root": root,
-                "created_by": f"ran-pipeline {__version__}",
-            }
-            store.put_if_absent(DATASET_FILE, (json.dumps(values, indent=2) + "\n").encode())
+            store.put_if_absent(DATASET_FILE, dataset_file(extraction, root))
         return cls.open(store, extraction, root=root)
 
     def _require(self, wanted: Extraction) -> None:
@@ -77,10 +71,21 @@ class Dataset:
             )
 
 
+def dataset_file(extraction: Extraction, root: str | None) -> bytes:
+    """The content of dataset.json."""
+    values = {
+        "schema_version": SCHEMA_VERSION,
+        "extraction": extraction.to_json(),
+        "root": root,
+        "created_by": f"ran-pipeline {__version__}",
+    }
+    return sealed(values, indent=2) + b"\n"
+
+
 def _parsed(store: Store, data: bytes) -> Dataset:
     where = store.url_of(DATASET_FILE)
     try:
-        values: dict[str, Any] = json.loads(data)
+        values: dict[str, Any] = unsealed(data)
         version = int(values["schema_version"])
         if version > SCHEMA_VERSION:
             raise UsageError(
@@ -99,4 +104,4 @@ def _parsed(store: Store, data: bytes) -> Dataset:
             created_by=str(values["created_by"]),
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{where} is malformed ({error}); restore it, or choose another -o") from error
+        raise StoreError(f"{where} is malformed ({error}); `verify --repair` restores it") from error

@@ -1,15 +1,18 @@
-"""One entry of the log: what a commit added and removed. Its JSON is public; `ls` and `cat` are the debugger."""
+"""One entry of the log: what a commit added and removed. Its JSON is public; `ls` and `cat` are the debugger.
+
+An entry ends with the sha256 of the rest, so that a changed bit is found instead of believed.
+"""
 
 from __future__ import annotations
 
-import json
 import uuid
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from pipeline.errors import StoreError
+from pipeline.ledger.seal import is_sealed, sealed, unsealed
 
-ENTRY_VERSION = 1
+ENTRY_VERSION = 2  # 1 had no sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,7 @@ class Entry:
     add, remove: files that become live, and paths that stop being live.
     segments_removed (of model_id), sources_removed, crops_removed: ids whose rows were in removed files and are gone.
     close: a run that may commit nothing more.
+    lost: this entry stands for one that was damaged, see `pipeline.ledger.repair`.
     """
 
     run_id: str
@@ -55,19 +59,22 @@ class Entry:
     sources_removed: list[str] = field(default_factory=list)
     crops_removed: list[str] = field(default_factory=list)
     close: str | None = None
+    lost: bool = False
     version: int = ENTRY_VERSION
 
     def to_bytes(self) -> bytes:
         """The entry as it is stored."""
-        return json.dumps({name: value for name, value in asdict(self).items() if value not in ([], {}, None)}).encode()
+        return sealed({name: value for name, value in asdict(self).items() if value not in ([], {}, None, False)})
 
 
 def parse_entry(data: bytes, name: str) -> Entry:
     """The entry stored as file `name`. Raises StoreError, naming it, if it is malformed or from a newer version."""
     try:
-        values = json.loads(data)
+        values = unsealed(data)
         if values["version"] > ENTRY_VERSION:
             raise StoreError(f"log entry {name} was written by a newer version of ran-pipeline; upgrade this one")
+        if values["version"] > 1 and not is_sealed(data):
+            raise ValueError("its sha256 is missing")
         unknown = values.keys() - {f.name for f in fields(Entry)}
         if unknown:
             raise ValueError(f"unknown fields {sorted(unknown)}")
@@ -75,7 +82,9 @@ def parse_entry(data: bytes, name: str) -> Entry:
         entry = Entry(**values)
         _check_types(entry)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise StoreError(f"log entry {name} is malformed ({error}); the dataset can't be read past it") from error
+        raise StoreError(
+            f"log entry {name} is malformed ({error}); the dataset can't be read past it; see `verify`"
+        ) from error
     return entry
 
 
@@ -93,6 +102,7 @@ def _check_types(entry: Entry) -> None:
         value: Any = getattr(entry, name)
         require(name, isinstance(value, list) and all(isinstance(item, str) for item in value))
     require("tails", isinstance(entry.tails, dict) and all(isinstance(n, int) for n in entry.tails.values()))
+    require("lost", isinstance(entry.lost, bool))
     require("close", entry.close is None or isinstance(entry.close, str))
     for file in entry.add:
         require("add", all(isinstance(getattr(file, f.name), int if f.type == "int" else str) for f in fields(file)))

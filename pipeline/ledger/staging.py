@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from pipeline import schema
+from pipeline.ledger.entry import CommittedFile
 from pipeline.storage.store import Store
 
 STAGING = "_ran/staging"
+ERRORS_SUFFIX = "-errors.parquet"
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,22 @@ def stage_table(store: Store, run_id: str, table_name: str, rows: pa.Table) -> S
     path = f"{STAGING}/{run_id}/{uuid.uuid4().hex}-{table_name}.parquet"
     store.write_bytes(path, data)
     return StagedFile(table_name, path, rows.num_rows, len(data), hashlib.sha256(data).hexdigest())
+
+
+def to_commit(file: StagedFile, *, run_id: str, model_id: str, only_errors: bool = False) -> CommittedFile:
+    """The staged file under the public name that it gets. only_errors: it has nothing but error rows."""
+    owner = model_id if file.table in ("faces", "segments") else ""
+    folder = f"{file.table}/{owner}" if owner else file.table
+    unique = file.path.rpartition("/")[2][:16]
+    return CommittedFile(
+        table=file.table,
+        path=f"{folder}/part-{run_id}-{unique}{ERRORS_SUFFIX if only_errors else '.parquet'}",
+        staged=file.path,
+        rows=file.rows,
+        bytes=file.bytes,
+        sha256=file.sha256,
+        model_id=owner,
+    )
 
 
 def staging_run(path: str) -> str:

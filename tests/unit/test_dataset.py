@@ -9,6 +9,7 @@ import pytest
 from pipeline.config import Extraction
 from pipeline.errors import StoreError, UsageError
 from pipeline.ledger.dataset import Dataset
+from pipeline.ledger.seal import sealed
 from pipeline.schema import SCHEMA_VERSION
 from pipeline.storage.store import Store
 
@@ -50,7 +51,7 @@ def test_newer_schema_is_refused(store: Store) -> None:
     Dataset.open_or_create(store, Extraction())
     values = json.loads(store.read_bytes("dataset.json"))
     values["schema_version"] = SCHEMA_VERSION + 1
-    store.write_bytes("dataset.json", json.dumps(values).encode())
+    store.write_bytes("dataset.json", sealed({name: value for name, value in values.items() if name != "sha256"}))
     with pytest.raises(UsageError, match=f"schema version {SCHEMA_VERSION + 1}.*upgrade"):
         Dataset.open(store)
 
@@ -59,8 +60,15 @@ def test_unknown_extraction_field_is_refused(store: Store) -> None:
     Dataset.open_or_create(store, Extraction())
     values = json.loads(store.read_bytes("dataset.json"))
     values["extraction"]["colour"] = "blue"
-    store.write_bytes("dataset.json", json.dumps(values).encode())
+    store.write_bytes("dataset.json", sealed({name: value for name, value in values.items() if name != "sha256"}))
     with pytest.raises(UsageError, match="unknown extraction fields colour"):
+        Dataset.open(store)
+
+
+def test_a_changed_digit_is_no_other_extraction(store: Store) -> None:
+    Dataset.open_or_create(store, Extraction(fps="5"))
+    store.write_bytes("dataset.json", store.read_bytes("dataset.json").replace(b'"fps": "5"', b'"fps": "7"'))
+    with pytest.raises(StoreError, match=r"dataset\.json is malformed \(its sha256 does not fit"):
         Dataset.open(store)
 
 

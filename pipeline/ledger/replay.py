@@ -1,0 +1,131 @@
+"""The whole log read from its first entry, past whatever is damaged in it.
+
+Other readers start from the newest checkpoint and stop at a damaged entry. Here each entry and each checkpoint is
+looked at; where an entry is lost, the next good checkpoint tells what it did, and without one the replay goes on
+without it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+
+from pipeline.errors import StoreError
+from pipeline.ledger import checkpoint
+from pipeline.ledger.entry import CommittedFile, Entry, parse_entry
+from pipeline.ledger.log import checkpoint_path, entry_path
+from pipeline.ledger.state import LogState
+from pipeline.storage.store import Store
+
+LOG = "_ran/log"
+_NAME = re.compile(r"_ran/log/(checkpoint-)?(\d{12})\.(json|parquet)")
+
+
+@dataclass(kw_only=True)
+class Replay:
+    """state: after all entries. entries: how many there are. problems: path -> what is wrong with it.
+
+    lost_entries: numbers of the damaged and missing ones. lost_checkpoints: paths of those to be deleted.
+    removed_unknown: files that a later entry removes but no readable one added, each with the lost entry before it.
+    """
+
+    state: LogState = field(default_factory=LogState)
+    entries: int = 0
+    problems: dict[str, str] = field(default_factory=dict)
+    lost_entries: list[int] = field(default_factory=list)
+    lost_checkpoints: list[str] = field(default_factory=list)
+    removed_unknown: dict[int, list[CommittedFile]] = field(default_factory=dict)
+
+
+def replay(store: Store) -> Replay:
+    """Reads every entry and checkpoint. Raises StoreError only if the store fails."""
+    numbers, checkpoints = _listed(store)
+    result = Replay(entries=max(numbers, default=-1) + 1)
+    states = _checkpoints(store, checkpoints, result)
+    number = 0
+    while number < result.entries:
+        entry = _entry(store, number, result)
+        if entry is None or entry.lost:
+            known = min((n for n in states if n > number), default=None)
+            if known is not None:  # what lies between is history; it is read only to name what is damaged
+                for between in range(number + 1, known):
+                    _entry(store, between, result)
+                result.state, number = states[known], known
+                continue
+        _apply(entry or Entry(run_id="", lost=True), number, result)
+        number += 1
+        if number in states and not _same(result.state, states[number]):
+            path = checkpoint_path(number)
+            result.problems[path] = "does not say what the entries before it add up to"
+            result.lost_checkpoints.append(path)
+    return result
+
+
+def _listed(store: Store) -> tuple[list[int], list[int]]:
+    names = [_NAME.fullmatch(path) for path in store.list(LOG)]
+    entries = [int(name[2]) for name in names if name and not name[1]]
+    return entries, [int(name[2]) for name in names if name and name[1]]
+
+
+def _checkpoints(store: Store, numbers: list[int], result: Replay) -> dict[int, LogState]:
+    states = {}
+    for number in numbers:
+        path = checkpoint_path(number)
+        try:
+            states[number] = checkpoint.from_parquet(store.read_bytes(path), path)
+        except StoreError as error:
+            result.problems[path] = _reason(error)
+            result.lost_checkpoints.append(path)
+    return states
+
+
+def _entry(store: Store, number: int, result: Replay) -> Entry | None:
+    path = entry_path(number)
+    try:
+        return parse_entry(store.read_bytes(path), path)
+    except FileNotFoundError:
+        result.problems[path] = "is missing: later entries exist"
+    except StoreError as error:
+        if "newer version" in str(error):
+            raise
+        result.problems[path] = _reason(error)
+    result.lost_entries.append(number)
+    return None
+
+
+def _apply(entry: Entry, number: int, result: Replay) -> None:
+    state = result.state
+    unknown = [path for path in entry.remove if path not in state.live]
+    if unknown and result.lost_entries:
+        result.removed_unknown.setdefault(result.lost_entries[-1], []).extend(_unknown_file(path) for path in unknown)
+        entry = replace(entry, remove=[path for path in entry.remove if path in state.live])
+    elif unknown:
+        result.problems[entry_path(number)] = f"removes {unknown[0]}, which is not live"
+        entry = replace(entry, remove=[path for path in entry.remove if path in state.live])
+    state.apply(entry)
+
+
+def _unknown_file(path: str) -> CommittedFile:
+    table, _, rest = path.partition("/")
+    model_id = rest.partition("/")[0] if "/" in rest else ""
+    return CommittedFile(table=table, path=path, staged=path, rows=0, bytes=0, sha256="", model_id=model_id)
+
+
+def _same(left: LogState, right: LogState) -> bool:
+    def told(state: LogState) -> tuple[object, ...]:
+        return (
+            *(state.models, state.tails, state.closed_runs, state.removed_files, state.last_nonces, state.live),
+            state.next_entry,
+        )
+
+    def ids(state: LogState) -> list[object]:
+        sets = [state.sources, state.crops]
+        sets += [kept for model in state.models for kept in (state.committed(model), state.covered(model))]
+        return [one.packed() for one in sets]
+
+    return told(left) == told(right) and ids(left) == ids(right)
+
+
+def _reason(error: StoreError) -> str:
+    cause = error.__cause__
+    return f"can't be read: {cause or error}"
