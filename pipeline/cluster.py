@@ -34,7 +34,7 @@ def connected(address: str | None) -> Iterator[Cluster]:
     options: dict[str, Any] = {} if address else {"num_cpus": local_cpus(), "include_dashboard": False}
     try:
         with _stderr_closed():  # the C++ part announces its own log level there
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+            ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:  # Ray raises the bare class when its processes don't come up in time
         raise StoreError(f"Ray at {address or 'this machine'} can't be reached: {error}") from error
     try:

@@ -49,9 +49,7 @@ class Repair:
     moved: list[str] = field(default_factory=list)
 
 
-def repair(
-    store: Store, *, stale_after_s: float = STALE_AFTER_S, checkpoint_every: int = CHECKPOINT_EVERY
-) -> Repair:
+def repair(store: Store, *, stale_after_s: float = STALE_AFTER_S, checkpoint_every: int = CHECKPOINT_EVERY) -> Repair:
     """Mends what `verify` finds. Raises UsageError while a run is at work, or if dataset.json can't be made again."""
     before = verify(store)
     result = Repair(before=before, after=before)
