@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from pipeline.errors import ErrorCode, MediaError, RanError, StoreError
 from pipeline.extraction import ExtractedSegment
+from pipeline.media.sniff import suffix
 from pipeline.media.sources import Source
 from pipeline.segments import Segment
 from pipeline.worker import WorkerConfig
@@ -35,8 +36,8 @@ class DecodeChild:
     """One killable decode process. Not thread-safe; one per actor.
 
     deadline_s: from the moment a segment's bytes are local until its faces are back.
-    fetch_deadline_s: until its bytes are local. warm: start at once, with the detector loaded, so that the first
-    segment does not pay for it.
+    fetch_deadline_s: until its bytes are local, unpacked if they were a tar.gz. warm: start at once, with the detector
+    loaded, so that the first segment does not pay for it.
     """
 
     def __init__(
@@ -119,7 +120,8 @@ class DecodeChild:
             raise
 
     def _deadline(self, location: str) -> float:
-        return self._fetch_deadline_s if "://" in location else self._deadline_s
+        is_at_hand = "://" not in location and suffix(location) != ".tgz"
+        return self._deadline_s if is_at_hand else self._fetch_deadline_s
 
     def _ensure_started(self) -> None:
         if self._process is None or self._process.poll() is not None:

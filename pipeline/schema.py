@@ -149,7 +149,12 @@ SEGMENTS = _table(
     _column("attempts", pa.int16(), "driver passes that this row took"),
     _RUN_ID,
     _column("node", pa.string(), "the machine that decoded it"),
-    _column("decoder", pa.string(), "what read it: `pyav`, `decord` or `pillow`; null if nothing did", null=True),
+    _column(
+        "decoder",
+        pa.string(),
+        "what read it: `pyav`, `decord`, MODULE:CLASS or `pillow`; null if nothing did",
+        null=True,
+    ),
 )
 
 SOURCES = _table(

@@ -82,7 +82,7 @@ class SegmentFrames:
 
     @property
     def decoder(self) -> str:
-        """Which one gave the frames: pyav, decord or pillow."""
+        """Which one gave the frames: pyav, decord, MODULE:CLASS or pillow."""
         return "pillow" if self._window is None else self._window.decoder
 
     @property

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,6 +24,7 @@ from pipeline.segments import PLAN, Segment, plan_segments
 from pipeline.worker import WorkerConfig
 from ran_model.model_files import read_model_bytes
 from tests.conftest import DEMO_MEDIA
+from tests.media import picture_bytes, write_tar
 
 EXTRACTION = Extraction()
 
@@ -140,3 +142,15 @@ def test_a_source_that_changed_since_the_plan_is_not_read(child: DecodeChild, tm
 def pid_of(child: DecodeChild) -> int:
     assert child._process is not None
     return child._process.pid
+
+
+def test_unpacking_has_the_time_of_a_fetch(config: WorkerConfig, tmp_path: Path) -> None:
+    packed = write_tar(tmp_path / "a.tar.gz", [(f"{index}.png", picture_bytes(index)) for index in range(3)])
+    (source,) = list_sources([str(packed)]).sources
+    hasty = DecodeChild(replace(config, scratch_dir=str(tmp_path / "scratch")), deadline_s=1e-6, fetch_deadline_s=60)
+    try:
+        row = hasty.probe(source)
+    finally:
+        hasty.stop()
+    assert row["error_code"] is None, row["error_message"]
+    assert len(row["index"]) == 3
