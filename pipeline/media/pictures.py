@@ -117,8 +117,9 @@ def _register_heif() -> bool:
 
 
 def _rgb(image: Image.Image) -> NDArray[np.uint8]:
-    if image.mode == "F":
-        raise MediaError(ErrorCode.UNSUPPORTED, "floating point pixels have no known range")
+    if image.mode in ("F", "LAB"):
+        what = "floating point pixels have no known range" if image.mode == "F" else "CIELAB pixels are not converted"
+        raise MediaError(ErrorCode.UNSUPPORTED, what)
     if image.mode.startswith("I"):  # 16 bits; mode I holds them in 32
         grey = np.asarray(image, np.int64).clip(0, 65535) >> 8
         return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)

@@ -65,6 +65,13 @@ def test_every_mode_becomes_rgb(mode: str, image_format: str) -> None:
     image = decode_picture(io.BytesIO(picture_bytes(321, image_format, mode=mode)), LIMIT)
     assert image.shape == (HEIGHT, WIDTH, 3)
     assert read_index(image) == 321
+    if mode in ("CMYK", "RGBA"):
+        assert np.abs(image.astype(int) - coded_frame(321)).mean() < 4
+
+
+@pytest.mark.parametrize("mode", ["F", "LAB"])
+def test_pixels_of_unknown_range_are_unsupported(mode: str) -> None:
+    assert failure(encoded(Image.new(mode, (32, 32)), "TIFF").getvalue()) == ErrorCode.UNSUPPORTED
 
 
 def test_sixteen_bits_keep_their_brightness() -> None:

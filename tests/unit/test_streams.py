@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from fractions import Fraction
 from pathlib import Path
@@ -100,6 +101,18 @@ def test_what_a_named_file_holds_decides_not_its_name(tmp_path: Path, name: str)
     row = probe_source(source, scratch=Scratch(str(tmp_path / "scratch")), extraction=Extraction())
     assert (row["kind"], row["codec"], row["error_code"]) == ("video", "h264", None)
     assert indices(tmp_path / name, "pyav") == list(range(5))
+
+
+@pytest.mark.parametrize(
+    ("name", "decoder"), [(b"\xff\xfe.mp4", "pyav"), (b"a%03d.mp4", "decord"), (b"file:c\n'.mp4", "decord")]
+)
+def test_odd_names_are_opened_and_what_decord_cannot_open_pyav_reads(tmp_path: Path, name: bytes, decoder: str) -> None:
+    path = tmp_path / os.fsdecode(name)
+    shutil.copy(write_video(tmp_path / "a.mp4", frames=5), path)
+    for wanted in ("pyav", "decord"):
+        reader = VideoReader(path, extraction=Extraction(fps="all"), decoder=wanted)
+        assert reader.decoder == (decoder if wanted == "decord" else "pyav")
+        assert [read_index(frame.image) for frame in reader.read(0)] == list(range(5))
 
 
 @pytest.mark.parametrize(
