@@ -18,6 +18,7 @@ from ran_model.recipe import Recipe, read_recipe
 if TYPE_CHECKING:  # torch: only when the command is called
     from torch import Tensor
 
+    from jobs.stages import Stages
     from ran_model.ablation import Variant
     from ran_model.data import LabelledFaces
     from ran_model.network import RegionAttentionNetwork, SinglePassNetwork
@@ -92,18 +93,22 @@ def _train_variants(device: str, recipe: Recipe, chosen: list[Variant], seeds: i
     single = stages.single_pass(teacher)
     for seed in range(seeds):
         for variant in chosen:
-            path = _answers_path(work, variant, seed)
-            if path.exists() and (not lists or set(data.lists) <= set(json.loads(path.read_text()))):
-                continue
             own = aligned_faces(listing, variant.recipe.model, work)  # random regions belong to the faces
-            network = _trained(stages, variant, seed, own, single, teacher)
-            if is_first():
+            network = _trained(stages, variant, seed, own, single, teacher)  # at once, where it is trained already
+            path = _answers_path(work, variant, seed)
+            is_answered = path.exists() and (not lists or set(own.lists) <= set(json.loads(path.read_text())))
+            if is_first() and not is_answered:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(json.dumps(_answers(network, own, lists, recipe.ran.bf16)))
 
 
 def _trained(
-    stages: Any, variant: Variant, seed: int, data: LabelledFaces, single: SinglePassNetwork, teacher: Any
+    stages: Stages,
+    variant: Variant,
+    seed: int,
+    data: LabelledFaces,
+    single: SinglePassNetwork,
+    teacher: SinglePassNetwork | None,
 ) -> RegionAttentionNetwork | SinglePassNetwork:
     from jobs.stages import progress
     from ran_model.network import ran_from_single_pass

@@ -59,13 +59,14 @@ def train(
     """
     if config.epochs == 0:
         return
-    _claim(folder, config, network.config)
+    augmentation = augmentation or Augmentation()
+    _claim(folder, config, network.config, augmentation)
     device = next(network.parameters()).device
     batches = Batches(
         faces,
         network.config,
         config,
-        augmentation or Augmentation(),
+        augmentation,
         single_pass=isinstance(network, SinglePassNetwork),
         device=device,
         rank=_rank(),
@@ -144,9 +145,11 @@ def _end_epoch(state: TrainingState, epoch: int, folder: Path, validation: FaceS
     log.info("%s", row)
 
 
-def _claim(folder: Path, config: TrainConfig, model: ModelConfig) -> None:
+def _claim(folder: Path, config: TrainConfig, model: ModelConfig, augmentation: Augmentation) -> None:
     """Notes the configuration in the folder. Raises ValueError if a checkpoint there is of another one."""
-    settings = asdict(config) | {"model": {k: v for k, v in asdict(model).items() if k not in ("name", "version")}}
+    settings = asdict(config) | {"augmentation": asdict(augmentation), "model": asdict(model)}
+    for label in ("name", "version"):
+        del settings["model"][label]
     text, path = json.dumps(settings, indent=2) + "\n", folder / "train.json"
     if path.exists() and path.read_text() != text and (folder / "checkpoint.safetensors").exists():
         raise ValueError(
