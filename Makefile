@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_OUT ?= demo-out
 
-.PHONY: setup demo test lint types check bench model media clean
+.PHONY: setup demo test soak lint types check bench model media clean
 
 setup: $(STAMP)
 
@@ -23,7 +23,11 @@ demo: setup
 	$(BIN)/python examples/demo.py $(DEMO_OUT)
 
 test: setup lint types
-	$(BIN)/python -m pytest tests/unit tests/integration tests/faults
+	$(BIN)/python -m pytest tests/unit tests/integration tests/faults tests/hostile
+
+# All of the hostile files in one run, and many more mutations of archives and videos.
+soak: setup
+	$(BIN)/python -m pytest tests/hostile --whole-corpus --hypothesis-profile=soak
 
 lint: setup
 	$(BIN)/ruff check .

@@ -23,6 +23,7 @@ from pipeline.media.sniff import is_video_name
 
 #: The most windows that one video can have. A header or a time stamp that promises more is wrong.
 MAX_WINDOWS = 1_000_000
+SPARSE_WINDOWS = 10_000  # 18 hours at 5 frames per second, whatever few pictures are shown in them
 
 #: One picture or video in an archive. ordinal: its place among all entries; offset: of its data (zip: header).
 MEMBER = pa.struct(
@@ -118,6 +119,11 @@ def video_key(source_id: str, ordinal: int | None) -> str:
     return source_id if ordinal is None else f"{source_id}/{ordinal}"
 
 
+def most_windows(frames: int | None) -> int:
+    """More windows than this are not believed of a video with so many frames: nearly all of them would be empty."""
+    return min(MAX_WINDOWS, SPARSE_WINDOWS + 64 * frames) if frames else MAX_WINDOWS
+
+
 def window_count(source: Mapping[str, Any], extraction: Extraction) -> int:
     """How many windows a row of SOURCES has, as far as the probe knows; at least one. Without an archive's videos."""
     if source["error_code"] is not None:
@@ -130,7 +136,8 @@ def window_count(source: Mapping[str, Any], extraction: Extraction) -> int:
         count = windows_for_frames(source["container_frames"] or 0, extraction.segment_frames)
     else:
         count = windows_for_duration(source["duration_s"] or 0.0, extraction.rate, extraction.segment_frames)
-    return count if count <= MAX_WINDOWS else 1  # a header that can't be true: whoever reads the video counts
+    # a header that can't be true: whoever reads the video counts
+    return count if count <= most_windows(source["container_frames"]) else 1
 
 
 def plan_segments(

@@ -35,6 +35,8 @@ LANDMARK_COLUMNS = [
     for point in ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
     for axis in ("x", "y")
 ]
+#: Of a file that can't be opened: the same for every window, since the fingerprint is.
+WHOLE_FILE = frozenset({ErrorCode.CORRUPT, ErrorCode.TRUNCATED, ErrorCode.UNSUPPORTED, ErrorCode.NOT_MEDIA})
 DETECT_BATCH_FRAMES = 8
 DETECT_BATCH_PIXELS = 16_000_000  # large frames are detected in smaller batches, so memory stays flat
 
@@ -115,6 +117,8 @@ class SegmentExtractor:
                 result.fail(frames.error, partial=bool(result.frames))
         except MediaError as error:
             result.fail(error, partial=False)
+            # nothing of the file can be read, which its first window says for all of them
+            result.covered = segment.kind == "video" and segment.window > 0 and error.code in WHOLE_FILE
         if result.status == "ok" and any(error is not None for error in result.frame_errors):
             everything = all(error is not None for error in result.frame_errors)
             first = next(error for error in result.frame_errors if error is not None)

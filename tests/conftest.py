@@ -17,6 +17,7 @@ SHARED_MEDIA = ROOT.parent / "shared" / "media"
 DEMO_MEDIA = ROOT / "examples" / "media"
 
 settings.register_profile("suite", deadline=None, print_blob=True)  # a busy machine is no failure
+settings.register_profile("soak", deadline=None, print_blob=True, max_examples=3000)
 settings.load_profile("suite")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads that wait for each other crawl on a busy machine

@@ -11,12 +11,13 @@ import contextlib
 import errno
 import gzip
 import io
+import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from pipeline.errors import ErrorCode, MediaError
 from pipeline.media.scratch import LocalFile, Scratch
@@ -26,6 +27,12 @@ from pipeline.segments import Member
 MAX_MEMBER_BYTES = 512 << 20
 _CHUNK_BYTES = 1 << 20
 _MEMBER_ERRORS = (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError, ValueError)
+_ARCHIVE_ERRORS = (
+    EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, gzip.BadGzipFile, NotImplementedError,
+    ValueError, OverflowError, RecursionError, LookupError, struct.error,  # what both modules let through
+)  # fmt: skip
+_LARGEST_BYTES = 1 << 60  # no member has more, and offsets still fit 64 bits
+_BOMB_BYTES, _BOMB_RATIO = 1 << 30, 200  # pictures and videos pack a few times smaller at best, bombs a thousand times
 _LOST = -1  # size of the entry that stands for the rest of a damaged tar
 
 
@@ -97,10 +104,14 @@ class Archive:
 
     def _tar_members(self) -> Iterator[Member]:
         self._file.seek(0)
-        with tarfile.open(fileobj=self._file, mode="r:", errorlevel=1) as archive:
+        file: Any = _Bounded(self._file)
+        with tarfile.open(fileobj=file, mode="r:", errorlevel=1) as archive:
             ordinal = 0
             with contextlib.suppress(tarfile.ReadError):  # the end is missing; the last member, cut, says so when read
                 while (entry := archive.next()) is not None:
+                    if not 0 <= entry.size <= _LARGEST_BYTES:  # below zero, reading would go round for ever
+                        yield Member(ordinal=ordinal, name="", offset=entry.offset, size=_LOST)
+                        return
                     if entry.isreg() and not entry.issparse() and _is_wanted(entry.name):
                         yield _member(ordinal, entry.name, entry.offset_data, entry.size)
                     archive.members = []  # type: ignore[attr-defined]  # tarfile keeps every entry otherwise
@@ -131,24 +142,53 @@ class Archive:
             yield stream
 
 
+class _Bounded:
+    """A file that is never asked for more than it has left: a header may say that a name has exabytes."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._end = file.seek(0, io.SEEK_END)
+        self.seek, self.tell = file.seek, file.tell
+        file.seek(0)
+
+    def read(self, size: int) -> bytes:
+        return self._file.read(max(0, min(size, self._end - self._file.tell())))
+
+
 def uncompressed(path: Path, scratch: Scratch, source_id: str) -> LocalFile:
     """A tar.gz as a file that can be read at an offset: decompressed into the scratch cache once per node."""
 
     def decompress(target: Path) -> None:
         room = scratch.room_bytes()
+        most = max(_BOMB_BYTES, _BOMB_RATIO * path.stat().st_size)
         with _explained(), gzip.open(path) as packed, target.open("wb") as file:
+            file.write(_first_header(packed))
             try:
                 while chunk := packed.read1(_CHUNK_BYTES):
                     if file.tell() + len(chunk) > room:
                         raise MediaError(
                             ErrorCode.TOO_LARGE, f"decompressed over {room} bytes, the room in scratch: give it more"
                         )
+                    if file.tell() + len(chunk) > most:
+                        raise MediaError(ErrorCode.TOO_LARGE, f"it unpacks to over {_BOMB_RATIO} times its size")
                     file.write(chunk)
             except (EOFError, zlib.error):
-                if not file.tell():
+                if file.tell() <= tarfile.BLOCKSIZE:
                     raise  # else what came out before the break is read, and the member at the break says so
 
     return scratch.derived(f"{source_id}.tar", 0, decompress)
+
+
+def _first_header(packed: gzip.GzipFile) -> bytes:
+    """The first block of a tar.gz. Raises MediaError not_media when something else was packed."""
+    head = packed.read(tarfile.BLOCKSIZE)
+    try:
+        is_tar = sniff(head).format == "tar"
+    except MediaError:
+        is_tar = False
+    if not is_tar:
+        raise MediaError(ErrorCode.NOT_MEDIA, "gzip of something that is no tar archive")
+    return head
 
 
 def _member(ordinal: int, name: str, offset: int, size: int) -> Member:
@@ -170,7 +210,7 @@ def _explained() -> Iterator[None]:
     """Turns what tarfile, zipfile and gzip raise about a whole archive into a MediaError."""
     try:
         yield
-    except (EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, gzip.BadGzipFile, NotImplementedError) as error:
+    except _ARCHIVE_ERRORS as error:
         text = str(error)
         if isinstance(error, EOFError) or "unexpected end of data" in text or "not a zip file" in text:
             raise MediaError(ErrorCode.TRUNCATED, f"the archive ends early: {text}") from None

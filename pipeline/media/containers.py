@@ -16,6 +16,7 @@ from pipeline.media.sniff import Content
 
 av.logging.set_level(None)  # libav's own lines would fill the actor's log; errors are classified here
 
+NO_FRAME = "there is no frame of video in the file"
 _HEADER_BYTES = 4096
 
 

@@ -61,7 +61,7 @@ def _walk(folder: str, tally: Tally, above: tuple[tuple[int, int], ...]) -> Iter
     for entry in entries:
         if entry.name.startswith("."):
             tally.skipped += 1
-        elif entry.is_dir():
+        elif _is_dir(entry):
             if entry.is_symlink() and (entry.stat().st_dev, entry.stat().st_ino) in above:
                 continue
             yield from _walk(entry.path, tally, above)
@@ -69,6 +69,13 @@ def _walk(folder: str, tally: Tally, above: tuple[tuple[int, int], ...]) -> Iter
             tally.skipped += 1
         else:
             yield from _entry(entry, tally)
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself: an entry whose probe says so
+        return False
 
 
 def _entry(entry: os.DirEntry[str], tally: Tally) -> Iterator[Found]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ErrorCode, MediaError
-from pipeline.media.containers import is_clean_start, is_cut, open_container, video_stream
+from pipeline.media.containers import NO_FRAME, is_clean_start, is_cut, open_container, video_stream
 from pipeline.media.sniff import Content
 
 _KEY, _CORRUPT = 1, 2
@@ -138,7 +138,7 @@ def read_index(path: Path, content: Content) -> PacketIndex:
         cut = True
     if not packets:
         code = ErrorCode.TRUNCATED if cut else ErrorCode.CORRUPT
-        raise MediaError(code, "there is no frame of video in the file")
+        raise MediaError(code, NO_FRAME)
     shown = [pts for pts, _, _, _ in packets]
     decoded = [dts for _, dts, _, _ in packets]
     untimed = untimed or None in shown

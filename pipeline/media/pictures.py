@@ -6,9 +6,7 @@ import contextlib
 import functools
 import importlib
 import io
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,14 +77,32 @@ def _header(handle: BinaryIO, max_pixels: int) -> ImageFile.ImageFile:
     if content.kind != "picture":
         raise MediaError(ErrorCode.NOT_MEDIA, f"not a picture but {content.format}")
     _require_decoder(content.format)
+    if content.format == "WEBP":
+        _check_size(*_webp_canvas(head), max_pixels)  # Pillow takes memory for the canvas as soon as it opens the file
     with _explained(handle, content.format), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # broken EXIF blocks are no reason to fail
         image = Image.open(handle, formats=[content.format])
-    width, height = image.size
+    _check_size(*image.size, max_pixels)
+    return image
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         size = f"{width}x{height} is {width * height} pixels"
         raise MediaError(ErrorCode.TOO_LARGE, f"{size}; max_pixels of this dataset is {max_pixels}")
-    return image
+
+
+def _webp_canvas(head: bytes) -> tuple[int, int]:
+    """Width and height that a WebP file declares (RFC 9649, 2.5 to 2.7); (0, 0) where nothing known is."""
+    kind, data = head[12:16], head[20:30]
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(data[4:7], "little"), 1 + int.from_bytes(data[7:10], "little")
+    if kind == b"VP8L":
+        bits = int.from_bytes(data[1:5], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if kind == b"VP8 ":
+        return int.from_bytes(data[6:8], "little") & 0x3FFF, int.from_bytes(data[8:10], "little") & 0x3FFF
+    return 0, 0
 
 
 def _frames(image: ImageFile.ImageFile) -> int:
@@ -94,7 +110,9 @@ def _frames(image: ImageFile.ImageFile) -> int:
         return 1
     try:
         return int(getattr(image, "n_frames", 1))
-    except _PILLOW_ERRORS:
+    except MemoryError:
+        raise
+    except Exception:
         return 1  # what follows the first one is damaged
 
 
@@ -130,26 +148,14 @@ def _rgb(image: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(image.convert("RGB"))
 
 
-_PILLOW_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    KeyError,
-    TypeError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-
-
 @contextlib.contextmanager
 def _explained(handle: BinaryIO, image_format: str) -> Iterator[None]:
     """Turns what Pillow raises into a MediaError: truncated if the picture's end is missing, else corrupt."""
     try:
         yield
-    except _PILLOW_ERRORS as error:
+    except (MediaError, MemoryError):
+        raise
+    except Exception as error:  # a plugin that meets foreign bytes may raise anything
         text = str(error) or type(error).__name__
         cut = "truncated" in text.lower() or isinstance(error, EOFError) or _ends_early(handle, image_format)
         code = ErrorCode.TRUNCATED if cut else ErrorCode.CORRUPT

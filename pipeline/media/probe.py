@@ -15,7 +15,7 @@ from av.video.stream import VideoStream
 from pipeline.config import Extraction
 from pipeline.errors import ErrorCode, MediaError
 from pipeline.media.archives import Archive, uncompressed
-from pipeline.media.containers import open_container, video_stream
+from pipeline.media.containers import NO_FRAME, is_cut, open_container, video_stream
 from pipeline.media.display import Display, first_frame
 from pipeline.media.frames_pyav import check_pixels
 from pipeline.media.locations import MISSING, local_path, open_filesystem, remote_fingerprint
@@ -125,9 +125,10 @@ def _header(file: Path | BinaryIO, content: Content, extraction: Extraction) -> 
         context = stream.codec_context
         check_pixels(context.width, context.height, extraction.max_pixels)
         first = first_frame(container, stream)
-        width, height = context.width, context.height
-        if first is not None:
-            width, height = Display.of(first, stream).size(first.width, first.height)
+        if first is None:  # said once, here, instead of by every window that the header promises
+            cut = isinstance(file, Path) and is_cut(file, content)
+            raise MediaError(ErrorCode.TRUNCATED if cut else ErrorCode.CORRUPT, NO_FRAME)
+        width, height = Display.of(first, stream).size(first.width, first.height)
         steps = [entry.timestamp for entry in stream.index_entries] if content.format == "mov" else []
         return {
             "duration_s": _duration_s(container, stream),

@@ -25,7 +25,7 @@ from pipeline.media.frames_pyav import BrokenError, PyavFrames, check_pixels
 from pipeline.media.packets import PacketIndex, read_index, without
 from pipeline.media.sampling import Grid
 from pipeline.media.sniff import HEAD_BYTES, Content, sniff
-from pipeline.segments import MAX_WINDOWS
+from pipeline.segments import most_windows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +65,9 @@ class VideoReader:
         self._grid = None
         if extraction.rate is not None:
             self._grid = Grid(rate=extraction.rate, time_base=self.index.time_base)
-        if self.last_window() >= MAX_WINDOWS:
+        if self.last_window() >= most_windows(len(self.index)):
             span_s = float((int(self.index.pts[-1]) - int(self.index.pts[0])) * self.index.time_base)
-            raise MediaError(ErrorCode.CORRUPT, f"its frames' times reach over {span_s:.3g} s, which can't be true")
+            raise MediaError(ErrorCode.CORRUPT, f"the times of its {len(self.index)} frames reach over {span_s:.3g} s")
         self._name = decoder if is_own(decoder) else "pyav"
         kind: type[Frames] = own_frames(decoder) if is_own(decoder) else PyavFrames
         self._frames = kind(path, self._content, self.index, extraction.max_pixels)
