@@ -7,8 +7,10 @@ import traceback
 
 import click
 
+from jobs.text import printable
 from pipeline import __version__
 from pipeline.errors import RanError
+from pipeline.urls import without_credentials
 
 INTERRUPTED = 130
 
@@ -64,7 +66,7 @@ def main() -> None:
         error.show()
         code = 2
     except RanError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {printable(without_credentials(str(error)))}", err=True)
         code = error.exit_code
     except KeyboardInterrupt:
         code = INTERRUPTED

@@ -10,6 +10,7 @@ import click
 from jobs.dataset import opened
 from jobs.options import json_option, storage_option
 from jobs.text import human_bytes, table
+from pipeline.urls import without_credentials
 
 
 @click.command("inspect")
@@ -19,6 +20,7 @@ from jobs.text import human_bytes, table
 def inspect_command(output: str, storage_options: tuple[str, ...], as_json: bool) -> None:
     """What is in the dataset OUT: sources, segments, frames, faces, models, runs."""
     with opened(output, storage_options) as dataset:
+        output = without_credentials(output)
         state = dataset.log.state
         query = dataset.query
         totals = query(

@@ -30,7 +30,7 @@ def read_config_file(context: click.Context, parameter: click.Parameter, value: 
     except OSError as error:
         raise UsageError(f"--config {value} can't be read: {error.strerror}") from None
     except yaml.YAMLError as error:
-        raise UsageError(f"--config {value} is not YAML: {error}") from None
+        raise UsageError(f"--config {value} is not YAML{_place(error)}") from None
     if content is None:
         return
     if not isinstance(content, dict):
@@ -53,6 +53,14 @@ def read_config_file(context: click.Context, parameter: click.Parameter, value: 
             item = [str(part) for part in item]
         defaults[name] = item
     context.default_map = {**(context.default_map or {}), **defaults}
+
+
+def _place(error: yaml.YAMLError) -> str:
+    """What is wrong and where. The parser's own message quotes the line, which may hold a secret."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return ""
+    mark = error.problem_mark
+    return f": {error.problem} in line {mark.line + 1}, column {mark.column + 1}"
 
 
 config_option = click.option(

@@ -13,6 +13,7 @@ from pipeline.errors import ErrorRateError
 from pipeline.progress import ProgressReporter
 from pipeline.run_config import RunConfig
 from pipeline.summary import Summary
+from pipeline.urls import without_credentials
 
 if TYPE_CHECKING:
     from pipeline.dry_run import DryRun
@@ -127,7 +128,7 @@ def check_error_rate(summary: Summary, config: RunConfig) -> int:
     if summary.sources and summary.failed_sources / summary.sources > config.max_error_rate:
         raise ErrorRateError(
             f"finished, but {summary.failed_sources} of {summary.sources} sources have errors, over --max-error-rate "
-            f"{config.max_error_rate:g}; see `ran-pipeline errors {config.output}`"
+            f"{config.max_error_rate:g}; see `ran-pipeline errors {without_credentials(config.output)}`"
         )
     return 0
 

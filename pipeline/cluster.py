@@ -33,7 +33,7 @@ def connected(address: str | None) -> Iterator[Cluster]:
     address = address or os.environ.get("RAY_ADDRESS") or None
     options: dict[str, Any] = {} if address else {"num_cpus": local_cpus(), "include_dashboard": False}
     try:
-        with _stderr_closed():  # the C++ part announces its own log level there
+        with _stderr_closed(), _command_line_untold():  # the C++ part announces its own log level on stderr
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:  # Ray raises the bare class when its processes don't come up in time
         raise StoreError(f"Ray at {address or 'this machine'} can't be reached: {error}") from error
@@ -41,6 +41,20 @@ def connected(address: str | None) -> Iterator[Cluster]:
         yield _size()
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _command_line_untold() -> Iterator[None]:
+    """Ray notes a driver's command line as the job's entry point, which everybody on the cluster can read; there may be
+    keys in it. Its own `ray job submit` notes what the user typed, so secrets belong into the environment there."""
+    from ray._private import utils
+
+    told = utils.get_entrypoint_name
+    utils.get_entrypoint_name = lambda: "ran-pipeline"
+    try:
+        yield
+    finally:
+        utils.get_entrypoint_name = told
 
 
 @contextlib.contextmanager

@@ -36,6 +36,7 @@ from pipeline.segments import windows_beyond
 from pipeline.stage import StageConfig, StageWriter
 from pipeline.storage.store import fsspec_options
 from pipeline.summary import Summary
+from pipeline.urls import without_credentials
 from pipeline.worker import WorkerConfig
 
 POLL_S = 0.5
@@ -54,7 +55,7 @@ class Driver:
         self._model = prepared.model
         self._model_id = prepared.model_id
         self._stop = threading.Event()
-        self.summary = Summary(model_id=prepared.model_id, output=config.output)
+        self.summary = Summary(model_id=prepared.model_id, output=without_credentials(config.output))
 
     def run(self, progress: ProgressReporter) -> Summary:
         """Everything that this command's inputs still need for this model. Raises the errors of DESIGN's exit codes."""

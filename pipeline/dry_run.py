@@ -20,6 +20,7 @@ from pipeline.prepare import list_inputs, load, model_config, normalised_root
 from pipeline.resources import Cluster, Resources, share, this_machine
 from pipeline.run_config import RunConfig
 from pipeline.storage.store import Store, fsspec_options
+from pipeline.urls import without_credentials
 from pipeline.worker import WorkerConfig
 
 
@@ -89,7 +90,7 @@ def dry_run(config: RunConfig, extraction: Extraction) -> DryRun:
     listed = {source.source_id for source in listing.sources}
     kinds = Counter(row["kind"] or "unknown" for row in known.to_pylist() if row["source_id"] in listed)
     return DryRun(
-        output=config.output,
+        output=without_credentials(config.output),
         model_id=model_id,
         sources=dict(kinds),
         bytes=sum(source.size_bytes for source in listing.sources),

@@ -22,8 +22,8 @@ from typing import Any
 
 from pipeline.errors import StoreError
 from pipeline.ledger.state import LogState
-from pipeline.storage.options import without_credentials
 from pipeline.storage.store import Store
+from pipeline.urls import without_credentials
 
 RUNS = "_ran/runs"
 INTERVAL_S, STALE_AFTER_S = 10.0, 60.0

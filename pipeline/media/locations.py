@@ -11,6 +11,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 import fsspec
 
+from pipeline.urls import without_user_info
+
 MISSING = "missing"
 
 
@@ -81,9 +83,9 @@ def without_secrets(url: str) -> str:
     """The URL without user info; without the query too, but in object stores, where `?` may belong to a key."""
     if not is_remote(url):
         return url
-    scheme, _, rest = url.partition("://")
+    scheme, _, rest = without_user_info(url).partition("://")
     scheme = "s3" if scheme.lower() in ("s3a", "s3n") else scheme.lower()
     authority, slash, path = rest.partition("/")
     if scheme in ("http", "https", "ftp", "sftp", "webdav"):
         path = path.partition("?")[0].partition("#")[0]
-    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
+    return f"{scheme}://{authority}{slash}{path}"

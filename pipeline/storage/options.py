@@ -6,7 +6,6 @@ They may hold secrets: they reach the workers by pickling, and are never saved, 
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -62,12 +61,7 @@ def filesystem(url: str, options: Mapping[str, str]) -> fsspec.AbstractFileSyste
     return kind(**arguments)
 
 
-def without_credentials(url: str) -> str:
-    """`url` without user info and query, for messages and files."""
-    return re.sub(r"^([a-z][a-z0-9+.-]*://)[^/@]*@", r"\1", url, flags=re.I).partition("?")[0] if "://" in url else url
-
-
 def _boolean(key: str, value: str) -> bool:
     if value.lower() not in _TRUE + _FALSE:
-        raise UsageError(f"storage option {key} is {value!r}: it must be true or false")
+        raise UsageError(f"storage option {key} must be true or false")  # a value may be a secret
     return value.lower() in _TRUE

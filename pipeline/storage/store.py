@@ -21,8 +21,9 @@ import pyarrow.fs as pafs
 from pipeline.errors import StoreError, UsageError
 from pipeline.storage.backend import Backend, FileInfo
 from pipeline.storage.local import LocalBackend
-from pipeline.storage.options import filesystem, fsspec_options, without_credentials
+from pipeline.storage.options import filesystem, fsspec_options
 from pipeline.storage.remote import RemoteBackend
+from pipeline.urls import without_credentials
 
 __all__ = ["FileInfo", "Store", "fsspec_options"]
 
