@@ -22,6 +22,7 @@ COMMANDS = {
     "errors": "jobs.inspect",
     "query": "jobs.query",
     "overlay": "jobs.overlay",
+    "reprocess": "jobs.reprocess",
     "verify": "jobs.verify",
     "train": "jobs.train",
     "evaluate": "jobs.evaluate",

@@ -136,8 +136,18 @@ def run_options(command: Command) -> Command:
         ),
         click.option("--root", metavar="DIR", help="Name sources relative to this folder or prefix."),
         click.option("--model", default="default", show_default=True, metavar="DIR", help="Model directory."),
-        click.option("--limit", type=int, help="At most this many new segments."),
         click.option("--keep-crops", is_flag=True, help="Also keep the aligned faces."),
+    ]
+    command = execution_options(command)
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def execution_options(command: Command) -> Command:
+    """How a run is carried out, for every command that starts one."""
+    options = [
+        click.option("--limit", type=int, help="At most this many new segments."),
         click.option("--max-error-rate", default=0.0, show_default=True, help="Share of failed sources that exits 0."),
         click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True),
         click.option(

@@ -39,6 +39,11 @@ def run_command(as_json: bool, quiet: bool, **options: Any) -> int:
     prepared = prepare(config, extraction)
     with ProgressReporter(quiet=quiet) as progress:
         summary = Driver(config, prepared).run(progress)
+    return conclude(summary, config, as_json=as_json)
+
+
+def conclude(summary: Summary, config: RunConfig, *, as_json: bool) -> int:
+    """Prints what a run did; its exit code. Raises ErrorRateError."""
     if as_json:
         click.echo(json.dumps(summary.to_json(), indent=2))
     else:

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 from pipeline.errors import ErrorCode, MediaError, RanError, StoreError
-from pipeline.extraction import ExtractedSegment
+from pipeline.extraction import ExtractedSegment, StoredDetections
 from pipeline.media.sniff import suffix
 from pipeline.media.sources import Source
 from pipeline.segments import Segment
@@ -51,13 +51,14 @@ class DecodeChild:
         if warm:
             self._start()
 
-    def extract(self, segment: Segment) -> tuple[ExtractedSegment, bytes]:
+    def extract(self, segment: Segment, stored: StoredDetections | None = None) -> tuple[ExtractedSegment, bytes]:
         """The segment's faces and their aligned pixels. Whatever the decoder does, it comes back as a row.
 
+        stored: faces that were found before; then nothing is detected.
         Raises StoreError when a remote source can't be had because its whole store is silent.
         """
         try:
-            return self._twice(lambda: self._extract(segment))
+            return self._twice(lambda: self._extract(segment, stored))
         except MediaError as error:
             result = ExtractedSegment(segment_id=segment.segment_id)
             result.fail(error, partial=False)
@@ -94,8 +95,8 @@ class DecodeChild:
         except DeathError:
             return ask()
 
-    def _extract(self, segment: Segment) -> tuple[ExtractedSegment, bytes]:
-        with self._asked(segment):
+    def _extract(self, segment: Segment, stored: StoredDetections | None) -> tuple[ExtractedSegment, bytes]:
+        with self._asked((segment, stored)):
             self._receive("started", self._deadline(segment.location))
             result, size = self._receive("done", self._deadline_s)
             return result, self._pixels(size)
@@ -106,7 +107,7 @@ class DecodeChild:
             return row
 
     @contextlib.contextmanager
-    def _asked(self, request: Segment | Source) -> Iterator[None]:
+    def _asked(self, request: Source | tuple[Segment, StoredDetections | None]) -> Iterator[None]:
         """Sends a request; a child that failed it does not live on."""
         self._ensure_started()
         try:

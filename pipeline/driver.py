@@ -27,14 +27,16 @@ from pipeline.ledger.commit import Committer
 from pipeline.ledger.log import CommitLog
 from pipeline.ledger.runs import Run
 from pipeline.ledger.staging import StagedFile, StagedSet, stage_table
+from pipeline.ledger.state import LogState
 from pipeline.passes import Pass, PassQueue
 from pipeline.prepare import Prepared, model_config
 from pipeline.probing import probe
 from pipeline.progress import ProgressReporter
 from pipeline.run_config import RunConfig
-from pipeline.segments import windows_beyond
+from pipeline.segments import plan_table, windows_beyond
 from pipeline.stage import StageConfig, StageWriter
 from pipeline.storage.store import fsspec_options
+from pipeline.stored import StoredSegments
 from pipeline.summary import Summary
 from pipeline.urls import without_credentials
 from pipeline.worker import WorkerConfig
@@ -54,6 +56,8 @@ class Driver:
         self._listing = prepared.listing
         self._model = prepared.model
         self._model_id = prepared.model_id
+        self._base_model_id = prepared.base_model_id
+        self._stored: StoredSegments | None = None
         self._stop = threading.Event()
         self.summary = Summary(model_id=prepared.model_id, output=without_credentials(config.output))
 
@@ -72,6 +76,8 @@ class Driver:
             known = planning.known_sources(self._store, log.state)
             unknown, changed = planning.new_sources(self._store, log.state, listing, known)
             plan = planning.plan(listing, known, changed, log.state, self._model_id, self._extraction)
+            if self._base_model_id is not None:
+                plan = self._plan_stored(known, log.state, self._base_model_id)
             if unknown or plan.todo.num_rows:
                 with connected(self._config.address) as size:
                     check_output_is_shared(self._store)
@@ -90,6 +96,14 @@ class Driver:
             summary.finish("interrupted" if self._stop.is_set() else "done")
             run.save_summary(summary.to_json())
         return summary
+
+    def _plan_stored(self, known: pa.Table, state: LogState, base_model_id: str) -> planning.Plan:
+        """What the base model has of the dataset and this model lacks."""
+        locations = {source.source_id: source.location for source in self._listing.sources}
+        planned = plan_table(known, locations=locations, extraction=self._extraction, tails=state.tails)
+        self._stored = StoredSegments(self._store, state, base_model_id, model_config(self._model))
+        todo = self._stored.plan(planned, self._model_id)
+        return planning.Plan(todo=todo, total=state.count(base_model_id))
 
     def _share(self, size: resources.Cluster) -> resources.Resources:
         config = self._config
@@ -222,7 +236,10 @@ class Driver:
             resources=self._resources,
             model=model,
             deadline_s=self._config.deadline_s,
+            rescores=self._stored is not None,
         )
+        if self._stored is not None:
+            attempted = Pass(segments=self._stored.attach(attempted.segments), unit_rows=attempted.unit_rows)
         dataset = graph.build(planning.dispatch_units(attempted, self._resources.decode_actors), config)
         results: queue.Queue[pa.Table | BaseException | None] = queue.Queue()
         abandoned = threading.Event()
@@ -263,6 +280,7 @@ class Driver:
             model_config=self._model.config,
             detector_weights=config.detector_weights,
             decoder=config.decoder,
+            detects=self._base_model_id is None,
             scratch_dir=config.scratch,
             scratch_bytes=int(config.scratch_gib * 2**30),
             storage_options=fsspec_options(config.storage_options),

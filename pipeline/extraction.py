@@ -34,6 +34,12 @@ FACE_COLUMNS: dict[str, type] = {
 }
 
 
+LANDMARK_COLUMNS = [name for name in FACE_COLUMNS if name.startswith("landmark_")]
+
+#: (ordinal, frame) -> boxes (N, 4), scores (N,) and landmarks (N, 5, 2) that were found in it before.
+StoredDetections = dict[tuple[int, int], tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]]
+
+
 @dataclass(kw_only=True)
 class ExtractedSegment:
     """One segment after the child process: its sampled frames and, in `faces`, one entry per kept face.

@@ -23,6 +23,7 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from pipeline.extract import DecodeActor
 from pipeline.infer import InferConfig, RanActor
+from pipeline.rescore import RescoreActor
 from pipeline.resources import Resources
 from pipeline.stage import StageConfig, StageWriter
 from pipeline.worker import WorkerConfig
@@ -33,9 +34,16 @@ warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
 BOUNDED: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 2}
 
 
+#: An actor's class and what it is made with.
+Stage = tuple[type, tuple[Any, ...]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class GraphConfig:
-    """The stages' configurations. `model` is a reference to ModelBytes in the object store."""
+    """The stages' configurations. `model` is a reference to ModelBytes in the object store.
+
+    rescores: the units are stored segments (`pipeline.stored`) for another model; nothing is detected.
+    """
 
     worker: WorkerConfig
     infer: InferConfig
@@ -43,6 +51,7 @@ class GraphConfig:
     resources: Resources
     model: Any
     deadline_s: float
+    rescores: bool = False
 
 
 def build(units: list[pa.Table], config: GraphConfig) -> Dataset:
@@ -53,19 +62,23 @@ def build(units: list[pa.Table], config: GraphConfig) -> Dataset:
     """
     share = config.resources.at_most(len(units))
     plan = ray.data.from_arrow(units)
-    decode, infer, stage = (config.worker, config.deadline_s), (config.model, config.infer), (config.stage,)
+    align: Stage = (DecodeActor, (config.worker, config.deadline_s))
+    if config.rescores:
+        align = (RescoreActor, (config.worker, config.deadline_s, config.stage.store))
+    infer: Stage = (RanActor, (config.model, config.infer))
+    write: Stage = (StageWriter, (config.stage,))
     if share.is_fused:
-        return _actors(plan, FusedActor, (decode, infer, stage), share.decode_actors, cpus=share.fused_cpus)
-    aligned = _actors(plan, DecodeActor, decode, share.decode_actors, cpus=share.decode_cpus)
-    scored = _actors(aligned, RanActor, infer, share.ran_actors, cpus=share.ran_cpus, gpus=share.ran_gpus)
-    return _actors(scored, StageWriter, stage, share.write_actors, cpus=share.write_cpus)
+        return _actors(plan, (FusedActor, (align, infer, write)), share.decode_actors, cpus=share.fused_cpus)
+    aligned = _actors(plan, align, share.decode_actors, cpus=share.decode_cpus)
+    scored = _actors(aligned, infer, share.ran_actors, cpus=share.ran_cpus, gpus=share.ran_gpus)
+    return _actors(scored, write, share.write_actors, cpus=share.write_cpus)
 
 
 class FusedActor:
     """The three stages in turn, for a cluster without GPUs."""
 
-    def __init__(self, decode: tuple[Any, ...], infer: tuple[Any, ...], stage: tuple[Any, ...]) -> None:
-        self._stages = (DecodeActor(*decode), RanActor(*infer), StageWriter(*stage))
+    def __init__(self, *stages: Stage) -> None:
+        self._stages = [actor(*arguments) for actor, arguments in stages]
 
     def __call__(self, block: pa.Table) -> pa.Table:
         for stage in self._stages:
@@ -73,10 +86,9 @@ class FusedActor:
         return block
 
 
-def _actors(
-    rows: Dataset, actor: type, arguments: tuple[Any, ...], count: int, *, cpus: float, gpus: float = 0.0
-) -> Dataset:
+def _actors(rows: Dataset, stage: Stage, count: int, *, cpus: float, gpus: float = 0.0) -> Dataset:
     """One stage: a pool of `count` actors, each with its share of CPUs and GPUs."""
+    actor, arguments = stage
     return rows.map_batches(
         actor,
         fn_constructor_args=arguments,

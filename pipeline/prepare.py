@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.config import Extraction
 from pipeline.errors import UsageError
 from pipeline.infer import ModelBytes
 from pipeline.ledger.dataset import Dataset
+from pipeline.ledger.log import CommitLog
 from pipeline.media.locations import normalise
-from pipeline.media.sources import Listing, list_sources
+from pipeline.media.sources import Listing, Source, list_sources
+from pipeline.planning import known_sources
 from pipeline.run_config import RunConfig
 from pipeline.storage.store import Store, fsspec_options
+from pipeline.views import current_model
 from ran_model.config import ModelConfig
 from ran_model.model_files import check_model_bytes, default_model_dir, read_model_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A run's parts, checked."""
+    """A run's parts, checked. base_model_id: the model whose stored faces are scored again (`reprocess`), if so."""
 
     listing: Listing
     model: ModelBytes
     model_id: str
     dataset: Dataset
+    base_model_id: str | None = None
 
 
 def prepare(config: RunConfig, extraction: Extraction) -> Prepared:
@@ -33,6 +39,40 @@ def prepare(config: RunConfig, extraction: Extraction) -> Prepared:
     model, model_id = load(config.model)
     dataset = Dataset.open_or_create(store, extraction, root=normalised_root(config))
     return Prepared(listing=listing, model=model, model_id=model_id, dataset=dataset)
+
+
+def prepare_reprocess(config: RunConfig, base: str | None) -> Prepared:
+    """The dataset as input of another model. base: whose faces are taken; None: the model that `query` follows.
+
+    Raises UsageError, also if the model is the base itself or the dataset has no segments.
+    """
+    store = Store(config.output, config.storage_options)
+    dataset = Dataset.open(store)
+    log = CommitLog(store)
+    log.refresh()
+    state = log.state
+    model, model_id = load(config.model)
+    chosen = base or current_model(state, but=model_id)
+    if chosen == model_id or (chosen is None and model_id in state.models):
+        raise UsageError(f"--model {config.model} is {model_id}, whose rows {store.url} has: give another model")
+    if chosen is None:
+        raise UsageError(f"{store.url} has no segments yet; `run` makes the first ones")
+    if chosen not in state.models:
+        raise UsageError(f"{store.url} has no model {chosen}: it has {', '.join(state.models) or 'none'}")
+    listing = Listing(sources=[_stored_source(row, dataset.root) for row in known_sources(store, state).to_pylist()])
+    return Prepared(listing=listing, model=model, model_id=model_id, dataset=dataset, base_model_id=chosen)
+
+
+def _stored_source(row: Mapping[str, Any], root: str | None) -> Source:
+    uri = row["source_uri"]
+    location = uri if root is None else f"{root.rstrip('/')}/{uri}"
+    return Source(
+        source_id=row["source_id"],
+        uri=uri,
+        location=location,
+        fingerprint=row["fingerprint"],
+        size_bytes=row["size_bytes"],
+    )
 
 
 def list_inputs(config: RunConfig, store: Store) -> Listing:

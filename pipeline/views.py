@@ -47,12 +47,11 @@ def connect(store: Store, state: LogState) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def current_model(state: LogState) -> str | None:
-    """The newest model whose rows cover every segment; the newest of all if none does."""
-    if not state.models:
-        return None
-    most = max(state.count(model) for model in state.models)
-    return next(model for model in reversed(state.models) if state.count(model) == most)
+def current_model(state: LogState, *, but: str | None = None) -> str | None:
+    """The newest model whose rows cover every segment; the newest of all if none does. but: any other than this."""
+    models = [model for model in state.models if model != but and state.count(model)]
+    most = max((state.count(model) for model in models), default=0)
+    return next((model for model in reversed(models) if state.count(model) == most), None)
 
 
 def _create(connection: duckdb.DuckDBPyConnection, store: Store, view: str, table: str, paths: Sequence[str]) -> None:

@@ -18,23 +18,22 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Extraction
 from pipeline.errors import ErrorCode, MediaError, StoreError
-from pipeline.extraction import FACE_COLUMNS, ExtractedSegment
+from pipeline.extraction import FACE_COLUMNS, LANDMARK_COLUMNS, ExtractedSegment, StoredDetections
 from pipeline.media.scratch import Scratch
 from pipeline.media.sources import Source
 from pipeline.segments import Segment
 
-LANDMARK_COLUMNS = [
-    f"landmark_{point}_{axis}"
-    for point in ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
-    for axis in ("x", "y")
-]
+if TYPE_CHECKING:
+    from pipeline.detect import Detections
+    from ran_model.config import ModelConfig
+
 #: Of a file that can't be opened: the same for every window, since the fingerprint is.
 WHOLE_FILE = frozenset({ErrorCode.CORRUPT, ErrorCode.TRUNCATED, ErrorCode.UNSUPPORTED, ErrorCode.NOT_MEDIA})
 DETECT_BATCH_FRAMES = 8
@@ -46,6 +45,7 @@ class WorkerConfig:
     """What a child needs to know; sent once, when it starts.
 
     model_config: the canonical JSON of the model's config.json (alignment template, aligned size, regions).
+    detects: whether the child needs the detector; not when all faces were found before.
     memory_limit_bytes: private memory the child may map; 0 means no limit.
     """
 
@@ -56,6 +56,7 @@ class WorkerConfig:
     scratch_dir: str | None = None
     scratch_bytes: int = 0
     storage_options: dict[str, str] = field(default_factory=dict, repr=False)
+    detects: bool = True
     threads: int = 1
     memory_limit_bytes: int = 4 << 30
 
@@ -86,19 +87,27 @@ class SegmentExtractor:
             storage_options=config.storage_options,
             decoder=config.decoder,
         )
-        self._detector = load_detector(
-            extraction.detector,
-            weights=config.detector_weights,
-            threads=config.threads,
-            min_score=extraction.min_score,
-            min_face_px=extraction.min_face_px,
-            max_side_px=extraction.detect_max_side_px,
-        )
+        self._detector = None
+        if config.detects:
+            self._detector = load_detector(
+                extraction.detector,
+                weights=config.detector_weights,
+                threads=config.threads,
+                min_score=extraction.min_score,
+                min_face_px=extraction.min_face_px,
+                max_side_px=extraction.detect_max_side_px,
+            )
 
     def extract(
-        self, segment: Segment, started: Callable[[], None] = lambda: None
+        self,
+        segment: Segment,
+        started: Callable[[], None] = lambda: None,
+        stored: StoredDetections | None = None,
     ) -> tuple[ExtractedSegment, NDArray[np.uint8]]:
-        """The segment's rows and its aligned faces (N, S, S, 3). `started` is called when its bytes are at hand."""
+        """The segment's rows and its aligned faces (N, S, S, 3). `started` is called when its bytes are at hand.
+
+        stored: faces that were found before; then nothing is detected.
+        """
         result = ExtractedSegment(segment_id=segment.segment_id)
         faces: list[dict[str, NDArray[Any]]] = []
         aligned: list[NDArray[np.uint8]] = []
@@ -109,7 +118,7 @@ class SegmentExtractor:
             finally:
                 started()
             for batch in self._batches(frames, result):
-                self._detect(segment, batch, result, faces, aligned, boxes)
+                self._detect(segment, batch, result, stored, faces, aligned, boxes)
             result.beyond, result.covered = frames.beyond, frames.covered
             result.fetch_s, result.decode_s = frames.fetch_s, frames.decode_s
             result.decoder = frames.decoder
@@ -162,6 +171,7 @@ class SegmentExtractor:
         segment: Segment,
         batch: Sequence[tuple[int, NDArray[np.uint8]]],
         result: ExtractedSegment,
+        stored: StoredDetections | None,
         faces: list[dict[str, NDArray[Any]]],
         aligned: list[NDArray[np.uint8]],
         boxes: list[NDArray[np.float32]],
@@ -170,7 +180,7 @@ class SegmentExtractor:
         from ran_model.align import align_faces
 
         begun = time.perf_counter()
-        found = self._detector.detect([image for _, image in batch])
+        found = self._found(batch, result, stored)
         for (position, image), detections in zip(batch, found, strict=True):
             result.face_counts[position] = len(detections.scores_N)
             kept = min(len(detections.scores_N), self._extraction.max_faces)
@@ -191,25 +201,45 @@ class SegmentExtractor:
             rows |= dict(zip(("sharpness", "brightness"), sharpness_brightness(pixels).T, strict=True))
             faces.append(rows)
             aligned.append(pixels)
-            boxes.append(self._region_boxes(segment, result, position, landmarks_N52))
+            frame = f"{segment.source_id}-{result.ordinals[position]}-{result.frames[position]}"
+            boxes.append(face_region_boxes(self._model, landmarks_N52, frame))
         result.detect_s += time.perf_counter() - begun
 
-    def _region_boxes(
-        self, segment: Segment, result: ExtractedSegment, position: int, landmarks_N52: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """Boxes (N, R, 4) of one frame's faces: decided here, where landmarks are; cut where pixels are consumed."""
-        from ran_model.align import similarity_transform, transform_points
-        from ran_model.regions import region_boxes
+    def _found(
+        self,
+        batch: Sequence[tuple[int, NDArray[np.uint8]]],
+        result: ExtractedSegment,
+        stored: StoredDetections | None,
+    ) -> list[Detections]:
+        from pipeline.detect import Detections
 
-        size = self._model.aligned_size
-        matrices_N23 = similarity_transform(landmarks_N52, self._template, size)
-        frame = f"{segment.source_id}-{result.ordinals[position]}-{result.frames[position]}"
-        return region_boxes(
-            self._model,
-            len(landmarks_N52),
-            landmarks_N52=(transform_points(landmarks_N52, matrices_N23) / size).astype(np.float32),
-            face_ids=[f"{frame}-{face}" for face in range(len(landmarks_N52))],
-        )
+        if stored is None:
+            assert self._detector is not None, "a worker that does not detect was asked to"
+            return self._detector.detect([image for _, image in batch])
+        nothing = np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty((0, 5, 2), np.float32)
+        keys = [(result.ordinals[position], result.frames[position]) for position, _ in batch]
+        return [
+            Detections(boxes_N4=boxes, scores_N=scores, landmarks_N52=landmarks)
+            for boxes, scores, landmarks in (stored.get(key, nothing) for key in keys)
+        ]
+
+
+def face_region_boxes(model: ModelConfig, landmarks_N52: NDArray[np.float32], frame: str) -> NDArray[np.float32]:
+    """Boxes (N, R, 4) of one frame's faces: decided here, where landmarks are; cut where pixels are consumed.
+
+    frame: `<source_id>-<member ordinal>-<frame>`, which seeds random regions.
+    """
+    from ran_model.align import similarity_transform, transform_points
+    from ran_model.regions import region_boxes
+
+    size = model.aligned_size
+    matrices_N23 = similarity_transform(landmarks_N52, np.asarray(model.template, np.float32), size)
+    return region_boxes(
+        model,
+        len(landmarks_N52),
+        landmarks_N52=(transform_points(landmarks_N52, matrices_N23) / size).astype(np.float32),
+        face_ids=[f"{frame}-{face}" for face in range(len(landmarks_N52))],
+    )
 
 
 def _columns(parts: Sequence[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
@@ -254,14 +284,15 @@ class _Server:
         # probing alone needs no detector
         self._extractor = SegmentExtractor(config) if warm else None
 
-    def serve(self, pipe: Connection, request: Segment | Source) -> None:
+    def serve(self, pipe: Connection, request: Source | tuple[Segment, StoredDetections | None]) -> None:
         try:
             if isinstance(request, Source):
                 pipe.send(("done", self._probe(request)))
                 return
             if self._extractor is None:
                 self._extractor = SegmentExtractor(self._config)
-            result, pixels = self._extractor.extract(request, started=lambda: pipe.send(("started", None)))
+            segment, stored = request
+            result, pixels = self._extractor.extract(segment, lambda: pipe.send(("started", None)), stored)
         except StoreError as error:
             pipe.send(("store_failed", str(error)))
             return

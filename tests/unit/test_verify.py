@@ -87,7 +87,7 @@ def _rows(folder: Path, table: str) -> dict[tuple[str, str], dict[str, object]]:
 
 
 def _check_repaired(output: Path, whole: Path) -> int:
-    """Sound; what is public is exactly what is committed; every row that is there is as it was. Returns lost segments."""
+    """Sound; public is exactly what is committed; every row that is there is as it was. Returns lost segments."""
     store = Store(str(output))
     assert verify(store).is_sound
     log = CommitLog(store, checkpoint_every=CHECKPOINT_EVERY)

@@ -1,0 +1,182 @@
+"""The first stage of `reprocess`: stored segments in, the rows of the decode stage out, without detecting again.
+
+Pixels come from kept crops where they were aligned as the model wants them, else the frames are decoded once more and
+aligned by the stored landmarks. Everything else is what is stored, so that two models have the same frames and faces.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeline.errors import ErrorCode, MediaError
+from pipeline.extract import BLOCK_PIXEL_BYTES, append_results
+from pipeline.extraction import FACE_COLUMNS, LANDMARK_COLUMNS, ExtractedSegment, StoredDetections
+from pipeline.segments import PLAN, Segment
+from pipeline.storage.store import Store
+from pipeline.worker import WorkerConfig, face_region_boxes
+from ran_model.config import ModelConfig
+
+
+class RescoreActor:
+    """Runs over plan rows with a column `stored` (`pipeline.stored`). One row per segment comes back, in order."""
+
+    def __init__(
+        self, config: WorkerConfig, deadline_s: float, store: Store, block_pixel_bytes: int = BLOCK_PIXEL_BYTES
+    ) -> None:
+        from pipeline.child import DecodeChild
+
+        self._child = DecodeChild(config, deadline_s=deadline_s)  # started by the first segment that has no crops
+        self._extraction = config.extraction
+        self._model = ModelConfig.from_json(config.model_config)
+        self._store = store
+        self._block_pixel_bytes = block_pixel_bytes
+
+    def __call__(self, plan: pa.Table) -> pa.Table:
+        started_at = time.time()
+        results: list[ExtractedSegment] = []
+        pixels: list[bytes] = []
+        deferred: list[bool] = []
+        used = 0
+        stored = plan["stored"].to_pylist()
+        crops = self._read_crops(plan["segment_id"], {row["crops"] for row in stored if row and row["crops"]})
+        plan = plan.select(PLAN.names)
+        for row, known in zip(plan.to_pylist(), stored, strict=True):
+            late = used > self._block_pixel_bytes
+            segment = Segment.from_row(row)
+            if late:
+                result, faces = ExtractedSegment(segment_id=segment.segment_id), b""
+            else:
+                result, faces = self._restore(segment, known, crops)
+            used += len(faces)
+            results.append(result)
+            pixels.append(faces)
+            deferred.append(late)
+        return append_results(plan, results, pixels, deferred, self._extraction, started_at)
+
+    def close(self) -> None:
+        """Ends the child."""
+        self._child.stop()
+
+    def _restore(
+        self, segment: Segment, stored: Mapping[str, Any] | None, crops: Mapping[str, bytes]
+    ) -> tuple[ExtractedSegment, bytes]:
+        if stored is None:
+            return ExtractedSegment(segment_id=segment.segment_id, covered=True), b""
+        result = restored(segment, stored)
+        if not stored["faces"]:
+            return result, b""
+        if all(face["face_id"] in crops for face in stored["faces"]):
+            result.region_boxes = self._region_boxes(segment, result)
+            return result, b"".join(_decoded(crops[face["face_id"]]) for face in stored["faces"])
+        return self._decode(segment, result)
+
+    def _decode(self, segment: Segment, result: ExtractedSegment) -> tuple[ExtractedSegment, bytes]:
+        found, pixels = self._child.extract(segment, detections(result))
+        result.fetch_s, result.decode_s, result.detect_s = found.fetch_s, found.decode_s, found.detect_s
+        if found.status == "error":
+            return found, b""
+        if found.faces_kept != result.faces_kept:
+            message = f"only {found.faces_kept} of {result.faces_kept} stored faces could be read again"
+            found = ExtractedSegment(segment_id=segment.segment_id)
+            found.fail(MediaError(ErrorCode.SOURCE_CHANGED, message), partial=False)
+            return found, b""
+        result.region_boxes = found.region_boxes
+        for name in ("sharpness", "brightness"):  # of the aligned face, and this model may align another way
+            result.faces[name] = found.faces[name]
+        return result, pixels
+
+    def _region_boxes(self, segment: Segment, result: ExtractedSegment) -> NDArray[np.float32]:
+        landmarks_N52 = np.stack([result.faces[name] for name in LANDMARK_COLUMNS], axis=1).reshape(-1, 5, 2)
+        positions = result.faces["frame_position"]
+        parts = [
+            face_region_boxes(
+                self._model,
+                landmarks_N52[positions == position],
+                f"{segment.source_id}-{result.ordinals[position]}-{result.frames[position]}",
+            )
+            for position in np.unique(positions)
+        ]
+        return np.concatenate(parts)
+
+    def _read_crops(self, segment_ids: pa.ChunkedArray, paths: set[str]) -> dict[str, bytes]:
+        """face_id -> PNG of the unit's segments. A file that was compacted away meanwhile gives none: then decode."""
+        found: dict[str, bytes] = {}
+        ids = segment_ids.combine_chunks()
+        for path in sorted(paths):
+            try:
+                data = self._store.read_bytes(path)
+            except FileNotFoundError:
+                continue
+            rows = pq.read_table(pa.BufferReader(data), columns=["segment_id", "face_id", "png"])
+            rows = rows.filter(pc.is_in(rows["segment_id"], ids))
+            found |= dict(zip(rows["face_id"].to_pylist(), rows["png"].to_pylist(), strict=True))
+        return found
+
+
+def restored(segment: Segment, stored: Mapping[str, Any]) -> ExtractedSegment:
+    """The segment as it was extracted before."""
+    frames = stored["frames"]
+    ordinals = _ordinals(segment, stored)
+    result = ExtractedSegment(
+        segment_id=segment.segment_id,
+        frames=frames,
+        timestamps=stored["timestamps"],
+        members=stored["members"] or [None] * len(frames),
+        ordinals=ordinals,
+        face_counts=stored["face_counts"],
+        frame_errors=stored["frame_errors"] or [None] * len(frames),
+        status=stored["status"],
+        error_stage=stored["error_stage"],
+        error_code=stored["error_code"],
+        error_message=stored["error_message"],
+        decoder=stored["decoder"],
+    )
+    faces = stored["faces"]
+    position = {key: at for at, key in enumerate(zip(ordinals, frames, strict=True))}
+    columns = {name: [face[name] for face in faces] for name in FACE_COLUMNS if name != "frame_position"}
+    columns["frame_position"] = [position[_ordinal(face["face_id"]), face["frame"]] for face in faces]
+    result.faces = {name: np.array(columns[name], dtype) for name, dtype in FACE_COLUMNS.items()}
+    return result
+
+
+def detections(result: ExtractedSegment) -> StoredDetections:
+    """(ordinal, frame) -> boxes (N, 4), scores (N,) and landmarks (N, 5, 2) of a segment's faces."""
+    faces = result.faces
+    boxes_N4 = np.stack([faces[name] for name in ("FaceRectX", "FaceRectY", "FaceRectWidth", "FaceRectHeight")], axis=1)
+    landmarks_N52 = np.stack([faces[name] for name in LANDMARK_COLUMNS], axis=1).reshape(-1, 5, 2)
+    stored: StoredDetections = {}
+    for position in np.unique(faces["frame_position"]):
+        of = faces["frame_position"] == position
+        key = result.ordinals[position], result.frames[position]
+        stored[key] = boxes_N4[of], faces["FaceScore"][of], landmarks_N52[of]
+    return stored
+
+
+def _ordinals(segment: Segment, stored: Mapping[str, Any]) -> list[int]:
+    """Each frame's place among the entries of its archive; 0 outside archives."""
+    count = len(stored["frames"])
+    if not segment.members:
+        return [0] * count
+    if segment.kind == "video":
+        return [segment.members[0].ordinal] * count
+    return [member.ordinal for member in segment.members][:count]  # one frame each, in the order of the plan
+
+
+def _ordinal(face_id: str) -> int:
+    return int(face_id.split("-")[1])
+
+
+def _decoded(png: bytes) -> bytes:
+    import cv2
+
+    picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None, "a kept crop is no PNG"
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB).tobytes()

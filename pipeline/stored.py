@@ -1,0 +1,119 @@
+"""What a dataset already knows of its segments, for another model: rows, faces with their landmarks, kept crops.
+
+    plan rows ──> attach ──> the same rows with a column `stored`
+
+Memory: the rows of one pass. Time: each pass reads the model's files once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.extraction import FACE_COLUMNS
+from pipeline.ledger.entry import CommittedFile
+from pipeline.ledger.live import read_live
+from pipeline.ledger.state import LogState
+from pipeline.schema import FACES, SEGMENTS
+from pipeline.segments import PLAN
+from pipeline.storage.store import Store
+from ran_model.config import ModelConfig
+
+_SEGMENT_COLUMNS = (
+    "frames", "timestamps", "members", "face_counts", "frame_errors", "status", "error_stage", "error_code",
+    "error_message", "decoder",
+)  # fmt: skip
+_FACE_COLUMNS = ("face_id", "frame", *(name for name in FACE_COLUMNS if name != "frame_position"))
+
+#: A segment's row; null where it has none because an earlier window has its error (`covered`). faces: in their order.
+#: crops: the file that has their aligned pixels as the model wants them, if there is one.
+STORED = pa.struct(
+    [
+        *(pa.field(name, SEGMENTS.field(name).type) for name in _SEGMENT_COLUMNS),
+        pa.field("faces", pa.list_(pa.struct([pa.field(name, FACES.field(name).type) for name in _FACE_COLUMNS]))),
+        pa.field("crops", pa.string()),
+    ]
+)
+
+
+class StoredSegments:
+    """The rows of one model of a dataset, looked up by segment."""
+
+    def __init__(self, store: Store, state: LogState, base_model_id: str, model: ModelConfig) -> None:
+        self._store = store
+        self._state = state
+        self._base = base_model_id
+        self._crops = dict(self._fitting_crops(model))
+
+    def plan(self, planned: pa.Table, model_id: str) -> pa.Table:
+        """Plan rows of what the base model has and `model_id` lacks, those with crops together file by file.
+
+        planned: plan rows of all sources. A committed segment that is not among them (the error row of a changed
+        source) gets a plan row of its own.
+        """
+        state = self._state
+        rows = planned.filter(pa.array(state.committed(self._base).contains(planned["segment_id"])))
+        strangers = self._without_plan(planned["segment_id"])
+        rows = pa.concat_tables([rows, strangers])
+        rows = rows.filter(state.filter_uncommitted(model_id, rows["segment_id"]))
+        files = pa.array([self._crops.get(one) for one in rows["segment_id"].to_pylist()], pa.string())
+        numbered = pa.table({"file": files, "at": np.arange(len(files))})
+        order = pc.sort_indices(numbered, sort_keys=[("file", "ascending"), ("at", "ascending")])
+        return rows.take(order)
+
+    def attach(self, segments: pa.Table) -> pa.Table:
+        """The plan rows with a column `stored` (STORED)."""
+        ids = segments["segment_id"].combine_chunks()
+        rows = self._read(self._state.files("segments", self._base), ("segment_id", *_SEGMENT_COLUMNS), ids)
+        faces = self._read(self._state.files("faces", self._base), ("segment_id", *_FACE_COLUMNS), ids)
+        at = pc.index_in(ids, rows["segment_id"].combine_chunks())
+        columns: list[pa.Array] = [rows[name].combine_chunks().take(at) for name in _SEGMENT_COLUMNS]
+        columns.append(_grouped(faces, ids))
+        columns.append(pa.array([self._crops.get(one) for one in ids.to_pylist()], pa.string()))
+        stored = pa.StructArray.from_arrays(columns, fields=list(STORED), mask=pc.is_null(at))
+        return segments.append_column("stored", stored)
+
+    def _read(self, files: Sequence[CommittedFile], columns: Sequence[str], ids: pa.Array) -> pa.Table:
+        table = files[0].table if files else "segments"
+        declared = {"segments": SEGMENTS, "faces": FACES}[table]
+        parts = [pa.schema([declared.field(name) for name in columns if name in declared.names]).empty_table()]
+        for file in files:
+            rows = pq.read_table(pa.BufferReader(read_live(self._store, file)), columns=list(columns))
+            parts.append(rows.filter(pc.is_in(rows["segment_id"], ids)).cast(parts[0].schema))
+        return pa.concat_tables(parts)
+
+    def _fitting_crops(self, model: ModelConfig) -> Iterator[tuple[str, str]]:
+        """(segment, file) of crops that were aligned as the model wants them."""
+        template = np.asarray(model.template, np.float32).ravel()
+        for file in self._state.files("crops"):
+            rows = pq.read_table(
+                pa.BufferReader(read_live(self._store, file)), columns=["segment_id", "template", "size"]
+            )
+            templates = np.asarray(rows["template"].combine_chunks().flatten(), np.float32).reshape(-1, 10)
+            fits = (templates == template).all(axis=1) & (np.asarray(rows["size"]) == model.aligned_size)
+            for segment_id in pc.unique(rows.filter(pa.array(fits))["segment_id"]).to_pylist():
+                yield segment_id, file.path
+
+    def _without_plan(self, planned: pa.ChunkedArray) -> pa.Table:
+        ids = list(self._state.committed(self._base))
+        known = set(planned.to_pylist())
+        missing = pa.array([one for one in ids if one not in known], pa.string())
+        names = ("segment_id", "source_id", "source_uri")
+        rows = self._read(self._state.files("segments", self._base), names, missing).to_pylist() if len(missing) else []
+        plain = {"location": "", "fingerprint": "", "kind": "unknown", "size_bytes": 0, "window": 0, "is_last": True}
+        return pa.Table.from_pylist([{**row, **plain, "attempts": 0} for row in rows], schema=PLAN)
+
+
+def _grouped(faces: pa.Table, ids: pa.Array) -> pa.Array:
+    """The faces of each segment as a list, in the order in which they were written."""
+    of = np.asarray(pc.index_in(faces["segment_id"].combine_chunks(), ids), np.int64)
+    order = np.argsort(of, kind="stable")
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(of, minlength=len(ids)))]).astype(np.int32)
+    taken = faces.take(pa.array(order))
+    item = STORED.field("faces").type.value_type
+    struct = pa.StructArray.from_arrays([taken[name].combine_chunks() for name in _FACE_COLUMNS], fields=list(item))
+    return pa.ListArray.from_arrays(pa.array(offsets), struct)

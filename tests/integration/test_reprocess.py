@@ -1,0 +1,172 @@
+"""`reprocess`: another model over the same faces, from kept crops or by decoding alone, beside the old rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from ran_model.config import ModelConfig
+from ran_model.network import RegionAttentionNetwork
+from ran_model.pretrained import save_model
+from tests.conftest import DEMO_MEDIA, run_cli
+from tests.datasets import RUN_COLUMNS, table
+
+MODEL_COLUMNS = {"model_id", *RUN_COLUMNS}
+
+
+def _model(folder: Path, seed: int = 7, **changes: object) -> Path:
+    torch.manual_seed(seed)
+    config = dataclasses.replace(ModelConfig(name="tiny", input_size=32, aligned_size=48), **changes)
+    save_model(folder, config, RegionAttentionNetwork(config), "# A random model for tests\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video, an archive of pictures, one of a video, a picture, and two that fail."""
+    folder = tmp_path_factory.mktemp("media")
+    shutil.copy(DEMO_MEDIA / "portrait.mp4", folder)
+    shutil.copy(DEMO_MEDIA / "portraits.tar", folder)
+    shutil.copy(DEMO_MEDIA / "astronaut.png", folder)
+    with tarfile.open(folder / "videos.tar", "w") as archive:
+        archive.add(DEMO_MEDIA / "portrait.mp4", "deep/portrait.mp4")
+    (folder / "broken.mp4").write_bytes((DEMO_MEDIA / "portrait.mp4").read_bytes()[:5000])
+    (folder / "empty.png").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dataset(media: Path, ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scored by a first model, with crops."""
+    folder = tmp_path_factory.mktemp("base")
+    model = _model(folder / "model")
+    done = run_cli(
+        "run", media, "-o", folder / "out", "--model", model, "--keep-crops", "--segment-frames", "8", "--quiet",
+        address=ray_address,
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    return folder / "out"
+
+
+@pytest.fixture
+def output(dataset: Path, tmp_path: Path) -> Path:
+    shutil.copytree(dataset, tmp_path / "out")
+    return tmp_path / "out"
+
+
+def _reprocess(output: Path, model: Path, address: str, *options: str) -> dict[str, object]:
+    done = run_cli("reprocess", output, "--model", model, "--json", "--quiet", *options, address=address)
+    assert done.returncode in (0, 3), done.stderr
+    return json.loads(done.stdout)
+
+
+def _rows(output: Path, name: str, model_id: str) -> list[dict[str, object]]:
+    rows = [row for row in table(output, name).to_pylist() if row["model_id"] == model_id]
+    return [{key: value for key, value in row.items() if key not in MODEL_COLUMNS} for row in rows]
+
+
+def _assert_same(left: list[dict[str, object]], right: list[dict[str, object]], *, tolerance: float = 1e-4) -> None:
+    assert len(left) == len(right) > 0
+    for one, other in zip(left, right, strict=True):
+        for key, value in one.items():
+            if isinstance(value, float):
+                assert other[key] == pytest.approx(value, abs=tolerance), key
+            else:
+                assert other[key] == value, key
+
+
+def _models(output: Path) -> list[str]:
+    return list(dict.fromkeys(table(output, "segments")["model_id"].to_pylist()))
+
+
+@pytest.mark.parametrize("has_crops", [True, False])
+def test_the_same_weights_under_another_version_give_the_stored_answers(
+    output: Path, media: Path, ray_address: str, tmp_path: Path, has_crops: bool
+) -> None:
+    (old,) = _models(output)
+    if not has_crops:  # as if the run had not kept them: the rows of the log that name them go with the files
+        output = tmp_path / "bare"
+        done = run_cli(
+            "run", media, "-o", output, "--model", _model(tmp_path / "old"), "--segment-frames", "8", "--quiet",
+            address=ray_address,
+        )  # fmt: skip
+        assert done.returncode == 3, done.stderr
+    before = {
+        file: file.read_bytes()
+        for name in ("faces", "segments", "sources", "crops")
+        for file in (output / name).rglob("*.parquet")
+    }
+    answer = _reprocess(output, _model(tmp_path / "new", version="2"), ray_address)
+    new = str(answer["model_id"])
+    assert new != old
+    assert (answer["decode_s"] == 0) is has_crops
+    _assert_same(_rows(output, "faces", old), _rows(output, "faces", new))
+    _assert_same(_rows(output, "segments", old), _rows(output, "segments", new))
+    assert {file: file.read_bytes() for file in before} == before
+    assert run_cli("verify", output).returncode == 0
+    again = _reprocess(output, tmp_path / "new", ray_address)
+    assert (again["segments_done"], again["segments_already_done"]) == (0, answer["segments_done"])
+
+
+def test_crops_are_enough_when_the_sources_are_gone(output: Path, ray_address: str, tmp_path: Path) -> None:
+    """Another location for every source: nothing can be decoded."""
+    (old,) = _models(output)
+    uris = set(table(output, "sources")["source_uri"].to_pylist())
+    moved = tmp_path / "moved"
+    folder = Path(next(iter(uris))).parent
+    folder.rename(moved)
+    try:
+        answer = _reprocess(output, _model(tmp_path / "new", seed=8), ray_address)
+        new = str(answer["model_id"])
+        faces = _rows(output, "faces", new)
+        assert [row["face_id"] for row in faces] == [row["face_id"] for row in _rows(output, "faces", old)]
+        assert "not_found" not in answer["failures"]
+    finally:
+        moved.rename(folder)
+
+
+def test_another_alignment_decodes_again_and_keeps_frames_and_boxes(
+    output: Path, ray_address: str, tmp_path: Path
+) -> None:
+    (old,) = _models(output)
+    answer = _reprocess(
+        output, _model(tmp_path / "new", aligned_size=64, regions=("whole", "left_eye", "nose")), ray_address
+    )
+    new = str(answer["model_id"])
+    kept = ("face_id", "segment_id", "timestamp", "FaceRectX", "landmark_nose_x", "Yaw", "FaceScore")
+    before, after = ([{k: row[k] for k in kept} for row in _rows(output, "faces", model)] for model in (old, new))
+    assert before == after
+    assert all(row["attention_nose"] is not None for row in _rows(output, "faces", new))
+    counts = [[row["face_counts"] for row in _rows(output, "segments", model)] for model in (old, new)]
+    assert counts[0] == counts[1]
+
+
+def test_a_limit_and_the_same_command_again_end_as_one_run(output: Path, ray_address: str, tmp_path: Path) -> None:
+    model = _model(tmp_path / "new", seed=9)
+    first = _reprocess(output, model, ray_address, "--limit", "3")
+    assert first["segments_done"] == 3
+    second = _reprocess(output, model, ray_address)
+    assert second["segments_already_done"] == 3
+    new = str(second["model_id"])
+    segments = _rows(output, "segments", new)
+    assert [row["segment_id"] for row in segments] == [
+        row["segment_id"] for row in _rows(output, "segments", _models(output)[0])
+    ]
+    shown = run_cli("query", output, "SELECT DISTINCT model_id FROM faces", "--format", "csv")
+    assert shown.stdout.split() == ["model_id", new]
+
+
+def test_what_can_t_be_reprocessed_is_said(output: Path, ray_address: str, tmp_path: Path) -> None:
+    (old,) = _models(output)
+    same = run_cli("reprocess", output, "--model", _model(tmp_path / "same"))
+    assert same.returncode == 2
+    assert f"{old}" in same.stderr
+    unknown = run_cli("reprocess", output, "--model", _model(tmp_path / "new", seed=8), "--base", "feedfeedfeed")
+    assert unknown.returncode == 2
+    assert f"has no model feedfeedfeed: it has {old}" in unknown.stderr
