@@ -39,8 +39,8 @@ def main() -> None:
             assert full["faces"] == again["faces"], (full, again)
             full_s, again_s = (answer["elapsed_s"] - answer["startup_s"] for answer in (full, again))
             print(
-                f"{kind:8}: run {full_s:.1f} s, reprocess {again_s:.1f} s ({again_s / full_s:.2f}); of that reading "
-                f"{again['decode_s']:.1f} s, aligning {again['detect_s']:.1f} s, RAN {again['infer_s']:.1f} s (all actors)",
+                f"{kind:8}: run {full_s:.1f} s, reprocess {again_s:.1f} s ({again_s / full_s:.2f}); of it reading "
+                f"{again['decode_s']:.1f} s, aligning {again['detect_s']:.1f}, RAN {again['infer_s']:.1f} s",
                 flush=True,
             )
 
