@@ -115,6 +115,10 @@ class SegmentExtractor:
         try:
             try:
                 frames = self._reader.read(segment)
+            except MediaError as error:
+                # nothing of the file can be read, which its first window says for all of them
+                result.covered = segment.kind == "video" and segment.window > 0 and error.code in WHOLE_FILE
+                raise
             finally:
                 started()
             for batch in self._batches(frames, result):
@@ -126,8 +130,6 @@ class SegmentExtractor:
                 result.fail(frames.error, partial=bool(result.frames))
         except MediaError as error:
             result.fail(error, partial=False)
-            # nothing of the file can be read, which its first window says for all of them
-            result.covered = segment.kind == "video" and segment.window > 0 and error.code in WHOLE_FILE
         if result.status == "ok" and any(error is not None for error in result.frame_errors):
             everything = all(error is not None for error in result.frame_errors)
             first = next(error for error in result.frame_errors if error is not None)

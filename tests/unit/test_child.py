@@ -24,7 +24,7 @@ from pipeline.segments import PLAN, Segment, plan_segments
 from pipeline.worker import WorkerConfig
 from ran_model.model_files import read_model_bytes
 from tests.conftest import DEMO_MEDIA
-from tests.media import picture_bytes, write_tar
+from tests.media import picture_bytes, write_tar, write_video
 
 EXTRACTION = Extraction()
 
@@ -142,6 +142,20 @@ def test_a_source_that_changed_since_the_plan_is_not_read(child: DecodeChild, tm
 def pid_of(child: DecodeChild) -> int:
     assert child._process is not None
     return child._process.pid
+
+
+def test_a_video_that_cannot_be_opened_says_so_once(child: DecodeChild, tmp_path: Path) -> None:
+    """Its header promises two windows; what is wrong is wrong for both, and the first one's row has it."""
+    path = write_video(tmp_path / "v.mp4", frames=250, container_options={"movflags": "faststart"})
+    (source,) = list_sources([str(path)]).sources
+    row = probe_source(source, scratch=Scratch(None), extraction=EXTRACTION)
+    first, second = plan_segments(row, location=source.location, extraction=EXTRACTION)
+    status = path.stat()
+    path.write_bytes(b"this was a video".ljust(status.st_size, b"."))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # as if the probe had been of this file
+    told, covered = child.extract(first)[0], child.extract(second)[0]
+    assert (told.status, told.error_code, told.covered) == ("error", "not_media", False)
+    assert (covered.status, covered.error_code, covered.covered) == ("error", "not_media", True)
 
 
 def test_unpacking_has_the_time_of_a_fetch(config: WorkerConfig, tmp_path: Path) -> None:
