@@ -30,7 +30,8 @@ class PacketIndex:
     time_base: seconds per tick.
     clean_starts: every keyframe is one from which all that follows can be decoded; in H.264 and HEVC a container may
     also mark the first picture of a gradual refresh.
-    packets: how many the file has. cut: the file ends before its container says so, or its last packet is incomplete.
+    packets: how many the file has, those without a time among them. cut: the file ends before its container says so,
+    or its last packet is incomplete.
     untimed: the container has no presentation times of its own; frames are counted as they come out of the decoder.
     splices: (K, 2) int64, for streams that were joined end to end and whose clock starts anew: the number of the first
     packet of each further part, and the ticks that pts and dts here have more than those in the file. None: (0, 2).
@@ -139,6 +140,10 @@ def read_index(path: Path, content: Content) -> PacketIndex:
     if not packets:
         code = ErrorCode.TRUNCATED if cut else ErrorCode.CORRUPT
         raise MediaError(code, NO_FRAME)
+    read = len(packets)
+    timed = [packet for packet in packets if packet[0] is not None]
+    if content.format in _JOINABLE and 2 * len(timed) > read:
+        packets = timed  # the others lost their header on the way: frames without a time are no data
     shown = [pts for pts, _, _, _ in packets]
     decoded = [dts for _, dts, _, _ in packets]
     untimed = untimed or None in shown
@@ -161,7 +166,7 @@ def read_index(path: Path, content: Content) -> PacketIndex:
         is_key=np.array([flags & _KEY for _, _, flags, _ in packets], bool)[order],
         time_base=time_base,
         clean_starts=clean_starts,
-        packets=len(packets),
+        packets=read,
         cut=cut,
         untimed=untimed,
         splices=splices,
