@@ -67,7 +67,10 @@ class VideoReader:
             self._grid = Grid(rate=extraction.rate, time_base=self.index.time_base)
         if self.last_window() >= most_windows(len(self.index)):
             span_s = float((int(self.index.pts[-1]) - int(self.index.pts[0])) * self.index.time_base)
-            raise MediaError(ErrorCode.CORRUPT, f"the times of its {len(self.index)} frames reach over {span_s:.3g} s")
+            raise MediaError(
+                ErrorCode.CORRUPT,
+                f"the times of its {len(self.index)} frames reach over {span_s:.3g} s, which can't be true",
+            )
         self._name = decoder if is_own(decoder) else "pyav"
         kind: type[Frames] = own_frames(decoder) if is_own(decoder) else PyavFrames
         self._frames = kind(path, self._content, self.index, extraction.max_pixels)
