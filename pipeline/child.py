@@ -111,10 +111,7 @@ class DecodeChild:
         """Sends a request; a child that failed it does not live on."""
         self._ensure_started()
         try:
-            try:
-                self._pipe.send(request)
-            except OSError:
-                raise self._death() from None
+            self._send(request)
             yield
         except MediaError:
             self.stop()
@@ -129,6 +126,16 @@ class DecodeChild:
             self._start()
 
     def _start(self) -> None:
+        """Raises RanError if the process does not come up, not even at the second attempt when the first was killed."""
+        try:
+            try:
+                self._launch()
+            except DeathError:
+                self._launch()
+        except MediaError as error:
+            raise RanError(f"the decode process did not start: {error.message}") from None
+
+    def _launch(self) -> None:
         self.stop()
         ours, theirs = socket.socketpair()
         self._memory_fd = _memory_file()
@@ -148,17 +155,23 @@ class DecodeChild:
                 env=environment,
             )
         try:
-            self._pipe.send((self._config, self._warm))
+            self._send((self._config, self._warm))
             self._receive("ready", START_DEADLINE_S)
-        except MediaError as error:
+        except MediaError:
             self.stop()
-            raise RanError(f"the decode process did not start: {error.message}") from None
+            raise
 
     def _pixels(self, size: int) -> bytes:
         if not size:
             return b""
         with mmap.mmap(self._memory_fd, size, access=mmap.ACCESS_READ) as shared:
             return shared[:]
+
+    def _send(self, message: Any) -> None:
+        try:
+            self._pipe.send(message)
+        except OSError:
+            raise self._death() from None
 
     def _receive(self, expected: str, deadline_s: float) -> Any:
         if not self._pipe.poll(deadline_s):
@@ -185,8 +198,12 @@ class DecodeChild:
         tail = self._stderr.read().decode(errors="replace").strip()
         if code == 1 and "Traceback" in tail and "MemoryError" not in tail:
             return DeathError(ErrorCode.INTERNAL, f"the decode process failed: {tail.splitlines()[-1]}")
-        if "bad_alloc" in tail or "MemoryError" in tail or code == -signal.SIGKILL:
+        if "bad_alloc" in tail or "MemoryError" in tail:
             return self._out_of_memory()
+        if code == -signal.SIGKILL:
+            return DeathError(
+                ErrorCode.OUT_OF_MEMORY, "the decode process was killed, as the system does when memory runs out"
+            )
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         last = tail.splitlines()[-1] if tail else "it printed nothing"
         return DeathError(ErrorCode.DECODER_CRASH, f"the decode process died ({how}): {last}")

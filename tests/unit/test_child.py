@@ -24,6 +24,7 @@ from pipeline.segments import PLAN, Segment, plan_segments
 from pipeline.worker import WorkerConfig
 from ran_model.model_files import read_model_bytes
 from tests.conftest import DEMO_MEDIA
+from tests.faults.processes import decode_children, wait_for
 from tests.media import picture_bytes, write_tar, write_video
 
 EXTRACTION = Extraction()
@@ -80,6 +81,25 @@ def test_a_segment_is_not_blamed_for_one_death(child: DecodeChild, picture: Segm
     threading.Timer(0.5, lambda: (os.kill(victim, death), os.kill(victim, signal.SIGCONT))).start()
     assert child.extract(picture)[0].status == "ok"
     assert pid_of(child) != victim
+
+
+def test_a_child_that_is_killed_while_it_starts_is_started_again(config: WorkerConfig, picture: Segment) -> None:
+    killed: list[int] = []
+
+    def kill_the_first() -> None:
+        (child,) = wait_for("the decode process", lambda: decode_children())
+        child.kill()
+        killed.append(child.pid)
+
+    killer = threading.Thread(target=kill_the_first)
+    killer.start()
+    child = DecodeChild(config, deadline_s=60, warm=True)
+    try:
+        killer.join()
+        assert pid_of(child) not in killed
+        assert child.extract(picture)[0].status == "ok"
+    finally:
+        child.stop()
 
 
 def test_a_child_that_died_while_idle_is_replaced(child: DecodeChild, picture: Segment) -> None:
