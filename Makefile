@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_OUT ?= demo-out
 
+SOAK_SEEDS ?= 200
+SOAK_MINUTES ?= 0
+
 .PHONY: setup demo test soak lint types check bench model media clean
 
 setup: $(STAMP)
@@ -25,9 +28,11 @@ demo: setup
 test: setup lint types
 	$(BIN)/python -m pytest tests/unit tests/integration tests/faults tests/hostile
 
-# All of the hostile files in one run, and many more mutations of archives and videos.
+# All of the hostile files in one run, and many more mutations of archives and videos; then hundreds of seeds of
+# everything that tests/faults breaks: hours, of which SOAK_MINUTES=30 takes as many as that allows.
 soak: setup
 	$(BIN)/python -m pytest tests/hostile --whole-corpus --hypothesis-profile=soak
+	$(BIN)/python -m pytest tests/faults --soak-seeds $(SOAK_SEEDS) --soak-minutes $(SOAK_MINUTES) --soak-report docs/soak.md
 
 lint: setup
 	$(BIN)/ruff check .

@@ -16,6 +16,14 @@ ROOT = Path(__file__).parent.parent
 SHARED_MEDIA = ROOT.parent / "shared" / "media"
 DEMO_MEDIA = ROOT / "examples" / "media"
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("soak", "Many more seeds of the tests that take one (`make soak`)")
+    group.addoption("--soak-seeds", type=int, default=0, help="run each seeded test with the seeds 0 … N-1")
+    group.addoption("--soak-minutes", type=float, default=0.0, help="leave out the seeds that this time does not allow")
+    group.addoption("--soak-report", metavar="PATH", help="write the figures there, as a Markdown table")
+
+
 settings.register_profile("suite", deadline=None, print_blob=True)  # a busy machine is no failure
 settings.register_profile("soak", deadline=None, print_blob=True, max_examples=3000)
 settings.load_profile("suite")

@@ -1,8 +1,8 @@
-"""A real driver in a process of its own that kills or stops itself at the nth change that it makes to the store.
+"""A real driver in a process of its own, that may kill or stop itself at the nth change that it makes to the store.
 
-Usage: python -m tests.faults.driver_process CONFIG.json kill|stop N before|after [PATH]
+Usage: python -m tests.faults.driver_process CONFIG.json [kill|stop N before|after [PATH]] [slow SECONDS]
 
-PATH: count only changes of paths that start with it.
+PATH: count only changes of paths that start with it. slow: so long does every change take.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -48,6 +49,29 @@ def fail_at(number: int, when: str, number_of_signal: int, below: str = "") -> N
     Store._attempt = attempt  # type: ignore[method-assign]
 
 
+def slow_down(seconds: float) -> None:
+    """Every change of the store takes so long, as on a far or busy one."""
+    original = Store._attempt
+
+    def attempt(store: Store, operation: str, path: str, act: Callable[[], Any]) -> Any:
+        if operation in CHANGES:
+            time.sleep(seconds)
+        return original(store, operation, path, act)
+
+    Store._attempt = attempt  # type: ignore[method-assign]
+
+
+def arm(fault: list[str]) -> None:
+    """The fault as the command line names it."""
+    if not fault:
+        return
+    kind, number, *when = fault
+    if kind == "slow":
+        slow_down(float(number))
+    else:
+        fail_at(int(number), when[0], signal.SIGKILL if kind == "kill" else signal.SIGSTOP, *when[1:])
+
+
 def run(config: RunConfig, extraction: Extraction) -> dict[str, Any]:
     """One run, as the command line does it."""
     with ProgressReporter(quiet=True) as progress:
@@ -63,8 +87,7 @@ if __name__ == "__main__":
     with open(sys.argv[1]) as file:
         values = json.load(file)
     values["run"]["inputs"] = tuple(values["run"]["inputs"])
-    fault = signal.SIGKILL if sys.argv[2] == "kill" else signal.SIGSTOP
-    fail_at(int(sys.argv[3]), sys.argv[4], fault, *sys.argv[5:])
+    arm(sys.argv[2:])
     try:
         run(RunConfig(**values["run"]), extraction_of(**values["extraction"]))
     except RanError as error:

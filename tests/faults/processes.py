@@ -68,7 +68,7 @@ def is_stopped(pid: int) -> bool:
 def shared_memory() -> set[str]:
     """Names in the system's shared memory folder, without Ray's object stores, which go with their Ray, and what
     multiprocessing and torch make in other programs; a decode process' memory has no name at all."""
-    others = ("plasma", "ray", "sem.", "psm_", "pym-", "torch_")
+    others = ("plasma", "ray", "sem.", "psm_", "pymp-", "torch_")
     return {path.name for path in Path("/dev/shm").iterdir() if not path.name.startswith(others)}
 
 

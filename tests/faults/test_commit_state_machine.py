@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import hypothesis
 import hypothesis.strategies as st
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -57,6 +58,7 @@ def block(draw: st.DrawFn) -> dict[str, Any]:
 
 
 BLOCKS = st.lists(block(), min_size=1, max_size=3)
+FIRED = Counter[str]()  # how many faults of each kind really happened
 EVERY = 3  # entries per checkpoint, so that examples cross a few
 
 
@@ -204,10 +206,17 @@ class CommitMachine(RuleBasedStateMachine):
 
             return run
 
+        def counted(act: Callable[[], None]) -> Callable[[], None]:
+            def run() -> None:
+                FIRED[kind] += 1
+                act()
+
+            return run
+
         kind, number, when = fault
         if kind == "outage":  # longer than the retries
             for attempt in range(3):
-                driver.store.at(number + attempt, when, lose_connection)
+                driver.store.at(number + attempt, when, counted(lose_connection))
             return
         acts = {
             "die": die,
@@ -217,7 +226,7 @@ class CommitMachine(RuleBasedStateMachine):
             "other compacts": other(lambda d: d.replace_files(d.model_id, "segments", errors_only=False)),
             "other drops errors": other(lambda d: d.replace_files(d.model_id, "segments", errors_only=True)),
         }
-        driver.store.at(number, when, acts[kind])
+        driver.store.at(number, when, counted(acts[kind]))
 
     def _same_work(self, driver: Driver) -> None:
         """Every segment there is, grouped by twos."""
@@ -326,10 +335,14 @@ class InFolder(CommitMachine):
             shutil.rmtree(self.folder)
 
 
+@pytest.mark.seeds(1)
 @pytest.mark.parametrize(("machine", "examples"), [(InMemory, 40), (InFolder, 10)])
-def test_any_interleaving_commits_exactly_once(machine: type[CommitMachine], examples: int) -> None:
+def test_any_interleaving_commits_exactly_once(
+    machine: type[CommitMachine], examples: int, seed: int, record_property: Callable[[str, object], None]
+) -> None:
+    before = FIRED.total()
     run_state_machine_as_test(
-        machine,
+        hypothesis.seed(seed)(machine),
         settings=settings(
             max_examples=examples,
             stateful_step_count=25,
@@ -339,3 +352,5 @@ def test_any_interleaving_commits_exactly_once(machine: type[CommitMachine], exa
             print_blob=True,
         ),
     )
+    assert FIRED.total() > before, "no fault fired"
+    record_property("faults", FIRED.total() - before)

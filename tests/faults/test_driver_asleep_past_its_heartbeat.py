@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,12 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
 from pipeline.ledger.commit import Committer
 from pipeline.ledger.dataset import Dataset
 from pipeline.ledger.log import CommitLog
 from pipeline.ledger.runs import Run, other_runs
 from pipeline.storage.store import Store
+from tests.faults.comparison import assert_same_tables
+from tests.faults.job import Job, ended
+from tests.faults.processes import is_stopped, wait_for
 from tests.faults.sleeping_driver import STALE_AFTER_S
 from tests.staged_rows import MODEL, segment_id, stage
 
@@ -72,3 +77,25 @@ def test_driver_that_only_waits_keeps_its_run(tmp_path: Path) -> None:
         process.communicate("go on\n", timeout=120)
         assert process.returncode == 0
     assert pq.read_table(tmp_path / "segments", partitioning=None).num_rows == 3
+
+
+@pytest.mark.seeds(1)
+def test_whole_run_asleep_past_its_heartbeat(job: Job, undisturbed: Path, tmp_path: Path, seed: int) -> None:
+    """A real run sleeps with segments in hand: entry 1 of the log has the sources, the later ones have segments."""
+    output = tmp_path / "out"
+    driver = job.start(output, tmp_path, "stop", str(2 + seed % 8), "before", "_ran/log/")
+    try:
+        wait_for("the driver's stop", lambda: is_stopped(driver.pid))
+        wait_for("a stale heartbeat", lambda: heartbeat_age_s(output) > 2 * job.settings(output)["stale_after_s"])
+        assert job.run(output)["status"] == "done"
+        assert_same_tables(undisturbed, output)
+        os.kill(driver.pid, signal.SIGCONT)
+        assert "closed" in ended(driver, 5)
+        assert_same_tables(undisturbed, output)
+    finally:
+        driver.kill()
+
+
+def heartbeat_age_s(output: Path) -> float:
+    (heartbeat,) = output.glob("_ran/runs/*/heartbeat")
+    return time.time() - heartbeat.stat().st_mtime

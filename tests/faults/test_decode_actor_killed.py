@@ -1,0 +1,26 @@
+"""kill -9 of a decode actor in the middle of a segment: Ray starts it anew and replays the unit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.faults.comparison import assert_same_tables
+from tests.faults.holding import held, waiting
+from tests.faults.job import Job
+from tests.faults.processes import is_alive, kill, wait_for
+from tests.faults.stand_in_decoders import HELD
+
+
+def test_decode_actor_killed(job: Job, media: Path, undisturbed: Path, tmp_path: Path) -> None:
+    with held(media) as hold:
+        run = job.but(decoder=HELD).beside(tmp_path / "out")
+        (child,) = wait_for("a frame of b.mp4", lambda: waiting(media))
+        actor = child.parent()
+        assert actor is not None
+        assert "DecodeActor" in " ".join(actor.cmdline())
+        kill(actor)
+        wait_for("the end of its decode process", lambda: not is_alive(child))
+        wait_for("its successor", lambda: waiting(media, but=child.pid))
+        hold.unlink()
+        run.result()
+    assert_same_tables(undisturbed, tmp_path / "out", without=("decoder",))
