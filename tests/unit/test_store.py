@@ -88,6 +88,13 @@ def test_clock_goes_with_the_files_and_leaves_nothing(store: Store) -> None:
     assert store.list("_ran") == []
 
 
+def test_probe_is_not_misled_by_a_lost_answer() -> None:
+    store = FaultyStore(memory_url())
+    store.at(1, "after", lose_connection)
+    store.probe()
+    assert store.list("") == []
+
+
 def test_probe_passes_and_leaves_nothing(store: Store) -> None:
     store.probe()
     assert store.list("") == []
