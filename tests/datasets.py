@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
+from tests.faults.comparison import RUN_COLUMNS, table
 from tests.faults.comparison import assert_same_tables as assert_equal_datasets
-from tests.faults.comparison import table
 
-__all__ = ["assert_equal_datasets", "table"]
+__all__ = ["RUN_COLUMNS", "assert_equal_datasets", "table"]
