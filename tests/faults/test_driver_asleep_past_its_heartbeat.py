@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -80,7 +80,9 @@ def test_driver_that_only_waits_keeps_its_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.seeds(1)
-def test_whole_run_asleep_past_its_heartbeat(job: Job, undisturbed: Path, tmp_path: Path, seed: int) -> None:
+def test_whole_run_asleep_past_its_heartbeat(
+    job: Job, undisturbed: Path, tmp_path: Path, seed: int, record_property: Callable[[str, object], None]
+) -> None:
     """A real run sleeps with segments in hand: entry 1 of the log has the sources, the later ones have segments."""
     output = tmp_path / "out"
     driver = job.start(output, tmp_path, "stop", str(2 + seed % 8), "before", "_ran/log/")
@@ -91,6 +93,7 @@ def test_whole_run_asleep_past_its_heartbeat(job: Job, undisturbed: Path, tmp_pa
         assert_same_tables(undisturbed, output)
         os.kill(driver.pid, signal.SIGCONT)
         assert "closed" in ended(driver, 5)
+        record_property("faults", 1)
         assert_same_tables(undisturbed, output)
     finally:
         driver.kill()
