@@ -14,7 +14,7 @@ import yaml
 
 from pipeline.config import DEFAULT_DETECTOR
 from pipeline.errors import UsageError
-from pipeline.run_config import DEVICES
+from pipeline.run_config import DEVICES, ON_CHANGED
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -136,6 +136,13 @@ def run_options(command: Command) -> Command:
         ),
         click.option("--root", metavar="DIR", help="Name sources relative to this folder or prefix."),
         click.option("--model", default="default", show_default=True, metavar="DIR", help="Model directory."),
+        click.option(
+            "--on-changed",
+            type=click.Choice(ON_CHANGED),
+            default="error",
+            show_default=True,
+            help="A file that is not what its rows were made of: an error row beside them, or new rows instead.",
+        ),
         click.option("--keep-crops", is_flag=True, help="Also keep the aligned faces."),
     ]
     command = execution_options(command)

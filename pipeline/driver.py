@@ -22,12 +22,15 @@ from pipeline.cluster import check_output_is_shared, connected
 from pipeline.config import Extraction
 from pipeline.errors import ErrorCode, MediaError, RanError, StoreError
 from pipeline.extract import failed_block
+from pipeline.failures import Failures, covered_segments, find_failures
 from pipeline.infer import CPU_BATCH, GPU_BATCH, InferConfig, without_predictions
 from pipeline.ledger.commit import Committer
 from pipeline.ledger.log import CommitLog
-from pipeline.ledger.runs import Run
+from pipeline.ledger.removal import drop_segments, drop_sources
+from pipeline.ledger.runs import Run, refuse_while_at_work
 from pipeline.ledger.staging import StagedFile, StagedSet, stage_table
 from pipeline.ledger.state import LogState
+from pipeline.media.sources import Source
 from pipeline.passes import Pass, PassQueue
 from pipeline.prepare import Prepared, model_config
 from pipeline.probing import probe
@@ -57,6 +60,7 @@ class Driver:
         self._model = prepared.model
         self._model_id = prepared.model_id
         self._base_model_id = prepared.base_model_id
+        self._retry_codes = prepared.retry_codes
         self._stored: StoredSegments | None = None
         self._stop = threading.Event()
         self.summary = Summary(model_id=prepared.model_id, output=without_credentials(config.output))
@@ -70,14 +74,23 @@ class Driver:
         summary.run_id, summary.sources = run.run_id, len(listing.sources)
         with run, self._interruptible(progress):
             run.save_config({"run": self._config.to_json(), "extraction": self._extraction.to_json()})
-            committer = Committer(self._dataset, log, run, self._model_id)
+            failures = self._failures(log)
+            committer = Committer(self._dataset, log, run, self._model_id, replacing=failures.replacing)
             committer.publish_missing()
             committer.sweep()
             known = planning.known_sources(self._store, log.state)
             unknown, changed = planning.new_sources(self._store, log.state, listing, known)
-            plan = planning.plan(listing, known, changed, log.state, self._model_id, self._extraction)
-            if self._base_model_id is not None:
-                plan = self._plan_stored(known, log.state, self._base_model_id)
+            if changed and self._config.on_changed == "replace":
+                self._drop_changed(changed, known, log, run)
+                known = planning.known_sources(self._store, log.state)
+                unknown, changed = planning.new_sources(self._store, log.state, listing, known)
+            if self._retry_codes is not None:
+                listing.sources = [one for one in listing.sources if one.source_id in failures.source_ids]
+                unknown = [one for one in listing.sources if one.source_id in failures.probe]
+                probed = pa.array(sorted(failures.probe), pa.string())
+                known = known.filter(pc.invert(pc.is_in(known["source_id"], probed)))
+                summary.sources = len(listing.sources)
+            plan = self._plan(known, changed, log.state, failures)
             if unknown or plan.todo.num_rows:
                 with connected(self._config.address) as size:
                     check_output_is_shared(self._store)
@@ -86,16 +99,41 @@ class Driver:
                     if unknown:
                         progress.phase(f"probing {len(unknown)} new sources")
                         known = pa.concat_tables([known, *self._probe(unknown, committer)])
-                        plan = planning.plan(listing, known, changed, log.state, self._model_id, self._extraction)
+                        plan = self._plan(known, changed, log.state, failures)
                     self._begin(plan, progress)
                     self._check_capacity(plan, size)
                     self._process(plan, committer, progress)
+                    unplanned = failures.replacing.segments - set(plan.todo["segment_id"].to_pylist())
+                    if unplanned and not self._stop.is_set() and self._config.limit is None:
+                        drop_segments(self._store, log, run, self._model_id, failures.replacing, unplanned)
             else:
                 self._begin(plan, progress)
             summary.failed_sources = planning.count_failed(self._store, log.state, self._model_id, listing)
             summary.finish("interrupted" if self._stop.is_set() else "done")
             run.save_summary(summary.to_json())
         return summary
+
+    def _failures(self, log: CommitLog) -> Failures:
+        """What `retry` replaces; nothing for other commands."""
+        if self._retry_codes is None:
+            return Failures()
+        refuse_while_at_work(self._store, log.state, self._config.stale_after_s, "retry", but=self.summary.run_id)
+        known = planning.known_sources(self._store, log.state)
+        return find_failures(self._store, log.state, self._model_id, known, self._extraction, self._retry_codes)
+
+    def _drop_changed(self, changed: list[Source], known: pa.Table, log: CommitLog, run: Run) -> None:
+        """`--on-changed replace`: the rows of the old content leave, and the error row that told of the change."""
+        refuse_while_at_work(self._store, log.state, self._config.stale_after_s, "run", but=run.run_id)
+        uris = pa.array([source.uri for source in changed], pa.string())
+        old = known.filter(pc.is_in(known["source_uri"], uris))
+        ids = {*old["source_id"].to_pylist(), *(source.source_id for source in changed)}
+        drop_sources(self._store, log, run, ids, covered_segments(log.state, old, self._extraction))
+
+    def _plan(self, known: pa.Table, changed: list[Source], state: LogState, failures: Failures) -> planning.Plan:
+        if self._base_model_id is not None:
+            return self._plan_stored(known, state, self._base_model_id)
+        again = failures.replacing.segments
+        return planning.plan(self._listing, known, changed, state, self._model_id, self._extraction, again)
 
     def _plan_stored(self, known: pa.Table, state: LogState, base_model_id: str) -> planning.Plan:
         """What the base model has of the dataset and this model lacks."""

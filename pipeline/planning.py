@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,8 +80,9 @@ def plan(
     state: LogState,
     model_id: str,
     extraction: Extraction,
+    again: Collection[str] = (),
 ) -> Plan:
-    """The segments of the listed sources that are known, less those committed for the model."""
+    """The segments of the listed sources that are known, less those committed for the model and not in `again`."""
     locations = {source.source_id: source.location for source in listing.sources}
     listed = known.filter(pc.is_in(known["source_id"], pa.array(list(locations), pa.string())))
     segments = plan_table(listed, locations=locations, extraction=extraction, tails=state.tails)
@@ -89,6 +90,9 @@ def plan(
         rows = [_changed_row(source) for source in changed]
         segments = pa.concat_tables([segments, plan_table(rows, locations=locations, extraction=extraction)])
     missing = state.filter_uncommitted(model_id, segments["segment_id"])
+    if again:
+        ids = segments["segment_id"].combine_chunks()
+        missing = pc.or_(missing, pc.is_in(ids, pa.array(sorted(again), pa.string())))
     return Plan(todo=segments.filter(missing), total=segments.num_rows)
 
 

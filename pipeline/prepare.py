@@ -23,13 +23,18 @@ from ran_model.model_files import check_model_bytes, default_model_dir, read_mod
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A run's parts, checked. base_model_id: the model whose stored faces are scored again (`reprocess`), if so."""
+    """A run's parts, checked.
+
+    base_model_id: the model whose stored faces are scored again (`reprocess`). retry_codes: which failures are tried
+    again, all of them if it is empty (`retry`). None for other commands.
+    """
 
     listing: Listing
     model: ModelBytes
     model_id: str
     dataset: Dataset
     base_model_id: str | None = None
+    retry_codes: tuple[str, ...] | None = None
 
 
 def prepare(config: RunConfig, extraction: Extraction) -> Prepared:
@@ -61,6 +66,21 @@ def prepare_reprocess(config: RunConfig, base: str | None) -> Prepared:
         raise UsageError(f"{store.url} has no model {chosen}: it has {', '.join(state.models) or 'none'}")
     listing = Listing(sources=[_stored_source(row, dataset.root) for row in known_sources(store, state).to_pylist()])
     return Prepared(listing=listing, model=model, model_id=model_id, dataset=dataset, base_model_id=chosen)
+
+
+def prepare_retry(config: RunConfig, codes: tuple[str, ...]) -> Prepared:
+    """The dataset's own sources as inputs. Raises UsageError, also for a model that the dataset has no rows of."""
+    store = Store(config.output, config.storage_options)
+    dataset = Dataset.open(store)
+    log = CommitLog(store)
+    log.refresh()
+    model, model_id = load(config.model)
+    if model_id not in log.state.models:
+        known = ", ".join(log.state.models) or "none"
+        raise UsageError(f"{store.url} has no rows of --model {config.model} ({model_id}): it has {known}")
+    rows = known_sources(store, log.state).to_pylist()
+    listing = Listing(sources=[_stored_source(row, dataset.root) for row in rows])
+    return Prepared(listing=listing, model=model, model_id=model_id, dataset=dataset, retry_codes=codes)
 
 
 def _stored_source(row: Mapping[str, Any], root: str | None) -> Source:

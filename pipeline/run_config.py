@@ -9,6 +9,7 @@ from pipeline.errors import UsageError
 from pipeline.media.decoders import check_decoder
 
 DEVICES = ("auto", "cpu", "cuda")
+ON_CHANGED = ("error", "replace")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,8 @@ class RunConfig:
     relative to it.
     model: a model directory, or "default".
     storage_options: endpoint, profile, keys… for S3; reach the workers, are never saved or shown.
+    on_changed: what becomes of a source whose content is not what its rows were made of: an error row beside them, or
+    new rows in their place.
     limit: at most this many new segments. max_error_rate: see exit code 3.
     device, decode_actors, ran_actors, batch_size: speed only; None chooses by the cluster.
     decoder: of videos, see `pipeline.media.decoders`; those that ship give the same frames.
@@ -37,6 +40,7 @@ class RunConfig:
     keep_crops: bool = False
     limit: int | None = None
     max_error_rate: float = 0.0
+    on_changed: str = "error"
     device: str = "auto"
     decoder: str = "pyav"
     decode_actors: int | None = None
@@ -58,6 +62,8 @@ class RunConfig:
         if self.device not in DEVICES:
             raise UsageError(f"device is {self.device!r}: it must be one of {', '.join(DEVICES)}")
         check_decoder(self.decoder)
+        if self.on_changed not in ON_CHANGED:
+            raise UsageError(f"on-changed is {self.on_changed!r}: it must be one of {', '.join(ON_CHANGED)}")
         if not 0 <= self.max_error_rate <= 1:
             raise UsageError(f"max-error-rate is {self.max_error_rate}: it is a share of the sources, from 0 to 1")
         for name in ("limit", "decode_actors", "ran_actors", "batch_size"):

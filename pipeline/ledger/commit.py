@@ -11,13 +11,15 @@ from pipeline.errors import StoreError
 from pipeline.ledger import sweep
 from pipeline.ledger.dataset import Dataset
 from pipeline.ledger.entry import CommittedFile, Entry
+from pipeline.ledger.id_set import IdSet
 from pipeline.ledger.log import CommitLog
 from pipeline.ledger.merge import Merged, merge
 from pipeline.ledger.publish import publish_entry, publish_missing
+from pipeline.ledger.removal import Replacement, Replacing
 from pipeline.ledger.runs import Run
 from pipeline.ledger.selection import Batch, select
 from pipeline.ledger.staging import StagedFile, StagedSet, stage_table, to_commit
-from pipeline.ledger.state import LogState
+from pipeline.ledger.state import SOURCE_DIGITS, LogState
 from pipeline.schema import empty
 
 __all__ = ["Committer", "StagedSet"]
@@ -30,13 +32,17 @@ class Committer:
 
     Every method raises StoreError when the store fails, and RunClosedError once another driver has closed the run.
     After a StoreError nothing is lost: the call may be repeated, or the next run resumes.
+    replacing: committed segments and sources whose new rows take the place of the old ones, in one entry (`retry`).
     """
 
-    def __init__(self, dataset: Dataset, log: CommitLog, run: Run, model_id: str) -> None:
+    def __init__(
+        self, dataset: Dataset, log: CommitLog, run: Run, model_id: str, *, replacing: Replacing | None = None
+    ) -> None:
         self._store = dataset.store
         self._log = log
         self._run = run
         self._model_id = model_id
+        self._replacing = replacing or Replacing()
         self._sets: list[StagedSet] = []
         self._published = 0
         self._unpublished: list[Entry] = []
@@ -62,13 +68,17 @@ class Committer:
     def commit(self) -> Entry | None:
         """Commits and publishes what was added; None if the log has all of it already."""
         try:
-            entry = self._log.append(_Builder(self).build) if self._sets else None
+            builder = _Builder(self)
+            entry = self._log.append(builder.build) if self._sets else None
         except StoreError as error:
             if isinstance(error.__cause__, FileNotFoundError):
                 self._refuse_if_closed()  # that is why the staged files are gone
             raise
         # More than `entry` may be ours: one whose put seemed to fail in an earlier call, but arrived.
-        self._unpublished += self._log.take_own()
+        own = self._log.take_own()
+        self._unpublished += own
+        for one in own:
+            self._replacing.settle(one, builder.rest)
         committed = {file.staged for own in self._unpublished for file in own.add}
         self._leftovers |= {file.path for staged in self._sets for file in staged.files} - committed
         self._sets = []
@@ -113,16 +123,17 @@ class _Builder:
         self._of = committer
         self._batch: Batch | None = None
         self._merged = Merged()
+        self.rest = Replacement()
 
     def build(self, state: LogState) -> Entry | None:
         """The entry for what `state` lacks; None if it lacks nothing. Merges again only if somebody took a part."""
         of = self._of
         state.refuse_if_closed(of._run.run_id)  # even with nothing left to commit: a closed driver stops
-        batch = select(of._sets, state, of._model_id)
+        batch = select(of._sets, state, of._model_id, of._replacing.segments)
         taken = state.sources.contains(self._merged.sources).any()
         if self._batch is None or taken or batch.selections != self._batch.selections:
             of._store.delete_many(self._merged.written)
-            self._merged = merge(of._store, of._run.run_id, batch, state.sources)
+            self._merged = merge(of._store, of._run.run_id, batch, self._known_sources(state))
         self._batch = batch
         return self._entry(batch, state)
 
@@ -139,6 +150,9 @@ class _Builder:
             nobody = stage_table(of._store, of._run.run_id, "faces", empty("faces"))
             merged.files.insert(0, nobody)
             merged.written.append(nobody.path)
+        gone = sorted(of._replacing.segments.intersection(batch.segments))
+        gone_sources = sorted(of._replacing.sources.intersection(merged.sources))
+        self.rest = of._replacing.replaced(of._store, of._run.run_id, state, of._model_id, gone, gone_sources)
         return Entry(
             run_id=of._run.run_id,
             model_id=of._model_id if batch.segments else "",
@@ -147,8 +161,20 @@ class _Builder:
             sources=merged.sources,
             crops=batch.crops,
             tails=batch.tails,
-            add=[self._committed(file) for file in merged.files],
+            add=[self._committed(file) for file in merged.files] + self.rest.add,
+            remove=self.rest.remove,
+            segments_removed=gone,
+            sources_removed=gone_sources,
+            crops_removed=[one for one in gone if one in state.crops],
         )
+
+    def _known_sources(self, state: LogState) -> IdSet:
+        replaced = self._of._replacing.sources
+        if not replaced:
+            return state.sources
+        known = IdSet.from_packed(SOURCE_DIGITS, state.sources.packed())
+        known.remove(replaced)
+        return known
 
     def _committed(self, file: StagedFile) -> CommittedFile:
         of, is_errors = self._of, file.path in self._merged.errors

@@ -7,13 +7,10 @@ taken as it is, so that pictures of faces don't travel through the driver.
 from __future__ import annotations
 
 import hashlib
-import tempfile
-import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,13 +19,13 @@ import pyarrow.parquet as pq
 from pipeline import schema
 from pipeline.errors import StoreError
 from pipeline.ledger.id_set import IdSet
+from pipeline.ledger.rows_file import RowsFile
 from pipeline.ledger.selection import Batch
-from pipeline.ledger.staging import STAGING, StagedFile
+from pipeline.ledger.staging import StagedFile
 from pipeline.storage.store import Store
 
 #: Staged files from this size on are not merged further.
 LARGE_BYTES = 16 << 20
-_ROW_GROUP_ROWS, _ROW_GROUP_BYTES = 65_536, 64 << 20
 _READ_AHEAD = 4
 
 
@@ -130,7 +127,7 @@ def _new_sources(read: Iterable[tuple[_Piece, pa.Table]], known: IdSet, taken: l
 def _write_segments(store: Store, run_id: str, pieces: list[_Piece], batch: Batch, merged: Merged) -> None:
     """Error rows get a file of their own, so that `retry` can drop it without rewriting good rows."""
     found: list[str] = []
-    with _Output(store, run_id, "segments") as good, _Output(store, run_id, "segments") as failed:
+    with RowsFile(store, run_id, "segments") as good, RowsFile(store, run_id, "segments") as failed:
         for piece, rows in _read_all(store, pieces):
             selected = piece.selected(rows)
             found += selected["segment_id"].to_pylist()
@@ -149,62 +146,9 @@ def _write_segments(store: Store, run_id: str, pieces: list[_Piece], batch: Batc
 
 
 def _write(store: Store, run_id: str, table: str, pieces: Iterable[pa.Table], merged: Merged) -> None:
-    with _Output(store, run_id, table) as output:
+    with RowsFile(store, run_id, table) as output:
         for rows in pieces:
             output.add(rows)
         for file in output.finish():
             merged.files.append(file)
             merged.written.append(file.path)
-
-
-class _Output:
-    """One file in the making: row groups of a good size, spooled to a local file, then uploaded."""
-
-    def __init__(self, store: Store, run_id: str, table: str) -> None:
-        self._store = store
-        self._path = f"{STAGING}/{run_id}/{uuid.uuid4().hex}-{table}.parquet"
-        self._table = table
-        self._pending: list[pa.Table] = []
-        self._rows = 0
-        self._folder = tempfile.TemporaryDirectory(prefix="ran-merge-")
-        self._spool = Path(self._folder.name) / "part.parquet"
-        self._writer: pq.ParquetWriter | None = None
-
-    def __enter__(self) -> _Output:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.close()
-        self._folder.cleanup()
-
-    def add(self, rows: pa.Table) -> None:
-        """Appends rows; memory holds at most one row group of them."""
-        if rows.num_rows:
-            self._pending.append(rows)
-            waiting = sum(table.num_rows for table in self._pending), sum(table.nbytes for table in self._pending)
-            if waiting[0] >= _ROW_GROUP_ROWS or waiting[1] >= _ROW_GROUP_BYTES:
-                self._flush()
-
-    def finish(self) -> list[StagedFile]:
-        """Uploads the file; none if it has no rows."""
-        self._flush()
-        if self._writer is None:
-            return []
-        self._writer.close()
-        self._writer = None
-        with self._spool.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        size = self._spool.stat().st_size
-        self._store.upload(self._spool, self._path)
-        return [StagedFile(self._table, self._path, self._rows, size, digest)]
-
-    def _flush(self) -> None:
-        if not self._pending:
-            return
-        rows = pa.concat_tables([table.replace_schema_metadata(None) for table in self._pending])
-        self._pending = []
-        if self._writer is None:
-            self._writer = schema.writer(self._spool, self._table)
-        self._writer.write_table(rows.cast(schema.TABLES[self._table]), row_group_size=_ROW_GROUP_ROWS)
-        self._rows += rows.num_rows

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.ledger.entry import CommittedFile
+from pipeline.ledger.entry import CommittedFile, Entry
 from pipeline.ledger.live import read_live
+from pipeline.ledger.log import CommitLog
+from pipeline.ledger.publish import publish_entry
+from pipeline.ledger.runs import Run
 from pipeline.ledger.staging import ERRORS_SUFFIX, stage_table, to_commit
+from pipeline.ledger.state import LogState
 from pipeline.storage.store import Store
 
 
@@ -21,6 +25,100 @@ class Replacement:
 
     remove: list[str] = field(default_factory=list)
     add: list[CommittedFile] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class Replacing:
+    """Rows that are to give way to new ones in the entry that commits those; until then they stay.
+
+    segments, sources: ids whose new rows replace live ones. files: live files that may hold rows of them.
+    """
+
+    segments: set[str] = field(default_factory=set)
+    sources: set[str] = field(default_factory=set)
+    files: set[str] = field(default_factory=set)
+
+    def replaced(
+        self,
+        store: Store,
+        run_id: str,
+        state: LogState,
+        model_id: str,
+        segments: Collection[str],
+        sources: Collection[str] = (),
+    ) -> Replacement:
+        """What the entry of the model's new rows for `segments`, and for `sources`, removes; and what stays of it."""
+        files = [state.live[path] for path in sorted(self.files) if path in state.live]
+        files = [file for file in files if file.model_id in ("", model_id)]
+        of_segments = [file for file in files if file.table != "sources"]
+        of_sources = [file for file in files if file.table == "sources"]
+        first = without(store, run_id, of_segments, segments)
+        second = without(store, run_id, of_sources, sources, column="source_id")
+        return Replacement(remove=first.remove + second.remove, add=first.add + second.add)
+
+    def settle(self, entry: Entry, rest: Replacement) -> None:
+        """The entry is committed."""
+        self.segments -= set(entry.segments_removed)
+        self.sources -= set(entry.sources_removed)
+        self.files = self.files - set(entry.remove) | {file.path for file in rest.add}
+
+
+def drop_segments(store: Store, log: CommitLog, run: Run, model_id: str, old: Replacing, segments: set[str]) -> None:
+    """Takes rows out that nothing replaces: what their source was thought to have, and has not."""
+
+    def build(state: LogState) -> Entry | None:
+        gone = sorted(one for one in segments if one in state.committed(model_id))
+        rest = old.replaced(store, run.run_id, state, model_id, gone)
+        if not gone:
+            return None
+        return Entry(run_id=run.run_id, model_id=model_id, remove=rest.remove, add=rest.add, segments_removed=gone)
+
+    _commit(store, log, build)
+
+
+def drop_sources(store: Store, log: CommitLog, run: Run, source_ids: Collection[str], covered: Collection[str]) -> None:
+    """Takes every row of the sources out of the dataset, whatever the model. covered: their segments without a row."""
+    ids = pa.array(sorted(source_ids), pa.string())
+
+    def of(file: CommittedFile, column: str) -> pa.Table:
+        rows = pq.read_table(pa.BufferReader(read_live(store, file)), columns=list({column, "source_id"}))
+        return rows.filter(pc.is_in(rows["source_id"], ids))
+
+    for model_id in list(log.state.models):
+
+        def of_model(state: LogState, model_id: str = model_id) -> Entry | None:
+            files = [file for file in state.live.values() if file.model_id == model_id]
+            segments = [
+                one for file in state.files("segments", model_id) for one in of(file, "segment_id")["segment_id"]
+            ]
+            gone = {one.as_py() for one in segments} | {one for one in covered if one in state.covered(model_id)}
+            rest = without(store, run.run_id, files, source_ids, column="source_id")
+            if not gone and not rest.remove:
+                return None
+            return Entry(
+                run_id=run.run_id, model_id=model_id, remove=rest.remove, add=rest.add, segments_removed=sorted(gone)
+            )
+
+        _commit(store, log, of_model)
+
+    def of_tables(state: LogState) -> Entry | None:
+        files = [file for file in state.live.values() if not file.model_id]
+        crops = {one for file in state.files("crops") for one in of(file, "segment_id")["segment_id"].to_pylist()}
+        rest = without(store, run.run_id, files, source_ids, column="source_id")
+        known = [one for one in sorted(source_ids) if one in state.sources]
+        if not rest.remove and not known:
+            return None
+        return Entry(
+            run_id=run.run_id, remove=rest.remove, add=rest.add, sources_removed=known, crops_removed=sorted(crops)
+        )
+
+    _commit(store, log, of_tables)
+
+
+def _commit(store: Store, log: CommitLog, build: Callable[[LogState], Entry | None]) -> None:
+    entry = log.append(build)
+    if entry is not None:
+        publish_entry(store, log, entry)
 
 
 def without(

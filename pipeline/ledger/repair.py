@@ -25,7 +25,7 @@ from pipeline.ledger.entry import Entry
 from pipeline.ledger.log import CHECKPOINT_EVERY, CommitLog, entry_path
 from pipeline.ledger.publish import publish_entry, publish_missing
 from pipeline.ledger.removal import without
-from pipeline.ledger.runs import RUNS, STALE_AFTER_S, Run, other_runs
+from pipeline.ledger.runs import RUNS, STALE_AFTER_S, Run, refuse_while_at_work
 from pipeline.ledger.staging import StagedSet, stage_table
 from pipeline.ledger.state import LogState
 from pipeline.ledger.sweep import sweep
@@ -55,9 +55,7 @@ def repair(store: Store, *, stale_after_s: float = STALE_AFTER_S, checkpoint_eve
     result = Repair(before=before, after=before)
     if before.is_sound:
         return result
-    live, _ = other_runs(store, before.replayed.state, "", stale_after_s)
-    if live:
-        raise UsageError(f"run {live[0]} is at work in {store.url}; repair when it has ended")
+    refuse_while_at_work(store, before.replayed.state, stale_after_s, "verify --repair")
     _mend_dataset_file(store, before, result)
     _mend_log(store, before, result)
     log = CommitLog(store, checkpoint_every=checkpoint_every)

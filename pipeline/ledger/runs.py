@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
-from pipeline.errors import StoreError
+from pipeline.errors import StoreError, UsageError
 from pipeline.ledger.state import LogState
 from pipeline.storage.store import Store
 from pipeline.urls import without_credentials
@@ -141,6 +141,13 @@ def other_runs(store: Store, state: LogState, run_id: str, stale_after_s: float)
         fresh = beat is not None and now - beat.modified <= stale_after_s
         (live if fresh else stale).append(other)
     return live, stale
+
+
+def refuse_while_at_work(store: Store, state: LogState, stale_after_s: float, command: str, *, but: str = "") -> None:
+    """Raises UsageError if the heartbeat of any run but `but` is fresh."""
+    live, _ = other_runs(store, state, but, stale_after_s)
+    if live:
+        raise UsageError(f"run {live[0]} is at work in {store.url}; `{command}` when it has ended")
 
 
 def finished_runs(store: Store) -> set[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.ledger.staging import StagedSet
@@ -51,11 +51,17 @@ class Batch:
         return [s for chosen in self.selections for s in chosen.staged.segment_ids if s in chosen.crops]
 
 
-def select(sets: Sequence[StagedSet], state: LogState, model_id: str) -> Batch:
-    """The first of each segment that is not committed for the model; crops once per segment, whatever the model."""
+def select(
+    sets: Sequence[StagedSet], state: LogState, model_id: str, replacing: Collection[str] = frozenset()
+) -> Batch:
+    """The first of each segment that is not committed for the model; crops once per segment, whatever the model.
+
+    replacing: segments whose committed rows give way.
+    """
     ids = [segment_id for staged in sets for segment_id in staged.segment_ids]
     taken = _present(ids, state.committed(model_id).contains(ids).tolist())
     cropped = _present(ids, state.crops.contains(ids).tolist())
+    taken, cropped = taken - set(replacing), cropped - set(replacing)
     selections = []
     tails: dict[str, int] = {}
     for staged in sets:

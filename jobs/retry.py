@@ -1,0 +1,42 @@
+"""`retry`: what failed, once more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from jobs.options import execution_options, json_option, parse_storage_options
+from jobs.run import conclude
+from pipeline.errors import ErrorCode
+from pipeline.progress import ProgressReporter
+from pipeline.run_config import RunConfig
+
+CODES = sorted(str(code) for code in ErrorCode if code != ErrorCode.SOURCE_CHANGED)
+
+
+@click.command("retry")
+@click.argument("output", metavar="OUT")
+@click.option("--code", "codes", multiple=True, type=click.Choice(CODES), help="Only failures with this code.")
+@click.option("--model", default="default", show_default=True, metavar="DIR", help="The model of the rows that failed.")
+@execution_options
+@json_option
+@click.option("--quiet", is_flag=True, help="No progress.")
+def retry_command(as_json: bool, quiet: bool, codes: tuple[str, ...], **options: Any) -> int:
+    """Try again what failed in the dataset OUT: the segments in `errors`, and sources that could not be probed.
+
+    An error row stays until its new row takes its place, in one step. Refused while a run is at work.
+    """
+    from pipeline.driver import Driver
+    from pipeline.prepare import prepare_retry
+
+    config = RunConfig(
+        inputs=(options["output"],),
+        decode_memory_gib=options.pop("decode_memory"),
+        storage_options=parse_storage_options(options.pop("storage_options")),
+        **options,
+    )
+    prepared = prepare_retry(config, codes)
+    with ProgressReporter(quiet=quiet) as progress:
+        summary = Driver(config, prepared).run(progress)
+    return conclude(summary, config, as_json=as_json)

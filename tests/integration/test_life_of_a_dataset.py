@@ -1,0 +1,109 @@
+"""Retry what failed, replace what changed, add what is new, compact: each ends as one undisturbed run would have."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import DEMO_MEDIA, run_cli
+from tests.datasets import assert_equal_datasets, table
+
+RUN = ("--segment-frames", "8", "--commit-interval-s", "0.01", "--json", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("media")
+    for name in ("portrait.mp4", "portraits.tar", "astronaut.png"):
+        shutil.copy(DEMO_MEDIA / name, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(media: Path, tiny_model: Path, ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("undisturbed") / "out"
+    _run(media, output, tiny_model, ray_address, "--keep-crops")
+    return output
+
+
+def _run(inputs: Path, output: Path, model: Path, address: str, *options: str, code: int = 0) -> dict[str, object]:
+    done = run_cli("run", inputs, "-o", output, "--model", model, *RUN, *options, address=address)
+    assert done.returncode == code, done.stderr
+    return json.loads(done.stdout)
+
+
+def _is_sound(output: Path) -> bool:
+    done = run_cli("verify", output)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return True
+
+
+def test_retry_makes_good_what_had_no_time(
+    media: Path, undisturbed: Path, tiny_model: Path, ray_address: str, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    failed = _run(media, output, tiny_model, ray_address, "--deadline-s", "0.000001", code=3)
+    assert failed["failures"] == {"timeout": 3}
+    nothing = run_cli("retry", output, "--code", "corrupt", "--model", tiny_model, "--json", address=ray_address)
+    assert nothing.returncode == 0, nothing.stderr
+    assert json.loads(nothing.stdout)["segments_planned"] == 0
+    assert table(output, "segments").num_rows == 3
+    again = run_cli(
+        "retry", output, "--model", tiny_model, "--commit-interval-s", "0.01", "--json", address=ray_address
+    )
+    assert again.returncode == 0, again.stderr
+    answer = json.loads(again.stdout)
+    assert (answer["sources"], answer["sources_probed"], answer["failed_sources"]) == (3, 3, 0)
+    assert_equal_datasets(output, undisturbed)
+    assert _is_sound(output)
+    assert json.loads(run_cli("errors", output, "--json").stdout) == []
+
+
+def test_a_changed_file_is_an_error_until_it_is_to_be_replaced(
+    media: Path, undisturbed: Path, tiny_model: Path, ray_address: str, tmp_path: Path
+) -> None:
+    folder, output = tmp_path / "in", tmp_path / "out"
+    shutil.copytree(media, folder)
+    shutil.copy(folder / "portraits.tar", folder / "late.tar")
+    (folder / "late.tar").rename(tmp_path / "late.tar")
+    _run(folder, output, tiny_model, ray_address)
+    before = table(output, "faces").num_rows
+    picture = (folder / "astronaut.png").read_bytes()
+    (folder / "astronaut.png").write_bytes(picture)
+    os.utime(folder / "astronaut.png", (1, 1))
+    shutil.move(tmp_path / "late.tar", folder / "late.tar")
+
+    answer = _run(folder, output, tiny_model, ray_address, code=3)
+    assert answer["failures"] == {"source_changed": 1}
+    assert answer["sources_probed"] == 1  # only the new one
+    assert table(output, "faces").num_rows == before + 11
+
+    answer = _run(folder, output, tiny_model, ray_address, "--on-changed", "replace")
+    assert answer["failed_sources"] == 0
+    assert answer["segments_done"] == 1
+    fresh = tmp_path / "fresh"
+    _run(folder, fresh, tiny_model, ray_address)
+    assert_equal_datasets(output, fresh)
+    assert _is_sound(output)
+
+
+def test_compact_leaves_every_row_and_few_files(
+    undisturbed: Path, media: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(undisturbed, output)
+    files = len(list(output.glob("[fsc]*/**/*.parquet")))
+    done = run_cli("compact", output, "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["files_before"] == files > 8
+    assert answer["files_after"] == len(list(output.glob("[fsc]*/**/*.parquet"))) == 4
+    assert_equal_datasets(output, undisturbed)
+    assert table(output, "crops").num_rows == table(undisturbed, "crops").num_rows
+    assert _is_sound(output)
+    again = run_cli("run", media, "-o", output, "--model", tiny_model, *RUN, "--keep-crops")
+    assert json.loads(again.stdout)["segments_done"] == 0

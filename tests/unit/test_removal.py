@@ -1,0 +1,159 @@
+"""Entries that take files away: a death at any step doubles no row, and the next start completes what was begun."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import schema
+from pipeline.config import Extraction
+from pipeline.errors import UsageError
+from pipeline.ledger.commit import Committer
+from pipeline.ledger.compact import compact
+from pipeline.ledger.dataset import Dataset
+from pipeline.ledger.log import CommitLog
+from pipeline.ledger.removal import Replacing
+from pipeline.ledger.runs import Run
+from pipeline.ledger.verify import verify
+from pipeline.storage.store import Store
+from tests.faulty_store import Died, FaultyStore, die, memory_url
+from tests.staged_rows import MODEL, OTHER_MODEL, segment_id, stage
+
+SEGMENTS = 10
+FAILED = [segment_id(number) for number in range(SEGMENTS) if number % 5 == 4]
+
+
+def _made(url: str) -> None:
+    store = Store(url)
+    dataset = Dataset.open_or_create(store, Extraction())
+    with Run.create(store) as run:
+        for model in (MODEL, OTHER_MODEL):
+            committer = Committer(dataset, CommitLog(store), run, model)
+            for start in range(0, SEGMENTS, 5):
+                committer.add(
+                    stage(store, run.run_id, range(start, start + 5), model_id=model, keep_crops=True,
+                          source_numbers=[start] if model == MODEL else [])
+                )  # fmt: skip
+                committer.commit()
+
+
+def _copied(store: Store) -> FaultyStore:
+    copy = FaultyStore(memory_url())
+    for folder in ("faces", "segments", "sources", "crops", "_ran"):
+        for path in store.list(folder):
+            copy.write_bytes(path, store.read_bytes(path))
+    copy.write_bytes("dataset.json", store.read_bytes("dataset.json"))
+    return copy
+
+
+def _public(store: Store) -> set[str]:
+    return {path for table in schema.TABLES for path in Store(store.url).list(table)}
+
+
+def _ids(store: Store, table: str, key: str) -> list[tuple[str, str]]:
+    """What a plain glob sees."""
+    found: list[tuple[str, str]] = []
+    for path in store.list(table):
+        rows = pq.read_table(pa.BufferReader(store.read_bytes(path)))
+        models = rows["model_id"].to_pylist() if "model_id" in rows.column_names else [""] * rows.num_rows
+        found += zip(rows[key].to_pylist(), models, strict=True)
+    return sorted(found)
+
+
+def _all(store: Store) -> dict[str, list[tuple[str, str]]]:
+    keys = {"faces": "face_id", "segments": "segment_id", "sources": "source_id", "crops": "face_id"}
+    return {table: _ids(store, table, key) for table, key in keys.items()}
+
+
+def _compact(store: Store) -> None:
+    compact(store, stale_after_s=0.0)
+
+
+def _retry(store: Store) -> None:
+    """New rows for what failed (they fail again: which rows a segment has depends on its id alone)."""
+    log = CommitLog(store)
+    log.refresh()
+    files = {file.path for file in log.state.files() if file.path.endswith("-errors.parquet")}
+    with Run.create(store) as run:
+        replacing = Replacing(segments=set(FAILED), files=files)
+        committer = Committer(Dataset.open(store), log, run, MODEL, replacing=replacing)
+        committer.publish_missing()
+        committer.add(stage(store, run.run_id, [int(one, 16) for one in FAILED]))
+        committer.commit()
+        committer.finish()
+
+
+@pytest.mark.parametrize("act", [_compact, _retry])
+def test_death_at_any_step_doubles_nothing_and_loses_nothing(act: Callable[[Store], None]) -> None:
+    made = Store(memory_url())
+    _made(made.url)
+    before = _all(made)
+    counting = _copied(made)
+    counting.count = 0
+    act(counting)
+    steps = counting.count
+    assert _all(counting) == before
+    assert verify(counting).is_sound
+    died = 0
+    for step in range(1, steps + 1):
+        store = _copied(made)
+
+        seen = _public(store)
+
+        def doubles_nothing(store: FaultyStore = store, seen: set[str] = seen) -> None:
+            if _public(store) == seen:
+                return
+            seen.clear()
+            seen.update(_public(store))
+            for table, ids in _all(Store(store.url)).items():
+                assert len(set(ids)) == len(ids), table
+                assert set(ids) <= set(before[table]), table
+
+        store.changed = doubles_nothing
+        store.at(step, "after", die)
+        try:
+            act(store)
+        except Died:
+            died += 1
+        else:
+            continue  # a look ahead that nobody waited for
+        act(Store(store.url))
+        assert _all(store) == before, step
+        assert step % 10 or verify(Store(store.url)).is_sound, step
+    assert died > 20
+
+
+def test_compact_is_refused_while_a_run_is_at_work(tmp_path: Path) -> None:
+    _made(str(tmp_path / "out"))
+    store = Store(str(tmp_path / "out"))
+    with Run.create(store) as run, pytest.raises(UsageError, match=f"run {run.run_id} is at work"):
+        compact(store)
+
+
+def test_rows_of_a_partial_segment_give_way_with_their_faces_and_crops() -> None:
+    store = Store(memory_url())
+    _made(store.url)
+    log = CommitLog(store)
+    log.refresh()
+    old = dict(_runs(store))
+    with Run.create(store) as run:
+        replacing = Replacing(segments={segment_id(2)}, files=set(log.state.live))
+        committer = Committer(Dataset.open(store), log, run, MODEL, replacing=replacing)
+        committer.add(stage(store, run.run_id, [2], keep_crops=True))
+        committer.commit()
+        committer.finish()
+        new = dict(_runs(store))
+    changed = {face for face in new if new[face] != old[face]}
+    assert old.keys() == new.keys()
+    assert {face[0].split("-")[2] for face in changed} == {"2"}
+    assert verify(store).is_sound
+
+
+def _runs(store: Store) -> list[tuple[tuple[str, str], str]]:
+    files = [pq.read_table(pa.BufferReader(store.read_bytes(path))) for path in store.list("faces")]
+    rows = pa.concat_tables(files).to_pylist()
+    return [((row["face_id"], row["model_id"]), row["run_id"]) for row in rows]
