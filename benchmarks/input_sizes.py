@@ -4,7 +4,7 @@ Every size starts from the same single pass (a recipe's `start` or `trunk`) and 
 recipe's `single_pass` stage. A killed run goes on from its checkpoints. Not among the benchmarks that run unnamed: it
 trains.
 
-python -m benchmarks.input_sizes [RECIPE] [--work FOLDER] [--sizes 64,96,…] [--processes N]
+python -m benchmarks.input_sizes [RECIPE] [--work FOLDER] [--sizes 64,96,…] [--processes N] [--measure-only]
 """
 
 from __future__ import annotations
@@ -89,10 +89,14 @@ def _fine_tune(device: str, recipe: Recipe, sizes: list[int], work: Path) -> Non
         ).single_pass(None)
 
 
-def _accuracy(work: Path, size: int) -> float:
-    """On validation, after the last epoch."""
-    with (work / f"input-{size}" / "single_pass" / "curve.csv").open() as file:
-        return float(list(csv.DictReader(file))[-1]["validation_accuracy"])
+def _accuracy(work: Path, size: int, epochs: int) -> float | None:
+    """On validation, after the last epoch; None where that is not done."""
+    path = work / f"input-{size}" / "single_pass" / "curve.csv"
+    if not path.exists():
+        return None
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    return float(rows[-1]["validation_accuracy"]) if len(rows) == epochs else None
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -104,9 +108,10 @@ def table(rows: list[dict[str, Any]]) -> str:
     ]
     for row in rows:
         speed = row["faces_per_cpu_second"] / first["faces_per_cpu_second"]
+        accuracy = "–" if row["accuracy"] is None else f"{100 * row['accuracy']:.1f}"
         lines.append(
             f"| {row['input_size']} | {row['gmac']:.2f} | {row['faces_per_cpu_second']:.1f} | {speed:.2f} | "
-            f"{100 * row['accuracy']:.1f} |"
+            f"{accuracy} |"
         )
     return "\n".join(lines)
 
@@ -118,9 +123,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, default=Path(".cache/input-sizes"))
     parser.add_argument("--sizes", default=",".join(map(str, SIZES)))
     parser.add_argument("--processes", type=int, default=None)
+    parser.add_argument("--measure-only", action="store_true", help="don't train; tell what is there")
     given = parser.parse_args(arguments or [])
     recipe, sizes = read_recipe(given.recipe), [int(size) for size in given.sizes.split(",")]
-    in_processes(given.processes or device_count(), given.work, _fine_tune, recipe, sizes, given.work)
+    if not given.measure_only:
+        in_processes(given.processes or device_count(), given.work, _fine_tune, recipe, sizes, given.work)
     configs = [replace(recipe.model, input_size=size) for size in sizes]
     rows = []
     for config, speed in zip(configs, faces_per_cpu_second(configs), strict=True):
@@ -129,7 +136,7 @@ def main(arguments: list[str] | None = None) -> None:
                 "input_size": config.input_size,
                 "gmac": gmac_per_face(config),
                 "faces_per_cpu_second": speed,
-                "accuracy": _accuracy(given.work, config.input_size),
+                "accuracy": _accuracy(given.work, config.input_size, recipe.single_pass.epochs),
             }
         )
     stage = recipe.single_pass

@@ -26,7 +26,7 @@ def test_the_architecture_names_every_module_and_no_other(folder: str) -> None:
     assert named == there
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/architecture.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/architecture.md", "docs/model.md", "CHANGELOG.md"])
 def test_links_lead_somewhere(document: str) -> None:
     path = ROOT / document
     for target in re.findall(r"\]\(([^)#]+)", path.read_text()):

@@ -22,9 +22,9 @@ def test_a_resnet18_pass_costs_what_is_known() -> None:
 def test_speeds_are_told_against_the_first_size() -> None:
     rows = [
         {"input_size": 64, "gmac": 0.9, "faces_per_cpu_second": 40.0, "accuracy": 0.867},
-        {"input_size": 224, "gmac": 10.9, "faces_per_cpu_second": 4.0, "accuracy": 0.871},
+        {"input_size": 224, "gmac": 10.9, "faces_per_cpu_second": 4.0, "accuracy": None},
     ]
     assert table(rows).splitlines()[2:] == [
         "| 64 | 0.90 | 40.0 | 1.00 | 86.7 |",
-        "| 224 | 10.90 | 4.0 | 0.10 | 87.1 |",
+        "| 224 | 10.90 | 4.0 | 0.10 | – |",
     ]
