@@ -26,11 +26,21 @@ def test_the_architecture_names_every_module_and_no_other(folder: str) -> None:
     assert named == there
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/architecture.md", "docs/model.md", "CHANGELOG.md"])
+@pytest.mark.parametrize(
+    "document", [path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))]
+)
 def test_links_lead_somewhere(document: str) -> None:
     path = ROOT / document
     for target in re.findall(r"\]\(([^)#]+)", path.read_text()):
         assert target.startswith("https://") or (path.parent / target).exists(), target
+
+
+def test_the_guarantee_names_tests_that_are_there() -> None:
+    named = re.findall(r"`((?:faults|unit|integration)/test_\w+\.py)`", (ROOT / "docs" / "guarantee.md").read_text())
+    assert len(named) > 20
+    assert all((ROOT / "tests" / path).exists() for path in named)
+    faults = {f"faults/{path.name}" for path in (ROOT / "tests" / "faults").glob("test_*.py")}
+    assert faults <= set(named)
 
 
 def test_commands_and_options_in_the_readme_exist() -> None:
