@@ -21,6 +21,7 @@ COMMANDS = {
     "inspect": "jobs.inspect",
     "errors": "jobs.inspect",
     "query": "jobs.query",
+    "compare": "jobs.compare",
     "overlay": "jobs.overlay",
     "reprocess": "jobs.reprocess",
     "retry": "jobs.retry",

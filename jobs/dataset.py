@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,7 @@ import duckdb
 
 from jobs.options import parse_storage_options
 from pipeline.config import Extraction
+from pipeline.errors import UsageError
 from pipeline.ledger.dataset import Dataset
 from pipeline.ledger.log import CommitLog
 from pipeline.storage.store import Store
@@ -26,11 +27,23 @@ class OpenedDataset:
     log: CommitLog
     connection: duckdb.DuckDBPyConnection
 
-    def query(self, sql: str) -> list[dict[str, Any]]:
-        """Rows as dictionaries."""
-        result = self.connection.execute(sql)
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """Rows as dictionaries. parameters: values of the question marks in `sql`."""
+        result = self.connection.execute(sql, list(parameters))
         names = [column[0] for column in result.description]
         return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+
+    def find_model(self, name: str) -> str:
+        """The model_id that `name` is, or is the beginning of. Raises UsageError, with the models there are, if it is
+        the beginning of none or of several."""
+        models = self.log.state.models
+        found = [name] if name in models else [model for model in models if name and model.startswith(name)]
+        if len(found) == 1:
+            return found[0]
+        there = ", ".join(models) or "none yet"
+        if found:
+            raise UsageError(f"model {name} is the beginning of several; models are: {there}")
+        raise UsageError(f"model {name!r} has no rows in {self.store.url}; models are: {there}")
 
 
 @contextmanager

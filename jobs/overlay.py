@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from jobs.contact_sheet import Moment, contact_sheet
 from jobs.dataset import OpenedDataset, opened
+from jobs.deliver import deliver
 from jobs.moments import most_telling, nearest_to
 from jobs.options import parse_storage_options, storage_option
 from jobs.redecode import answers, redecode
 from jobs.source_frames import SourceFrames, read_source
 from pipeline.errors import UsageError
-from pipeline.media.locations import open_filesystem
-from pipeline.storage.options import fsspec_options
 
 MOMENTS = 6
 
@@ -49,9 +45,9 @@ def overlay_command(
         if kind == ".mp4":
             from jobs.overlay_video import write_video
 
-            what = _deliver(to, options, lambda path: write_video(path, found, dataset.extraction, options))
+            what = deliver(to, options, lambda path: write_video(path, found, dataset.extraction, options))
         else:
-            what = _deliver(to, options, lambda path: _write_page(path, dataset, found, at, options))
+            what = deliver(to, options, lambda path: _write_page(path, dataset, found, at, options))
     click.echo(f"{to}: {what} of {found.uri}", err=True)
 
 
@@ -67,24 +63,3 @@ def _write_page(
         raise UsageError(f"no frame of {source.uri} could be decoded again")
     contact_sheet(source, moments).save(path, format="png", optimize=True)
     return "1 moment" if len(moments) == 1 else f"{len(moments)} moments"
-
-
-def _deliver(to: str, options: dict[str, str], write: Callable[[Path], str]) -> str:
-    """Writes beside the target, then puts it in place, so that a stopped command leaves no half. `to` may be a URL."""
-    if "://" in to and not to.startswith("file://"):
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"overlay{Path(to).suffix}"
-            what = write(path)
-            filesystem, target = open_filesystem(to, fsspec_options(options))
-            filesystem.put_file(str(path), target)
-        return what
-    target_path = Path(to.removeprefix("file://"))
-    if not target_path.absolute().parent.is_dir():
-        raise UsageError(f"--to {to}: there is no folder {target_path.absolute().parent}")
-    unfinished = target_path.with_name(f".{target_path.stem}-{os.getpid()}{target_path.suffix}")
-    try:
-        what = write(unfinished)
-        unfinished.replace(target_path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return what

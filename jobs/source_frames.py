@@ -64,12 +64,10 @@ class SourceFrames:
 def read_source(dataset: OpenedDataset, name: str, model_id: str | None = None) -> SourceFrames:
     """The source that `name` means: its uri, its path, the end of its path, or any of these and `/member`.
 
-    model_id: None takes the model that the views follow. Raises UsageError, with what there is, if nothing fits.
+    model_id: an id or its beginning; None takes the model that the views follow. Raises UsageError, with what there
+    is, if nothing fits.
     """
-    models = dataset.log.state.models
-    model_id = model_id or current_model(dataset.log.state)
-    if model_id is None or model_id not in models:
-        raise UsageError(f"model {model_id} has no rows here; models are: {', '.join(models) or 'none yet'}")
+    model_id = dataset.find_model(model_id or current_model(dataset.log.state) or "")
     source, member = _find(dataset, name)
     uri = source["source_uri"]
     if source["error_code"] is not None:

@@ -46,16 +46,7 @@ def ray_address() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model directory with random weights and small pictures: the real code, quickly."""
-
-    from ran_model.config import ModelConfig
-    from ran_model.network import RegionAttentionNetwork
-    from ran_model.pretrained import save_model
-
-    torch.manual_seed(7)
-    config = ModelConfig(name="tiny", input_size=32, aligned_size=48)
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    save_model(folder, config, RegionAttentionNetwork(config), "# A random model for tests\n")
-    return folder
+    return save_tiny_model(tmp_path_factory.mktemp("model") / "tiny", seed=7)
 
 
 @pytest.fixture(scope="session")
@@ -76,6 +67,18 @@ def s3_server() -> Iterator[str]:
     host, port = server.get_host_and_port()
     yield f"http://{host}:{port}"
     server.stop()
+
+
+def save_tiny_model(folder: Path, *, seed: int) -> Path:
+    """Saves a model of small pictures with random weights into a folder of its own, and returns it."""
+    from ran_model.config import ModelConfig
+    from ran_model.network import RegionAttentionNetwork
+    from ran_model.pretrained import save_model
+
+    torch.manual_seed(seed)
+    config = ModelConfig(name="tiny", input_size=32, aligned_size=48)
+    save_model(folder, config, RegionAttentionNetwork(config), "# A random model for tests\n")
+    return folder
 
 
 def run_cli(

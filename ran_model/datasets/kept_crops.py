@@ -7,29 +7,19 @@ that the CSV gives to other faces of that source, else by a hash of source_id, 8
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ran_model.datasets.csv_files import read_rows
-from ran_model.datasets.expressions import allowed_names, expression_index
-from ran_model.datasets.listing import SPLITS, DataError, Item, Listing, full_list
+from ran_model.datasets.face_labels import Label, read_labels
+from ran_model.datasets.listing import DataError, Item, Listing, full_list
 from ran_model.datasets.notes import Notes
 from ran_model.datasets.splits import any_split
 
 COLUMNS = ("face_id", "source_id", "png")
 NEEDS = "a dataset of ours with crops/**/*.parquet (--keep-crops), and labels=: a CSV with face_id, expression[, split]"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Label:
-    """One face's label, and its split where the CSV gives one."""
-
-    expression: int
-    split: str | None
 
 
 def recognises(path: Path) -> bool:
@@ -42,7 +32,7 @@ def read(path: Path, labels: Path | None) -> Listing:
     if labels is None:
         raise DataError(f"{path} has crops but no labels: the layout is {NEEDS}")
     notes = Notes()
-    wanted = _read_labels(labels, notes)
+    wanted = read_labels(labels, notes)
     crops = _read_crops(path, wanted, notes)
     for face in wanted:
         if face not in crops:
@@ -62,28 +52,6 @@ def read(path: Path, labels: Path | None) -> Listing:
         if len(splits) > 1:
             notes.add("sources with faces in several splits, as the labels have it", source)
     return Listing(name=path.resolve().name, items=items, lists=full_list(items), notes=notes.lines())
-
-
-def _read_labels(path: Path, notes: Notes) -> dict[str, Label]:
-    """Label by face_id. A line that repeats one with the same label is noted; with another it is an error."""
-    labels: dict[str, Label] = {}
-    for row in read_rows(path, ("face_id", "expression")):
-        where = f"{path}, line {row['line']}"
-        face, name, split = row["face_id"], row["expression"], row.get("split") or None
-        if not name:
-            notes.add("rows without a label", face)
-            continue
-        expression = expression_index(name)
-        if expression is None:
-            raise DataError(f"{where}: {name!r} is no known expression; known are {allowed_names()}")
-        if split is not None and split not in SPLITS:
-            raise DataError(f"{where}: split is {split!r}: it must be empty or one of {', '.join(SPLITS)}")
-        label = Label(expression=expression, split=split)
-        if labels.setdefault(face, label) != label:
-            raise DataError(f"{where}: {face} has another label or split in a line before")
-        if labels[face] is not label:
-            notes.add("rows that repeat a face_id", face)
-    return labels
 
 
 def _read_crops(path: Path, wanted: dict[str, Label], notes: Notes) -> dict[str, tuple[str, bytes]]:

@@ -1,0 +1,115 @@
+"""The faces that two models have both answered, as a DuckDB view that joins `all_faces` with itself on face_id.
+
+DuckDB streams the join and, past MEMORY_GIB, spills it to disk: a dataset may be larger than memory.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from jobs.dataset import OpenedDataset
+from pipeline import schema
+
+MEMORY_GIB = 2
+
+#: Sources that are resampled one by one; beyond, they are pooled at random into as many groups (see `group_key`).
+MOST_GROUPS = 4096
+
+_ABOUT = (
+    "face_id", "source_id", "source_uri", "member", "frame", '"timestamp"', "FaceRectX", "FaceRectY", "FaceRectWidth",
+    "FaceRectHeight",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelColumns:
+    """What a model answers: its classes and its regions, in column order; none if it has no face yet."""
+
+    model_id: str
+    classes: tuple[str, ...]
+    regions: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FacePairs:
+    """Views over the faces of models `a` and `b`.
+
+    `pairs` has a row per face of both: where it is; expression_a, expression_b; total_variation, ½ Σ |p_b − p_a| over
+    the classes, where one that a model lacks has probability 0; and `<column>_a`, `<column>_b` of every shared column.
+    `faces_a` and `faces_b` are the models' rows. shared: `confidence`, `entropy` and the columns of probabilities and
+    attention that both models have.
+    """
+
+    dataset: OpenedDataset
+    a: ModelColumns
+    b: ModelColumns
+    shared: tuple[str, ...]
+
+    def group_key(self, sources: int) -> str:
+        """SQL for what is resampled: the source, or, with very many, one of 4,096 groups of sources.
+
+        source_id is a hash, so its first three digits pool sources at random; groups are as independent as sources.
+        """
+        return "source_id" if sources <= MOST_GROUPS else "left(source_id, 3)"
+
+
+@contextmanager
+def face_pairs(dataset: OpenedDataset, model_a: str, model_b: str) -> Iterator[FacePairs]:
+    """The views, on the dataset's connection. Models are full ids that the dataset has."""
+    a, b = _columns(dataset, model_a), _columns(dataset, model_b)
+    probabilities = [f"prob_{name}" for name in schema.EXPRESSIONS if name in a.classes and name in b.classes]
+    attention = [f"attention_{name}" for name in a.regions if name in b.regions]
+    shared = (*probabilities, "confidence", "entropy", *attention)
+    distance = " + ".join(
+        f"abs(coalesce(b.prob_{name}, 0)::DOUBLE - coalesce(a.prob_{name}, 0))" for name in schema.EXPRESSIONS
+    )
+    selected = [f"a.{name}" for name in _ABOUT]
+    selected += ["a.expression AS expression_a", "b.expression AS expression_b", f"({distance}) / 2 AS total_variation"]
+    selected += [
+        f"{_value(model, column)}::DOUBLE AS {quoted(f'{column}_{model}')}" for column in shared for model in "ab"
+    ]
+    execute = dataset.connection.execute
+    with tempfile.TemporaryDirectory(prefix="ran-compare-") as folder:
+        execute(f"SET temp_directory = {literal(folder)}")
+        execute(f"SET memory_limit = '{MEMORY_GIB}GiB'")
+        execute("SET preserve_insertion_order = false")
+        execute(f"CREATE TEMP VIEW faces_a AS SELECT * FROM all_faces WHERE model_id = {literal(model_a)}")
+        execute(f"CREATE TEMP VIEW faces_b AS SELECT * FROM all_faces WHERE model_id = {literal(model_b)}")
+        execute(
+            f"CREATE TEMP VIEW pairs AS SELECT {', '.join(selected)} FROM faces_a a JOIN faces_b b "
+            "ON a.face_id = b.face_id"
+        )
+        yield FacePairs(dataset=dataset, a=a, b=b, shared=shared)
+
+
+def quoted(name: str) -> str:
+    """A name as an SQL identifier; names of regions come from a model's configuration."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A string as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _columns(dataset: OpenedDataset, model_id: str) -> ModelColumns:
+    """Read from one row: the columns that are null are the same in all rows of a model."""
+    rows = dataset.query(f"SELECT * FROM all_faces WHERE model_id = {literal(model_id)} LIMIT 1")
+    if not rows:
+        return ModelColumns(model_id=model_id, classes=(), regions=())
+    row = rows[0]
+    regions = [name for name in schema.REGIONS if row[f"attention_{name}"] is not None]
+    return ModelColumns(
+        model_id=model_id,
+        classes=tuple(name for name in schema.EXPRESSIONS if row[f"prob_{name}"] is not None),
+        regions=(*regions, *(row["attention_other"] or ())),
+    )
+
+
+def _value(model: str, column: str) -> str:
+    if column in schema.FACES.names:
+        return f"{model}.{column}"
+    return f"{model}.attention_other[{literal(column.removeprefix('attention_'))}]"
