@@ -6,10 +6,9 @@ from typing import Any
 
 import click
 
-from jobs.options import execution_options, json_option, parse_storage_options
-from jobs.run import conclude
+from jobs.options import execution_options, json_option
+from jobs.run import conclude, dataset_configuration
 from pipeline.progress import ProgressReporter
-from pipeline.run_config import RunConfig
 
 
 @click.command("reprocess")
@@ -28,12 +27,7 @@ def reprocess_command(as_json: bool, quiet: bool, base: str | None, **options: A
     from pipeline.driver import Driver
     from pipeline.prepare import prepare_reprocess
 
-    config = RunConfig(
-        inputs=(options["output"],),
-        decode_memory_gib=options.pop("decode_memory"),
-        storage_options=parse_storage_options(options.pop("storage_options")),
-        **options,
-    )
+    config = dataset_configuration(options)
     prepared = prepare_reprocess(config, base)
     with ProgressReporter(quiet=quiet) as progress:
         summary = Driver(config, prepared).run(progress)

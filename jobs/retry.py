@@ -6,11 +6,10 @@ from typing import Any
 
 import click
 
-from jobs.options import execution_options, json_option, parse_storage_options
-from jobs.run import conclude
+from jobs.options import execution_options, json_option
+from jobs.run import conclude, dataset_configuration
 from pipeline.errors import ErrorCode
 from pipeline.progress import ProgressReporter
-from pipeline.run_config import RunConfig
 
 CODES = sorted(str(code) for code in ErrorCode if code != ErrorCode.SOURCE_CHANGED)
 
@@ -30,12 +29,7 @@ def retry_command(as_json: bool, quiet: bool, codes: tuple[str, ...], **options:
     from pipeline.driver import Driver
     from pipeline.prepare import prepare_retry
 
-    config = RunConfig(
-        inputs=(options["output"],),
-        decode_memory_gib=options.pop("decode_memory"),
-        storage_options=parse_storage_options(options.pop("storage_options")),
-        **options,
-    )
+    config = dataset_configuration(options)
     prepared = prepare_retry(config, codes)
     with ProgressReporter(quiet=quiet) as progress:
         summary = Driver(config, prepared).run(progress)

@@ -128,6 +128,16 @@ def configuration(options: dict[str, Any]) -> tuple[Any, RunConfig]:
     return extraction, config
 
 
+def dataset_configuration(options: dict[str, Any]) -> RunConfig:
+    """The configuration of a command whose input is the dataset itself."""
+    return RunConfig(
+        inputs=(options["output"],),
+        decode_memory_gib=options.pop("decode_memory"),
+        storage_options=parse_storage_options(options.pop("storage_options")),
+        **options,
+    )
+
+
 def check_error_rate(summary: Summary, config: RunConfig) -> int:
     """Exit code 0, or ErrorRateError when more sources failed than the user accepts."""
     if summary.sources and summary.failed_sources / summary.sources > config.max_error_rate:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pipeline.child import DecodeChild
 from pipeline.config import Extraction
-from pipeline.errors import ErrorCode, MediaError
+from pipeline.errors import MediaError
 from pipeline.extraction import FACE_COLUMNS, ExtractedSegment
 from pipeline.segments import PLAN, Segment, video_key
 from pipeline.worker import WorkerConfig
@@ -64,34 +64,41 @@ class DecodeActor:
         self._block_pixel_bytes = block_pixel_bytes
 
     def __call__(self, plan: pa.Table) -> pa.Table:
-        started_at = time.time()
-        results: list[ExtractedSegment] = []
-        pixels: list[bytes] = []
-        deferred: list[bool] = []
-        used = 0
-        for row in plan.select(PLAN.names).to_pylist():
-            segment = Segment.from_row(row)
-            late = used > self._block_pixel_bytes
-            result, faces = self._extract(segment, late)
-            used += len(faces)
-            results.append(result)
-            pixels.append(faces)
-            deferred.append(late)
-        return append_results(plan, results, pixels, deferred, self._extraction, started_at)
+        return extract_unit(plan, self._extract, self._extraction, self._block_pixel_bytes)
 
     def close(self) -> None:
         """Ends the child."""
         self._child.stop()
 
-    def _extract(self, segment: Segment, late: bool) -> tuple[ExtractedSegment, bytes]:
-        empty = ExtractedSegment(segment_id=segment.segment_id)
-        if late:
-            return empty, b""
-        if segment.error_code is not None:
-            error = MediaError(ErrorCode(segment.error_code), segment.error_message or "")
-            empty.fail(error, partial=False, stage="probe")
-            return empty, b""
+    def _extract(self, segment: Segment) -> tuple[ExtractedSegment, bytes]:
+        if segment.error is not None:
+            failed = ExtractedSegment(segment_id=segment.segment_id)
+            failed.fail(segment.error, partial=False, stage="probe")
+            return failed, b""
         return self._child.extract(segment)
+
+
+def extract_unit(
+    plan: pa.Table,
+    extract: Callable[[Segment], tuple[ExtractedSegment, bytes]],
+    extraction: Extraction,
+    block_pixel_bytes: int = BLOCK_PIXEL_BYTES,
+) -> pa.Table:
+    """Plan rows with the columns of EXTRACTED, by `extract`. What comes after so many bytes of faces is deferred."""
+    started_at = time.time()
+    results: list[ExtractedSegment] = []
+    pixels: list[bytes] = []
+    deferred: list[bool] = []
+    used = 0
+    for row in plan.select(PLAN.names).to_pylist():
+        segment = Segment.from_row(row)
+        late = used > block_pixel_bytes
+        result, faces = (ExtractedSegment(segment_id=segment.segment_id), b"") if late else extract(segment)
+        used += len(faces)
+        results.append(result)
+        pixels.append(faces)
+        deferred.append(late)
+    return append_results(plan, results, pixels, deferred, extraction, started_at)
 
 
 def append_results(

@@ -6,7 +6,6 @@ aligned by the stored landmarks. Everything else is what is stored, so that two 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,9 +16,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.errors import ErrorCode, MediaError
-from pipeline.extract import BLOCK_PIXEL_BYTES, append_results
+from pipeline.extract import BLOCK_PIXEL_BYTES, extract_unit
 from pipeline.extraction import FACE_COLUMNS, LANDMARK_COLUMNS, ExtractedSegment, StoredDetections
-from pipeline.segments import PLAN, Segment
+from pipeline.segments import Segment
 from pipeline.storage.store import Store
 from pipeline.worker import WorkerConfig, face_region_boxes
 from ran_model.config import ModelConfig
@@ -40,26 +39,13 @@ class RescoreActor:
         self._block_pixel_bytes = block_pixel_bytes
 
     def __call__(self, plan: pa.Table) -> pa.Table:
-        started_at = time.time()
-        results: list[ExtractedSegment] = []
-        pixels: list[bytes] = []
-        deferred: list[bool] = []
-        used = 0
-        stored = plan["stored"].to_pylist()
-        crops = self._read_crops(plan["segment_id"], {row["crops"] for row in stored if row and row["crops"]})
-        plan = plan.select(PLAN.names)
-        for row, known in zip(plan.to_pylist(), stored, strict=True):
-            late = used > self._block_pixel_bytes
-            segment = Segment.from_row(row)
-            if late:
-                result, faces = ExtractedSegment(segment_id=segment.segment_id), b""
-            else:
-                result, faces = self._restore(segment, known, crops)
-            used += len(faces)
-            results.append(result)
-            pixels.append(faces)
-            deferred.append(late)
-        return append_results(plan, results, pixels, deferred, self._extraction, started_at)
+        stored = dict(zip(plan["segment_id"].to_pylist(), plan["stored"].to_pylist(), strict=True))
+        crops = self._read_crops(plan["segment_id"], {row["crops"] for row in stored.values() if row and row["crops"]})
+
+        def restore(segment: Segment) -> tuple[ExtractedSegment, bytes]:
+            return self._restore(segment, stored[segment.segment_id], crops)
+
+        return extract_unit(plan.drop_columns(["stored"]), restore, self._extraction, self._block_pixel_bytes)
 
     def close(self) -> None:
         """Ends the child."""
