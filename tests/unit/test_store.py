@@ -123,7 +123,7 @@ def test_friendly_storage_options() -> None:
         "client_kwargs": {"region_name": "eu-1"},
         "profile": "p",
     }
-    with pytest.raises(UsageError, match="anonymous is 'maybe'"):
+    with pytest.raises(UsageError, match="anonymous must be true or false"):
         fsspec_options({"anonymous": "maybe"})
 
 
