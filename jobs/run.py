@@ -93,11 +93,16 @@ def describe_plan(report: DryRun) -> str:
 def describe_actors(share: Resources) -> str:
     """Who does the work."""
     if share.is_fused:
-        return f"{share.decode_actors} actors × {share.fused_cpus:g} CPU for all stages"
+        return f"{_pool(share.decode_pool)} actors × {share.fused_cpus:g} CPU for all stages"
     return (
-        f"{share.decode_actors} decode actors × {share.decode_cpus:g} CPU, {share.ran_actors} RAN actors × "
+        f"{_pool(share.decode_pool)} decode actors × {share.decode_cpus:g} CPU, {_pool(share.ran_pool)} RAN actors × "
         f"{share.ran_cpus:g} CPU" + (f" and {share.ran_gpus:g} GPU" if share.ran_gpus else "")
     )
+
+
+def _pool(size: tuple[int, int]) -> str:
+    fewest, most = size
+    return f"{fewest}" if fewest == most else f"{fewest} to {most}"
 
 
 def configuration(options: dict[str, Any]) -> tuple[Any, RunConfig]:

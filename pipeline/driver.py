@@ -95,7 +95,7 @@ class Driver:
                 with connected(self._config.address) as size:
                     check_output_is_shared(self._store)
                     summary.resources = self._share(size)
-                    graph.configure_ray_data()
+                    graph.configure_ray_data(wait_for_nodes_s=self._config.wait_for_nodes_s)
                     if unknown:
                         progress.phase(f"probing {len(unknown)} new sources")
                         known = pa.concat_tables([known, *self._probe(unknown, committer)])
@@ -145,9 +145,7 @@ class Driver:
 
     def _share(self, size: resources.Cluster) -> resources.Resources:
         config = self._config
-        return resources.share(
-            size, device=config.device, decode_actors=config.decode_actors, ran_actors=config.ran_actors
-        )
+        return resources.share(size, **config.placement)
 
     def _begin(self, plan: planning.Plan, progress: ProgressReporter) -> None:
         todo = plan.todo.num_rows
@@ -160,7 +158,8 @@ class Driver:
 
     def _check_capacity(self, plan: planning.Plan, size: resources.Cluster) -> None:
         need = capacity.estimate(plan.todo, self._extraction, model_config(self._model), self._config, self._resources)
-        capacity.check(need, self._store, self._config, memory_gib=size.memory_gib)
+        memory_gib = None if self._config.wait_for_nodes_s else size.memory_gib  # nodes that come bring theirs
+        capacity.check(need, self._store, self._config, memory_gib=memory_gib)
 
     def _probe(self, unknown: list[Any], committer: Committer) -> Iterator[pa.Table]:
         for rows in self._probed(unknown):
@@ -248,6 +247,11 @@ class Driver:
     ) -> None:
         cause = _cause(broken)
         _raise_for_users(cause)
+        if isinstance(cause, ray.exceptions.GetTimeoutError):
+            raise StoreError(
+                "the cluster did not start the actors in time: has it nodes for them? See `ray status`; run the same "
+                "command again to resume, with a longer --wait-for-nodes-s if nodes are still coming"
+            )
         failed = passes.lost(attempted, missing)
         if passes.hopeless:
             raise StoreError(f"the cluster keeps failing: {_first_line(cause)}; run the same command again to resume")
@@ -278,7 +282,7 @@ class Driver:
         )
         if self._stored is not None:
             attempted = Pass(segments=self._stored.attach(attempted.segments), unit_rows=attempted.unit_rows)
-        dataset = graph.build(planning.dispatch_units(attempted, self._resources.decode_actors), config)
+        dataset = graph.build(planning.dispatch_units(attempted, self._resources.decode_pool[1]), config)
         results: queue.Queue[pa.Table | BaseException | None] = queue.Queue()
         abandoned = threading.Event()
 

@@ -79,14 +79,9 @@ def dry_run(config: RunConfig, extraction: Extraction) -> DryRun:
     plan = planning.plan(listing, known, changed, state, model_id, extraction)
     todo = plan.todo if config.limit is None else plan.todo.slice(0, config.limit)
     size = _cluster(config)
-    shares = share(
-        size,
-        device=config.device,
-        decode_actors=config.decode_actors,
-        ran_actors=config.ran_actors,
-    )
+    shares = share(size, **config.placement)
     need = capacity.estimate(todo, extraction, model_config(model), config, shares)
-    capacity.check(need, store, config, memory_gib=size.memory_gib)
+    capacity.check(need, store, config, memory_gib=None if config.wait_for_nodes_s else size.memory_gib)
     listed = {source.source_id for source in listing.sources}
     kinds = Counter(row["kind"] or "unknown" for row in known.to_pylist() if row["source_id"] in listed)
     return DryRun(

@@ -32,6 +32,7 @@ from pipeline.worker import WorkerConfig
 warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
 # Ray's defaults restart and retry for ever: a segment that kills its actor would loop all night.
 BOUNDED: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 2}
+ACTOR_START_S = 600
 
 
 #: An actor's class and what it is made with.
@@ -68,10 +69,10 @@ def build(units: list[pa.Table], config: GraphConfig) -> Dataset:
     infer: Stage = (RanActor, (config.model, config.infer))
     write: Stage = (StageWriter, (config.stage,))
     if share.is_fused:
-        return _actors(plan, (FusedActor, (align, infer, write)), share.decode_actors, cpus=share.fused_cpus)
-    aligned = _actors(plan, align, share.decode_actors, cpus=share.decode_cpus)
-    scored = _actors(aligned, infer, share.ran_actors, cpus=share.ran_cpus, gpus=share.ran_gpus)
-    return _actors(scored, write, share.write_actors, cpus=share.write_cpus)
+        return _actors(plan, (FusedActor, (align, infer, write)), share.decode_pool, cpus=share.fused_cpus)
+    aligned = _actors(plan, align, share.decode_pool, cpus=share.decode_cpus)
+    scored = _actors(aligned, infer, share.ran_pool, cpus=share.ran_cpus, gpus=share.ran_gpus)
+    return _actors(scored, write, share.write_pool, cpus=share.write_cpus)
 
 
 class FusedActor:
@@ -86,13 +87,14 @@ class FusedActor:
         return block
 
 
-def _actors(rows: Dataset, stage: Stage, count: int, *, cpus: float, gpus: float = 0.0) -> Dataset:
-    """One stage: a pool of `count` actors, each with its share of CPUs and GPUs."""
+def _actors(rows: Dataset, stage: Stage, pool: tuple[int, int], *, cpus: float, gpus: float = 0.0) -> Dataset:
+    """One stage: a pool of at least and at most so many actors, each with its share of CPUs and GPUs."""
     actor, arguments = stage
+    fewest, most = pool
     return rows.map_batches(
         actor,
         fn_constructor_args=arguments,
-        compute=ActorPoolStrategy(min_size=count, max_size=count),
+        compute=ActorPoolStrategy(min_size=fewest, max_size=most),
         num_cpus=cpus,
         num_gpus=gpus or None,
         batch_format="pyarrow",
@@ -100,14 +102,18 @@ def _actors(rows: Dataset, stage: Stage, count: int, *, cpus: float, gpus: float
     )
 
 
-def configure_ray_data() -> None:
-    """One block per task, so that a replay can't split differently; no progress bars but ours."""
+def configure_ray_data(*, wait_for_nodes_s: float = 0.0) -> None:
+    """One block per task, so that a replay can't split differently; no progress bars but ours.
+
+    wait_for_nodes_s: how long the cluster may take to start nodes for the fewest actors of each pool.
+    """
     context = DataContext.get_current()
     context.target_max_block_size = None
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.max_errored_blocks = 0
-    context.wait_for_min_actors_s = 600  # decoders that run ahead of a loading model only fill the object store
+    # decoders that run ahead of a loading model only fill the object store
+    context.wait_for_min_actors_s = int(max(ACTOR_START_S, wait_for_nodes_s))
     context.raise_original_map_exception = True  # pickling Ray Data's own wrapper would lose what it wraps
     context.execution_no_progress_timeout_s = 3600
     context.memory_usage_poll_interval_s = None  # a thread per task that reads what nobody looks at

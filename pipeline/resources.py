@@ -15,6 +15,9 @@ from pipeline.errors import CapacityError
 BOOKKEEPING_CPUS = 1.0
 DECODERS_PER_WRITER = 16
 LOCAL_DECODE_CPUS, LOCAL_RAN_CPUS, WRITE_CPUS = 0.2, 0.7, 0.1
+#: Left free for each actor whose work a GPU does, but not reserved by it: decode actors, which come first, could take
+#: every CPU of the nodes with GPUs, and it would wait for ever.
+GPU_RAN_CPUS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,8 @@ class Cluster:
 class Resources:
     """Actors per stage and what each reserves. One thread per actor unless a GPU does the work.
 
+    decode_actors, ran_actors: as many are there before work begins. max_decode_actors, max_ran_actors: a pool grows to
+    as many while it has work waiting and the cluster has, or starts, nodes for them; None: it stays as it is.
     is_fused: every actor does all stages in turn; decode_actors and ran_actors are then the same ones.
     """
 
@@ -41,11 +46,24 @@ class Resources:
     ran_gpus: float = 0.0
     write_cpus: float = WRITE_CPUS
     is_fused: bool = False
+    max_decode_actors: int | None = None
+    max_ran_actors: int | None = None
 
     @property
-    def write_actors(self) -> int:
-        """Writers; actors rather than tasks, whose processes would start in the middle of the work."""
-        return max(1, self.decode_actors // DECODERS_PER_WRITER)
+    def decode_pool(self) -> tuple[int, int]:
+        """Fewest and most actors that decode, or do all stages."""
+        return self.decode_actors, max(self.decode_actors, self.max_decode_actors or 0)
+
+    @property
+    def ran_pool(self) -> tuple[int, int]:
+        """Fewest and most RAN actors."""
+        return self.ran_actors, max(self.ran_actors, self.max_ran_actors or 0)
+
+    @property
+    def write_pool(self) -> tuple[int, int]:
+        """Writers; actors rather than tasks, whose processes would start in the middle of the work. One is enough to
+        start with: more would want CPUs that the sum below doesn't have."""
+        return 1, max(1, self.decode_pool[1] // DECODERS_PER_WRITER)
 
     @property
     def cpus(self) -> float:
@@ -63,7 +81,13 @@ class Resources:
 
     def at_most(self, units: int) -> Resources:
         """The same shares with no more actors than there are units of work."""
-        return replace(self, decode_actors=min(self.decode_actors, units), ran_actors=min(self.ran_actors, units))
+        return replace(
+            self,
+            decode_actors=min(self.decode_actors, units),
+            ran_actors=min(self.ran_actors, units),
+            max_decode_actors=min(self.decode_pool[1], units),
+            max_ran_actors=min(self.ran_pool[1], units),
+        )
 
     @property
     def gpus(self) -> float:
@@ -83,43 +107,65 @@ def this_machine() -> Cluster:
 
 
 def share(
-    cluster: Cluster, *, device: str = "auto", decode_actors: int | None = None, ran_actors: int | None = None
+    cluster: Cluster,
+    *,
+    device: str = "auto",
+    decode_actors: int | None = None,
+    ran_actors: int | None = None,
+    max_decode_actors: int | None = None,
+    max_ran_actors: int | None = None,
+    decode_cpus: float | None = None,
+    ran_gpus: float | None = None,
+    may_grow: bool = False,
 ) -> Resources:
     """Divides a cluster. Raises CapacityError, with the numbers and the flag to change, if the shares don't fit.
 
     Without GPUs every core gets one actor for all stages; asking for a number of actors gives the stages pools of
-    their own.
+    their own. A cluster that may_grow starts nodes for actors that wait: then the shares need not fit today, and
+    `device` "cuda" asks for GPUs that are not up yet.
     """
-    if device == "cuda" and cluster.gpus < 1:
+    if device == "cuda" and cluster.gpus < 1 and not may_grow:
         raise CapacityError(
-            "--device cuda needs a GPU and the cluster has none; use --device auto or cpu, or another cluster"
+            "--device cuda needs a GPU and the cluster has none; use --device auto or cpu, another cluster, or "
+            "--wait-for-nodes-s if this one starts GPU nodes on demand"
         )
     cores = max(1.0, cluster.cpus - BOOKKEEPING_CPUS)
-    if device != "cpu" and cluster.gpus >= 1:
-        ran = ran_actors or int(cluster.gpus)
-        spare = int(cores - WRITE_CPUS - 0.5 * ran)
+    if device == "cuda" or (device == "auto" and cluster.gpus >= 1):
+        per_decoder, per_ran = decode_cpus or 1.0, ran_gpus or 1.0
+        ran = ran_actors or max(1, int(cluster.gpus / per_ran))
+        spare = int((cores - WRITE_CPUS - GPU_RAN_CPUS * ran) / per_decoder)
         resources = Resources(
-            decode_actors=decode_actors or max(1, spare), decode_cpus=1.0, ran_actors=ran, ran_cpus=0.5, ran_gpus=1.0
+            decode_actors=decode_actors or max(1, spare),
+            decode_cpus=per_decoder,
+            ran_actors=ran,
+            ran_cpus=0.0,
+            ran_gpus=per_ran,
+            max_decode_actors=max_decode_actors,
+            max_ran_actors=max_ran_actors,
         )
     else:
         each = max(1, int(cores))
         resources = Resources(
             decode_actors=decode_actors or each,
-            decode_cpus=LOCAL_DECODE_CPUS,
+            decode_cpus=decode_cpus or LOCAL_DECODE_CPUS,
             ran_actors=ran_actors or each,
             ran_cpus=LOCAL_RAN_CPUS,
             is_fused=decode_actors is None and ran_actors is None,
+            max_decode_actors=max_decode_actors,
+            max_ran_actors=max_ran_actors,
         )
+    if may_grow:
+        return resources
     if resources.cpus > cluster.cpus + 1e-6:
         raise CapacityError(
             f"the job needs {resources.cpus:.1f} CPUs ({resources.decode_actors} decode actors × "
             f"{resources.decode_cpus:g} + {resources.ran_actors} RAN actors × {resources.ran_cpus:g} + "
-            f"{resources.write_actors * resources.write_cpus:g} for writing + {BOOKKEEPING_CPUS:g} for Ray Data's own "
+            f"{resources.write_cpus:g} for writing + {BOOKKEEPING_CPUS:g} for Ray Data's own "
             f"tasks), but the cluster has {cluster.cpus:g}; lower --decode-actors or --ran-actors, or add nodes"
         )
     if resources.gpus > cluster.gpus:
         raise CapacityError(
             f"{resources.ran_actors} RAN actors need {resources.gpus:g} GPUs, but the cluster has {cluster.gpus:g}; "
-            "lower --ran-actors"
+            "lower --ran-actors or --ran-gpus"
         )
     return resources

@@ -24,6 +24,8 @@ class RunConfig:
     new rows in their place.
     limit: at most this many new segments. max_error_rate: see exit code 3.
     device, decode_actors, ran_actors, batch_size: speed only; None chooses by the cluster.
+    max_decode_actors, max_ran_actors, decode_cpus, ran_gpus: see `pipeline.resources.Resources`.
+    wait_for_nodes_s: above 0, the cluster starts nodes on demand and may take so long; see `placement`.
     decoder: of videos, see `pipeline.media.decoders`; those that ship give the same frames.
     deadline_s: a decoder that needs longer for one segment is killed.
     decode_memory_gib: a decoder that needs more fails its segment.
@@ -45,6 +47,11 @@ class RunConfig:
     decoder: str = "pyav"
     decode_actors: int | None = None
     ran_actors: int | None = None
+    max_decode_actors: int | None = None
+    max_ran_actors: int | None = None
+    decode_cpus: float | None = None
+    ran_gpus: float | None = None
+    wait_for_nodes_s: float = 0.0
     batch_size: int | None = None
     deadline_s: float = 300.0
     decode_memory_gib: float = 4.0
@@ -66,10 +73,19 @@ class RunConfig:
             raise UsageError(f"on-changed is {self.on_changed!r}: it must be one of {', '.join(ON_CHANGED)}")
         if not 0 <= self.max_error_rate <= 1:
             raise UsageError(f"max-error-rate is {self.max_error_rate}: it is a share of the sources, from 0 to 1")
-        for name in ("limit", "decode_actors", "ran_actors", "batch_size"):
+        for name in ("limit", "decode_actors", "ran_actors", "max_decode_actors", "max_ran_actors", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name.replace('_', '-')} is {value}: it must be at least 1")
+        for pool in ("decode_actors", "ran_actors"):
+            fewest, most = getattr(self, pool), getattr(self, f"max_{pool}")
+            if fewest and most and most < fewest:
+                flag = pool.replace("_", "-")
+                raise UsageError(f"max-{flag} is {most}: it must be at least {flag} ({fewest})")
+        for name in ("decode_cpus", "ran_gpus"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise UsageError(f"{name.replace('_', '-')} is {value}: it must be above 0")
         for name in ("deadline_s", "decode_memory_gib", "scratch_gib", "commit_interval_s", "heartbeat_s"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"{name.replace('_', '-')} is {getattr(self, name)}: it must be above 0")
@@ -77,6 +93,20 @@ class RunConfig:
             raise UsageError(
                 f"stale-after-s is {self.stale_after_s}: it must be at least twice heartbeat-s ({self.heartbeat_s})"
             )
+
+    @property
+    def placement(self) -> dict[str, Any]:
+        """What `pipeline.resources.share` wants to know besides the cluster."""
+        names = (
+            "device",
+            "decode_actors",
+            "ran_actors",
+            "max_decode_actors",
+            "max_ran_actors",
+            "decode_cpus",
+            "ran_gpus",
+        )
+        return {name: getattr(self, name) for name in names} | {"may_grow": self.wait_for_nodes_s > 0}
 
     def to_json(self) -> dict[str, Any]:
         """What config.json of the run records: everything but the storage options; of lists, how long they were."""

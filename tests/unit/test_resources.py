@@ -27,11 +27,12 @@ def test_without_gpus_an_actor_does_all_stages_unless_pools_are_asked_for() -> N
     assert not share(Cluster(cpus=16, gpus=1)).is_fused
 
 
-@pytest.mark.parametrize(("cpus", "gpus"), [(4, 1), (16, 1), (96, 8)])
+@pytest.mark.parametrize(("cpus", "gpus"), [(4, 1), (16, 1), (96, 8), (400, 1)])
 def test_a_gpu_cluster_gives_each_gpu_to_one_ran_actor(cpus: int, gpus: int) -> None:
     resources = share(Cluster(cpus=cpus, gpus=gpus))
     assert resources.ran_actors == gpus
     assert resources.ran_gpus == 1
+    assert resources.ran_cpus == 0, "decode actors could have taken the CPUs of the GPU's node"
     assert resources.cpus <= cpus
 
 
@@ -46,3 +47,34 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
         share(Cluster(cpus=8, gpus=0), device="cuda")
     with pytest.raises(CapacityError, match="--ran-actors"):
         share(Cluster(cpus=64, gpus=1), ran_actors=2)
+
+
+def test_two_ran_actors_share_a_gpu() -> None:
+    resources = share(Cluster(cpus=16, gpus=2), ran_gpus=0.5, decode_cpus=0.5)
+    assert (resources.ran_actors, resources.gpus) == (4, 2)
+    assert resources.decode_actors == 25
+    assert resources.cpus <= 16
+    with pytest.raises(CapacityError, match="--ran-gpus"):
+        share(Cluster(cpus=16, gpus=2), ran_gpus=0.5, ran_actors=5)
+
+
+def test_pools_grow_but_only_the_fewest_actors_must_fit() -> None:
+    resources = share(Cluster(cpus=8, gpus=1), decode_actors=4, max_decode_actors=64, max_ran_actors=8)
+    assert (resources.decode_pool, resources.ran_pool, resources.write_pool) == ((4, 64), (1, 8), (1, 4))
+    few = resources.at_most(3)
+    assert (few.decode_pool, few.ran_pool, few.write_pool) == ((3, 3), (1, 3), (1, 1))
+    fused = share(Cluster(cpus=3, gpus=0), max_decode_actors=40)
+    assert fused.is_fused
+    assert fused.decode_pool == (2, 40)
+
+
+def test_a_cluster_that_grows_is_asked_for_nodes_that_are_not_up_yet() -> None:
+    head_only = Cluster(cpus=0, gpus=0)
+    with pytest.raises(CapacityError, match="--wait-for-nodes-s"):
+        share(head_only, device="cuda", ran_actors=2)
+    gpus = share(head_only, device="cuda", decode_actors=32, ran_actors=2, may_grow=True)
+    assert (gpus.decode_actors, gpus.ran_actors, gpus.gpus) == (32, 2, 2)
+    assert share(head_only, device="cuda", may_grow=True).gpus == 1
+    cpus = share(head_only, max_decode_actors=40, may_grow=True)
+    assert cpus.is_fused
+    assert cpus.decode_pool == (1, 40)
