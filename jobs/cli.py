@@ -31,6 +31,7 @@ COMMANDS = {
     "evaluate": "jobs.evaluate",
     "ablate": "jobs.ablate",
     "convert": "jobs.convert",
+    "submit": "jobs.submit",
     "doctor": "jobs.doctor",
 }
 

@@ -25,6 +25,9 @@ S3_KEYS = {
     "token": "session token",
 }
 
+#: Keys whose values are no secrets; any other key may hold one.
+PUBLIC_KEYS = ("endpoint", "profile", "region", "anonymous", "requester_pays", "endpoint_url", "anon")
+
 _TRUE, _FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
 
 
