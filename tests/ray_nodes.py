@@ -97,24 +97,17 @@ def _wait_for_nodes(cluster: RayNodes) -> None:
 
 
 def _end(nodes: list[subprocess.Popen[bytes]]) -> None:
-    """Ends every process of these nodes and of no other Ray, and waits until they are gone."""
-    below = []
+    """Kills every process of these nodes and of no other Ray, and waits until they are gone."""
     for node in nodes:
         with contextlib.suppress(psutil.NoSuchProcess):
-            below += psutil.Process(node.pid).children(recursive=True)
-    for node in reversed(nodes):
-        node.terminate()
-    for node in nodes:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            node.wait(timeout=20)
-        node.kill()
-        node.wait()
-    _, alive = psutil.wait_procs(below, timeout=5)
-    for process in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    _, alive = psutil.wait_procs(alive, timeout=20)
-    assert not alive, alive
+            top = psutil.Process(node.pid)
+            family = [top, *top.children(recursive=True)]
+            for process in family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            node.wait()
+            _, alive = psutil.wait_procs(family, timeout=20)
+            assert not alive, alive
 
 
 def _free_port() -> int:

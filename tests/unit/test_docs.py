@@ -44,7 +44,8 @@ def test_the_guarantee_names_tests_that_are_there() -> None:
 
 
 def test_commands_and_options_in_the_readme_exist() -> None:
-    used = re.findall(r"ran-pipeline (\w+)([^\n]*)", README)
+    text = README + (ROOT / "docs" / "cluster.md").read_text().replace("\\\n", " ")
+    used = re.findall(r"ran-pipeline (\w+)([^\n]*)", re.sub(r"( submit [^\n]*?) -- ", r"\1\nran-pipeline ", text))
     assert used
     for name, rest in used:
         assert name in COMMANDS
