@@ -10,14 +10,22 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.errors import CapacityError, StoreError
+from pipeline.errors import CapacityError, StoreError, UsageError
 from pipeline.resources import Cluster, local_cpus
 from pipeline.storage.store import Store
 
 
 @contextlib.contextmanager
 def connected(address: str | None) -> Iterator[Cluster]:
-    """Joins `address`, else RAY_ADDRESS, else starts Ray here (and stops it at the end)."""
+    """Joins `address`, else RAY_ADDRESS (a job has it from Ray), else starts Ray here (and stops it at the end).
+
+    Raises UsageError for a dashboard's URL, StoreError if Ray can't be reached.
+    """
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    if address and address.startswith(("http://", "https://")):  # people set it for `ray job submit`
+        raise UsageError(
+            f"the Ray address {address} is that of a dashboard: give it to `ran-pipeline submit`, or unset RAY_ADDRESS"
+        )
     # A driver under `uv run` would make every worker rebuild its environment; Ray's C++ log is not for users.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it reports its own retries as errors
@@ -30,7 +38,6 @@ def connected(address: str | None) -> Iterator[Cluster]:
     if ray.is_initialized():
         yield _size()
         return
-    address = address or os.environ.get("RAY_ADDRESS") or None
     options: dict[str, Any] = {} if address else {"num_cpus": local_cpus(), "include_dashboard": False}
     try:
         with _stderr_closed(), _command_line_untold():  # the C++ part announces its own log level on stderr

@@ -37,11 +37,50 @@ class RayNodes:
 
     def grow_to(self, nodes: int, *, cpus: int) -> None:
         """Starts nodes with so many CPUs until there are `nodes` besides the head."""
-        while len(self.processes) < 1 + nodes:  # one by one: a busy machine starts no two in Ray's 30 s
-            join = [f"--address={self.address}", f"--num-cpus={cpus}"]
-            log = self.folder / f"node-{len(self.processes)}.txt"
-            self.processes.append(_start(join, self.variables, log))
-            _wait_for_nodes(self)
+        while len(self.processes) < 1 + nodes:
+            self.start([f"--address={self.address}", f"--num-cpus={cpus}"])
+
+    def start(self, arguments: list[str]) -> None:
+        """One more process of `ray start`. Returns when the dashboard shows its node as alive."""
+        until = time.monotonic() + START_S
+        alive = None
+        self.processes.append(self._begin(arguments))
+        while alive != len(self.processes):
+            if self.processes[-1].poll() is not None:  # Ray gives a node 30 s, which a busy machine may not have
+                self.processes[-1] = self._begin(arguments)
+            log = (self.folder / "start.txt").read_text()[-2000:]
+            assert time.monotonic() < until, f"{alive} of {len(self.processes)} nodes are up\n{log}"
+            time.sleep(0.2)
+            with contextlib.suppress(requests.RequestException, KeyError):
+                answer = requests.get(f"{self.url}/api/v0/nodes", timeout=10).json()
+                alive = [row["state"] for row in answer["data"]["result"]["result"]].count("ALIVE")
+
+    def _begin(self, arguments: list[str]) -> subprocess.Popen[bytes]:
+        command = [str(Path(sys.executable).parent / "ray"), "start", "--block", "--disable-usage-stats", *arguments]
+        command += ["--node-ip-address=127.0.0.1", f"--object-store-memory={100 << 20}"]
+        ports = ("dashboard-agent-listen", "dashboard-agent-grpc", "metrics-export", "runtime-env-agent")
+        command += [f"--{name}-port={_free_port()}" for name in ports]
+        with (self.folder / "start.txt").open("wb") as log:
+            return subprocess.Popen(command, env=self.variables, stdout=log, stderr=log, start_new_session=True)
+
+    def end(self) -> None:
+        """Kills every process of these nodes and of no other Ray, and waits until they are gone."""
+        family = [process for process in psutil.process_iter() if self._is_ours(process)]
+        for node in self.processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                family += [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        for node in self.processes:
+            node.wait()
+        _, alive = psutil.wait_procs(family, timeout=20)
+        assert not alive, alive
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        with contextlib.suppress(psutil.Error):
+            return str(self.folder) in " ".join(process.cmdline())
+        return False
 
 
 @contextlib.contextmanager
@@ -65,49 +104,11 @@ def ray_head(**environment: str) -> Iterator[RayNodes]:
     head = ["--head", f"--port={gcs}", f"--dashboard-port={dashboard}", f"--temp-dir={folder}", "--num-cpus=0"]
     head += [f"--ray-client-server-port={_free_port()}"]
     try:
-        cluster.processes.append(_start(head, variables, folder / "head.txt"))
-        _wait_for_nodes(cluster)
+        cluster.start(head)
         yield cluster
     finally:
-        _end(cluster.processes)
+        cluster.end()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _start(arguments: list[str], variables: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
-    command = [str(Path(sys.executable).parent / "ray"), "start", "--block", "--disable-usage-stats", *arguments]
-    command += ["--node-ip-address=127.0.0.1", f"--object-store-memory={100 << 20}"]
-    ports = ("dashboard-agent-listen", "dashboard-agent-grpc", "metrics-export", "runtime-env-agent")
-    command += [f"--{name}-port={_free_port()}" for name in ports]
-    with log.open("wb") as file:
-        return subprocess.Popen(command, env=variables, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
-
-
-def _wait_for_nodes(cluster: RayNodes) -> None:
-    """Until the dashboard shows as many nodes as were started."""
-    until = time.monotonic() + START_S
-    alive = None
-    while alive != len(cluster.processes):
-        ended = [process.args for process in cluster.processes if process.poll() is not None]
-        assert not ended, (ended, [log.read_text()[-2000:] for log in cluster.folder.glob("*.txt")])
-        assert time.monotonic() < until, f"{alive} of {len(cluster.processes)} nodes are up"
-        time.sleep(0.2)
-        with contextlib.suppress(requests.RequestException, KeyError):
-            answer = requests.get(f"{cluster.url}/api/v0/nodes", timeout=10).json()
-            alive = [row["state"] for row in answer["data"]["result"]["result"]].count("ALIVE")
-
-
-def _end(nodes: list[subprocess.Popen[bytes]]) -> None:
-    """Kills every process of these nodes and of no other Ray, and waits until they are gone."""
-    for node in nodes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            top = psutil.Process(node.pid)
-            family = [top, *top.children(recursive=True)]
-            for process in family:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-            node.wait()
-            _, alive = psutil.wait_procs(family, timeout=20)
-            assert not alive, alive
 
 
 def _free_port() -> int:
