@@ -10,6 +10,8 @@ import click
 from jobs.dataset import opened
 from jobs.options import json_option, storage_option
 from jobs.text import human_bytes, table
+from pipeline.ledger.runs import RUNS
+from pipeline.storage.store import Store
 from pipeline.urls import without_credentials
 
 
@@ -38,7 +40,7 @@ def inspect_command(output: str, storage_options: tuple[str, ...], as_json: bool
             "models": [{"model_id": model, "segments": state.count(model)} for model in state.models],
             "expressions": query("SELECT expression, count(*) AS faces FROM faces GROUP BY 1 ORDER BY 2 DESC, 1"),
             "files": len(state.live_files("faces")) + len(state.live_files("segments")),
-            "runs": state.runs,
+            "runs": [_run(dataset.store, run_id, state.closed_runs) for run_id in state.runs],
         }
     if as_json:
         click.echo(json.dumps(report, indent=2, default=str))
@@ -53,8 +55,19 @@ def inspect_command(output: str, storage_options: tuple[str, ...], as_json: bool
     click.echo("\n" + table(("kind", "sources", "size"), rows))
     click.echo("\n" + table(("expression", "faces"), [tuple(row.values()) for row in report["expressions"]]))
     click.echo("\n" + table(("model_id", "segments"), [tuple(row.values()) for row in report["models"]]))
+    columns = ("run_id", "status", "model_id", "segments_done", "faces", "failed_sources", "elapsed_s")
+    history = [tuple(run.get(column, "") for column in columns) for run in report["runs"]]
+    click.echo("\n" + table(("run", "ended as", "model", "segments", "faces", "failed sources", "seconds"), history))
     extraction = ", ".join(f"{key} {value}" for key, value in report["extraction"].items() if key != "detector_sha256")
     click.echo(f"\nextraction: {extraction}")
+
+
+def _run(store: Store, run_id: str, closed: set[str]) -> dict[str, Any]:
+    """What a run left about itself; one that died left no summary."""
+    try:
+        return {**json.loads(store.read_bytes(f"{RUNS}/{run_id}/summary.json")), "run_id": run_id}
+    except (FileNotFoundError, ValueError):
+        return {"run_id": run_id, "status": "closed by another run" if run_id in closed else "no summary"}
 
 
 @click.command("errors")

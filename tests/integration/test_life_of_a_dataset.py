@@ -61,6 +61,8 @@ def test_retry_makes_good_what_had_no_time(
     assert_equal_datasets(output, undisturbed)
     assert _is_sound(output)
     assert json.loads(run_cli("errors", output, "--json").stdout) == []
+    runs = json.loads(run_cli("inspect", output, "--json").stdout)["runs"]
+    assert [(run["status"], run["failed_sources"]) for run in runs] == [("done", 3), ("done", 0)]
 
 
 def test_a_changed_file_is_an_error_until_it_is_to_be_replaced(
