@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 import pytest
 
+from pipeline.ledger.seal import sealed, unsealed
 from tests.conftest import run_cli
 from tests.faults.job import EXTRACTION, Job
 
@@ -25,10 +25,10 @@ def test_output_of_another_extraction_is_refused_and_untouched(
 ) -> None:
     output = tmp_path / "out"
     shutil.copytree(undisturbed, output)
-    stated = json.loads((output / "dataset.json").read_text())
+    stated = unsealed((output / "dataset.json").read_bytes())
     for name, value in change.items():
         stated[name] = {**stated[name], **value} if isinstance(value, dict) else value
-    (output / "dataset.json").write_text(json.dumps(stated))
+    (output / "dataset.json").write_bytes(sealed(stated))
     before = contents(output)
     done = run_cli(
         "run", *job.inputs, "-o", output, "--model", job.model,
