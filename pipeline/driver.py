@@ -103,7 +103,7 @@ class Driver:
                     self._begin(plan, progress)
                     self._check_capacity(plan, size)
                     self._process(plan, committer, progress)
-                    unplanned = failures.replacing.segments - set(plan.todo["segment_id"].to_pylist())
+                    unplanned = failures.of_probe - set(plan.todo["segment_id"].to_pylist())
                     if unplanned and not self._stop.is_set() and self._config.limit is None:
                         drop_segments(self._store, log, run, self._model_id, failures.replacing, unplanned)
             else:

@@ -22,11 +22,12 @@ from pipeline.storage.store import Store
 @dataclass(kw_only=True)
 class Failures:
     """replacing: rows that give way to new ones. source_ids: sources with a failure. probe: those of them that could
-    not even be probed, and are probed again."""
+    not even be probed, and are probed again; of_probe: their error rows, which the new plan may have no segment for."""
 
     replacing: Replacing = field(default_factory=Replacing)
     source_ids: set[str] = field(default_factory=set)
     probe: set[str] = field(default_factory=set)
+    of_probe: set[str] = field(default_factory=set)
 
 
 def find_failures(
@@ -39,6 +40,7 @@ def find_failures(
     """
     found, replacing = Failures(), Replacing()
     partial: set[str] = set()
+    owners: dict[str, str] = {}
     for file in state.files("segments", model_id):
         rows = _read(store, file, ["segment_id", "source_id", "status", "error_code"])
         rows = rows.filter(pc.not_equal(rows["status"], "ok"))
@@ -48,10 +50,12 @@ def find_failures(
         if rows.num_rows:
             replacing.files.add(file.path)
             replacing.segments.update(rows["segment_id"].to_pylist())
+            owners |= dict(zip(rows["segment_id"].to_pylist(), rows["source_id"].to_pylist(), strict=True))
             found.source_ids.update(rows["source_id"].to_pylist())
             partial.update(rows.filter(pc.equal(rows["status"], "partial"))["segment_id"].to_pylist())
     failed = known.filter(pc.is_in(known["source_id"], pa.array(sorted(found.source_ids), pa.string())))
     found.probe = set(failed.filter(pc.is_valid(failed["error_code"]))["source_id"].to_pylist())
+    found.of_probe = {segment_id for segment_id, source_id in owners.items() if source_id in found.probe}
     replacing.sources = set(found.probe)
     replacing.segments.update(_covered(state, model_id, failed, extraction))
     replacing.files.update(_files_with(store, state.files("faces", model_id), partial, "segment_id"))
