@@ -8,7 +8,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -33,7 +34,7 @@ from pipeline.ledger.state import LogState
 from pipeline.media.sources import Source
 from pipeline.passes import Pass, PassQueue
 from pipeline.prepare import Prepared, model_config
-from pipeline.probing import probe
+from pipeline.probing import UNIT_SOURCES, probe, probe_here
 from pipeline.progress import ProgressReporter
 from pipeline.run_config import RunConfig
 from pipeline.segments import plan_table, windows_beyond
@@ -92,13 +93,14 @@ class Driver:
                 summary.sources = len(listing.sources)
             plan = self._plan(known, changed, log.state, failures)
             if unknown or plan.todo.num_rows:
-                with connected(self._config.address) as size:
+                if unknown:
+                    progress.phase(f"probing {len(unknown)} new sources")
+                with self._probed_meanwhile(unknown) as few, connected(self._config.address) as size:
                     check_output_is_shared(self._store)
                     summary.resources = self._share(size)
                     graph.configure_ray_data(wait_for_nodes_s=self._config.wait_for_nodes_s)
                     if unknown:
-                        progress.phase(f"probing {len(unknown)} new sources")
-                        known = pa.concat_tables([known, *self._probe(unknown, committer)])
+                        known = pa.concat_tables([known, *self._probe(unknown, few, committer)])
                         plan = self._plan(known, changed, log.state, failures)
                     self._begin(plan, progress)
                     self._check_capacity(plan, size)
@@ -161,19 +163,39 @@ class Driver:
         memory_gib = None if self._config.wait_for_nodes_s else size.memory_gib  # nodes that come bring theirs
         capacity.check(need, self._store, self._config, memory_gib=memory_gib)
 
-    def _probe(self, unknown: list[Any], committer: Committer) -> Iterator[pa.Table]:
-        for rows in self._probed(unknown):
+    @contextmanager
+    def _probed_meanwhile(self, unknown: Sequence[Source]) -> Iterator[Future[pa.Table] | None]:
+        """Few sources are probed by this process while Ray starts: actors for them would take seconds to come up."""
+        if not 0 < len(unknown) <= UNIT_SOURCES:
+            yield None
+            return
+        with ThreadPoolExecutor(1, "probing") as thread:
+            yield thread.submit(
+                probe_here,
+                unknown,
+                self._worker_config(),
+                deadline_s=self._config.deadline_s,
+                run_id=self.summary.run_id,
+            )
+
+    def _probe(
+        self, unknown: Sequence[Source], few: Future[pa.Table] | None, committer: Committer
+    ) -> Iterator[pa.Table]:
+        for rows in self._probed(unknown, few):
             staged = stage_table(self._store, self.summary.run_id, "sources", rows)
             committer.add(StagedSet(segment_ids=[], files=[staged]))
             self.summary.sources_probed += rows.num_rows
             yield rows
         committer.commit()
 
-    def _probed(self, unknown: list[Any]) -> Iterator[pa.Table]:
+    def _probed(self, unknown: Sequence[Source], few: Future[pa.Table] | None) -> Iterator[pa.Table]:
         try:
+            if few is not None:
+                yield few.result()
+                return
             yield from probe(
                 unknown,
-                config=self._worker_config(),
+                self._worker_config(),
                 deadline_s=self._config.deadline_s,
                 run_id=self.summary.run_id,
                 resources=self._resources,

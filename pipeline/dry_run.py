@@ -10,13 +10,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import capacity, planning, schema
-from pipeline.child import DecodeChild
+from pipeline import capacity, planning
 from pipeline.cluster import connected
 from pipeline.config import Extraction
 from pipeline.ledger.dataset import Dataset
 from pipeline.ledger.log import CommitLog, LogState
 from pipeline.prepare import list_inputs, load, model_config, normalised_root
+from pipeline.probing import probe_here
 from pipeline.resources import Cluster, Resources, share, this_machine
 from pipeline.run_config import RunConfig
 from pipeline.storage.store import Store, fsspec_options
@@ -61,21 +61,14 @@ def dry_run(config: RunConfig, extraction: Extraction) -> DryRun:
         state = log.state
     known = planning.known_sources(store, state)
     unknown, changed = planning.new_sources(store, state, listing, known)
-    child = DecodeChild(
-        WorkerConfig(
-            extraction=extraction,
-            model_config=model.config,
-            scratch_dir=config.scratch,
-            scratch_bytes=int(config.scratch_gib * 2**30),
-            storage_options=fsspec_options(config.storage_options),
-        ),
-        deadline_s=config.deadline_s,
+    worker = WorkerConfig(
+        extraction=extraction,
+        model_config=model.config,
+        scratch_dir=config.scratch,
+        scratch_bytes=int(config.scratch_gib * 2**30),
+        storage_options=fsspec_options(config.storage_options),
     )
-    try:
-        rows = [{**child.probe(source), "run_id": "", "pipeline_version": ""} for source in unknown]
-    finally:
-        child.stop()
-    known = pa.concat_tables([known, pa.Table.from_pylist(rows, schema=schema.SOURCES)])
+    known = pa.concat_tables([known, probe_here(unknown, worker, deadline_s=config.deadline_s, run_id="")])
     plan = planning.plan(listing, known, changed, state, model_id, extraction)
     todo = plan.todo if config.limit is None else plan.todo.slice(0, config.limit)
     size = _cluster(config)

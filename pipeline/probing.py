@@ -1,21 +1,20 @@
-"""Probing on the cluster: header, duration and archive index of sources that the dataset does not know yet."""
+"""Probing: header, duration and archive index of sources that the dataset does not know yet. Few of them are probed by
+the driver itself, while Ray starts; many by actors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
-from ray.data import ActorPoolStrategy
-from ray.data import from_arrow as dataset_from_arrow
 
 from pipeline import __version__, schema
 from pipeline.child import DecodeChild
-from pipeline.graph import BOUNDED, manifests
 from pipeline.media.sources import Source
 from pipeline.resources import Resources
 from pipeline.worker import WorkerConfig
 
-UNIT_SOURCES = 32
+UNIT_SOURCES = 32  # one actor's portion
 
 _SOURCE = pa.schema(
     {
@@ -28,7 +27,7 @@ _SOURCE = pa.schema(
 )
 
 
-class ProbeActor:
+class Prober:
     """Source rows in, rows of the `sources` table out. Headers are foreign bytes too, so a child reads them."""
 
     def __init__(self, config: WorkerConfig, deadline_s: float, run_id: str) -> None:
@@ -42,19 +41,29 @@ class ProbeActor:
             rows.append({**probed, "run_id": self._run_id, "pipeline_version": __version__})
         return pa.Table.from_pylist(rows, schema=schema.SOURCES)
 
+    def close(self) -> None:
+        """Ends the child."""
+        self._child.stop()
+
+
+def probe_here(sources: Sequence[Source], config: WorkerConfig, *, deadline_s: float, run_id: str) -> pa.Table:
+    """Rows of the `sources` table, from one child of this process."""
+    with contextlib.closing(Prober(config, deadline_s, run_id)) as prober:
+        return prober(_table(sources))
+
 
 def probe(
-    sources: Iterable[Source], *, config: WorkerConfig, deadline_s: float, run_id: str, resources: Resources
+    sources: Sequence[Source], config: WorkerConfig, *, deadline_s: float, run_id: str, resources: Resources
 ) -> Iterator[pa.Table]:
-    """Rows of the `sources` table, in units, as they are ready."""
-    listed = list(sources)
-    units = [
-        pa.Table.from_pylist([{name: getattr(source, name) for name in _SOURCE.names} for source in unit], _SOURCE)
-        for unit in (listed[start : start + UNIT_SOURCES] for start in range(0, len(listed), UNIT_SOURCES))
-    ]
+    """Rows of the `sources` table from the cluster, in units, as they are ready."""
+    from ray.data import ActorPoolStrategy, from_arrow  # a second to import, which `plan` need not pay
+
+    from pipeline.graph import BOUNDED, manifests
+
+    units = [_table(sources[start : start + UNIT_SOURCES]) for start in range(0, len(sources), UNIT_SOURCES)]
     actors = min(len(units), resources.decode_actors)
-    dataset = dataset_from_arrow(units).map_batches(
-        ProbeActor,
+    dataset = from_arrow(units).map_batches(
+        Prober,
         fn_constructor_args=(config, deadline_s, run_id),
         compute=ActorPoolStrategy(min_size=actors, max_size=actors),
         num_cpus=resources.decode_cpus,
@@ -62,3 +71,8 @@ def probe(
         **BOUNDED,
     )
     yield from manifests(dataset)
+
+
+def _table(sources: Sequence[Source]) -> pa.Table:
+    rows = [{name: getattr(source, name) for name in _SOURCE.names} for source in sources]
+    return pa.Table.from_pylist(rows, _SOURCE)

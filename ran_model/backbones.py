@@ -10,11 +10,11 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ran_model.inception_resnet import FEATURES, InceptionResnetV1
+from ran_model.resnet import ResNet
 
 
 def build_backbone(name: str, channels: int) -> tuple[nn.Module, int]:
@@ -22,19 +22,16 @@ def build_backbone(name: str, channels: int) -> tuple[nn.Module, int]:
     if name == "inception_resnet_v1":
         return InceptionResnetV1(channels), FEATURES
     if name == "vgg16":
-        vgg = torchvision.models.vgg16(weights=None)
+        from torchvision.models import vgg16  # slow to import, and few want this trunk
+
+        vgg = vgg16(weights=None)
         if channels != 3:
             vgg.features[0] = nn.Conv2d(channels, 64, kernel_size=3, padding=1)
         features = int(vgg.classifier[6].in_features)
         vgg.classifier[6] = nn.Identity()
         return vgg, features
-    resnet: torchvision.models.ResNet = getattr(torchvision.models, name)(weights=None)
-    if channels != 3:
-        resnet.conv1 = nn.Conv2d(channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
-        nn.init.kaiming_normal_(resnet.conv1.weight, mode="fan_out", nonlinearity="relu")
-    features = int(resnet.fc.in_features)
-    resnet.fc = nn.Identity()
-    return resnet, features
+    resnet = ResNet(name, channels)
+    return resnet, resnet.features
 
 
 def fit_channels(state: Mapping[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
