@@ -167,9 +167,9 @@ def execution_options(command: Command) -> Command:
         click.option(
             "--decode-actors",
             type=int,
-            help="Decoding processes over the whole cluster; on CPUs, pools instead of one actor per core.",
+            help="Decoding processes over the whole cluster; without GPUs they do all stages.",
         ),
-        click.option("--ran-actors", type=int, help="Inference processes over the whole cluster."),
+        click.option("--ran-actors", type=int, help="Inference processes of their own, on CPUs too."),
         click.option("--max-decode-actors", type=int, help="The pool may grow to as many on a cluster that grows."),
         click.option("--max-ran-actors", type=int, help="The same for inference."),
         click.option("--decode-cpus", type=float, help="CPUs that a decoding process reserves (default 1 with GPUs)."),

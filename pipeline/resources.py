@@ -36,7 +36,7 @@ class Resources:
 
     decode_actors, ran_actors: as many are there before work begins. max_decode_actors, max_ran_actors: a pool grows to
     as many while it has work waiting and the cluster has, or starts, nodes for them; None: it stays as it is.
-    is_fused: every actor does all stages in turn; decode_actors and ran_actors are then the same ones.
+    is_fused: every actor does all stages in turn; both numbers are then of the same actors.
     """
 
     decode_actors: int
@@ -120,9 +120,9 @@ def share(
 ) -> Resources:
     """Divides a cluster. Raises CapacityError, with the numbers and the flag to change, if the shares don't fit.
 
-    Without GPUs every core gets one actor for all stages; asking for a number of actors gives the stages pools of
-    their own. A cluster that may_grow starts nodes for actors that wait: then the shares need not fit today, and
-    `device` "cuda" asks for GPUs that are not up yet.
+    Without GPUs there is one actor per core, or as many as decode_actors says, for all stages; asking for RAN actors
+    gives the stages pools of their own. A cluster that may_grow starts nodes for actors that wait: then the shares
+    need not fit today, and `device` "cuda" asks for GPUs that are not up yet.
     """
     if device == "cuda" and cluster.gpus < 1 and not may_grow:
         raise CapacityError(
@@ -145,23 +145,29 @@ def share(
         )
     else:
         each = max(1, int(cores))
+        is_fused = ran_actors is None and max_ran_actors is None
         resources = Resources(
             decode_actors=decode_actors or each,
             decode_cpus=decode_cpus or LOCAL_DECODE_CPUS,
-            ran_actors=ran_actors or each,
+            ran_actors=ran_actors or (decode_actors if is_fused else None) or each,
             ran_cpus=LOCAL_RAN_CPUS,
-            is_fused=decode_actors is None and ran_actors is None,
+            is_fused=is_fused,
             max_decode_actors=max_decode_actors,
-            max_ran_actors=max_ran_actors,
+            max_ran_actors=max_decode_actors if is_fused else max_ran_actors,
         )
     if may_grow:
         return resources
     if resources.cpus > cluster.cpus + 1e-6:
+        stages = (
+            f"{resources.decode_actors} actors for all stages × {resources.fused_cpus:g}"
+            if resources.is_fused
+            else f"{resources.decode_actors} decode actors × {resources.decode_cpus:g} + {resources.ran_actors} RAN "
+            f"actors × {resources.ran_cpus:g} + {resources.write_cpus:g} for writing"
+        )
+        flags = "--decode-actors" if resources.is_fused else "--decode-actors or --ran-actors"
         raise CapacityError(
-            f"the job needs {resources.cpus:.1f} CPUs ({resources.decode_actors} decode actors × "
-            f"{resources.decode_cpus:g} + {resources.ran_actors} RAN actors × {resources.ran_cpus:g} + "
-            f"{resources.write_cpus:g} for writing + {BOOKKEEPING_CPUS:g} for Ray Data's own "
-            f"tasks), but the cluster has {cluster.cpus:g}; lower --decode-actors or --ran-actors, or add nodes"
+            f"the job needs {resources.cpus:.1f} CPUs ({stages} + {BOOKKEEPING_CPUS:g} for Ray Data's own tasks), but "
+            f"the cluster has {cluster.cpus:g}; lower {flags}, or add nodes"
         )
     if resources.gpus > cluster.gpus:
         raise CapacityError(

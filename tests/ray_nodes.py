@@ -6,6 +6,7 @@ It has ports and a temporary folder of its own, so it neither sees nor disturbs 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import socket
@@ -16,6 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import requests
@@ -84,8 +86,11 @@ class RayNodes:
 
 
 @contextlib.contextmanager
-def ray_head(**environment: str) -> Iterator[RayNodes]:
-    """A head without CPUs. Its own environment and that of its nodes is this process's and `environment`."""
+def ray_head(*, node_cpus: int = 0, most_nodes: int = 0, **environment: str) -> Iterator[RayNodes]:
+    """A head without CPUs. Its own environment and that of its nodes is this process's and `environment`.
+
+    most_nodes: Ray's autoscaler starts so many nodes of `node_cpus`, when something waits for them.
+    """
     variables = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     variables |= {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **environment}
     variables |= {
@@ -103,12 +108,51 @@ def ray_head(**environment: str) -> Iterator[RayNodes]:
     )
     head = ["--head", f"--port={gcs}", f"--dashboard-port={dashboard}", f"--temp-dir={folder}", "--num-cpus=0"]
     head += [f"--ray-client-server-port={_free_port()}"]
+    if most_nodes:
+        (folder / "autoscaling.json").write_text(json.dumps(_autoscaling(cluster.address, node_cpus, most_nodes)))
+        head += [f"--autoscaling-config={folder / 'autoscaling.json'}"]
+        variables |= {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
     try:
         cluster.start(head)
         yield cluster
     finally:
         cluster.end()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _autoscaling(address: str, node_cpus: int, most_nodes: int) -> dict[str, Any]:
+    """A cluster's configuration whose provider starts nodes as processes of this machine."""
+    none: dict[str, Any] = {}
+    return {
+        "cluster_name": "grows",
+        "max_workers": most_nodes,
+        "provider": {"type": "fake_multinode", "gcs_address": address, "disable_node_updaters": True},
+        "head_node_type": "ray.head.default",
+        "available_node_types": {
+            "ray.head.default": {"resources": {"CPU": 0}, "node_config": none, "max_workers": 0},
+            "worker": {
+                "resources": {"CPU": node_cpus, "object_store_memory": 100 << 20},
+                "node_config": none,
+                "min_workers": 0,
+                "max_workers": most_nodes,
+            },
+        },
+        "idle_timeout_minutes": 60,
+        "upscaling_speed": 1.0,
+        "auth": none,
+        "docker": none,
+        "initialization_commands": [],
+        "setup_commands": [],
+        "head_setup_commands": [],
+        "worker_setup_commands": [],
+        "head_start_ray_commands": [],
+        "worker_start_ray_commands": [],
+        "file_mounts": none,
+        "cluster_synced_files": [],
+        "file_mounts_sync_continuously": False,
+        "rsync_exclude": [],
+        "rsync_filter": [],
+    }
 
 
 def _free_port() -> int:

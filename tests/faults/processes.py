@@ -67,8 +67,8 @@ def is_stopped(pid: int) -> bool:
 
 def shared_memory() -> set[str]:
     """Names in the system's shared memory folder, without Ray's object stores, which go with their Ray, and what
-    multiprocessing and torch make in other programs; a decode process' memory has no name at all."""
-    others = ("plasma", "ray", "sem.", "psm_", "pymp-", "torch_")
+    multiprocessing, torch and the tests of commits make in other programs; a decode process' memory has no name."""
+    others = ("plasma", "ray", "sem.", "psm_", "pymp-", "torch_", "commits-")
     return {path.name for path in Path("/dev/shm").iterdir() if not path.name.startswith(others)}
 
 

@@ -22,8 +22,15 @@ def test_without_gpus_an_actor_does_all_stages_unless_pools_are_asked_for() -> N
     assert fused.is_fused
     assert (fused.decode_actors, fused.ran_actors, fused.cpus) == (2, 2, pytest.approx(2.8))
     assert share(Cluster(cpus=16, gpus=1), device="cpu").is_fused
-    assert not share(Cluster(cpus=3, gpus=0), decode_actors=2).is_fused
+    few = share(Cluster(cpus=9, gpus=0), decode_actors=2, max_decode_actors=6)
+    assert few.is_fused
+    assert (few.decode_pool, few.ran_pool) == ((2, 6), (2, 6))
     assert not share(Cluster(cpus=3, gpus=0), ran_actors=1).is_fused
+    assert not share(Cluster(cpus=3, gpus=0), max_ran_actors=1).is_fused
+    with pytest.raises(
+        CapacityError, match=r"needs 9\.1 CPUs \(9 actors for all stages × 0\.9 \+ 1 .*--decode-actors,"
+    ):
+        share(Cluster(cpus=3, gpus=0), decode_actors=9)
     assert not share(Cluster(cpus=16, gpus=1)).is_fused
 
 
