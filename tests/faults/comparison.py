@@ -67,6 +67,14 @@ def assert_sound(output: Store | Path) -> None:
         assert log.state.count(model_id) == rows + covered, "the log and the table disagree"
 
 
+def assert_no_row_twice(output: Path) -> None:
+    """What a plain glob shows right after a kill: perhaps not all rows, but none of them twice."""
+    for name in ("faces", "segments"):
+        if list(output.glob(f"{name}/**/*.parquet")):
+            rows = table(output, name)
+            assert rows.group_by(KEYS[name]).aggregate([]).num_rows == rows.num_rows, f"{name} has a row twice"
+
+
 def entries(output: Store | Path) -> int:
     """How many entries the log has."""
     store = output if isinstance(output, Store) else Store(str(output))

@@ -19,7 +19,7 @@ from pipeline.config import Extraction
 from pipeline.detect import MOBILENET, weights_sha256
 from pipeline.driver import Driver
 from pipeline.errors import RanError
-from pipeline.prepare import prepare
+from pipeline.prepare import prepare, prepare_reprocess
 from pipeline.progress import ProgressReporter
 from pipeline.run_config import RunConfig
 from pipeline.storage.store import Store
@@ -73,9 +73,11 @@ def arm(fault: list[str]) -> None:
 
 
 def run(config: RunConfig, extraction: Extraction) -> dict[str, Any]:
-    """One run, as the command line does it."""
+    """One run, as the command line does it; a `reprocess` if its input is its output."""
+    again = config.inputs == (config.output,)
+    prepared = prepare_reprocess(config, None) if again else prepare(config, extraction)
     with ProgressReporter(quiet=True) as progress:
-        return Driver(config, prepare(config, extraction)).run(progress).to_json()
+        return Driver(config, prepared).run(progress).to_json()
 
 
 def extraction_of(**changes: Any) -> Extraction:

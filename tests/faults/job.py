@@ -22,22 +22,30 @@ DRIVER = [sys.executable, "-m", "tests.faults.driver_process"]
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """inputs: paths or URLs. address: of the suite's Ray, which all runs share. changes: of the run's configuration."""
+    """inputs: paths or URLs. address: of the suite's Ray, which all runs share. changes: of the run's configuration.
+
+    reprocesses: the input is the output's own faces, for `model`.
+    """
 
     inputs: tuple[str, ...]
     model: Path
     address: str
     changes: tuple[tuple[str, Any], ...] = ()
+    reprocesses: bool = False
 
     def but(self, *inputs: str | Path, **changes: Any) -> Job:
         """The same job with other inputs, if any are given, and other settings."""
         merged = dict(self.changes) | changes
         return replace(self, inputs=tuple(map(str, inputs)) or self.inputs, changes=tuple(merged.items()))
 
+    def again_with(self, model: Path) -> Job:
+        """`reprocess` of this job's output with another model."""
+        return replace(self, model=model, reprocesses=True)
+
     def settings(self, output: str | Path) -> dict[str, Any]:
         """RunConfig's arguments: a commit for every unit, one actor per stage, a heartbeat that is soon stale."""
         values: dict[str, Any] = {
-            "inputs": self.inputs,
+            "inputs": (str(output),) if self.reprocesses else self.inputs,
             "output": str(output),
             "model": str(self.model),
             "decode_actors": 1,

@@ -13,11 +13,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import duckdb
 import pytest
 
 from tests.conftest import DEMO_MEDIA, ROOT
-from tests.faults.comparison import assert_same_tables
+from tests.faults.comparison import assert_no_row_twice, assert_same_tables
 from tests.faults.job import Job
 
 LEAST_STEPS = 12  # of this small job, whichever way its units come
@@ -55,15 +54,6 @@ def test_every_step_can_be_the_last(
     assert_no_row_twice(output)
     small.run(output)
     assert_same_tables(whole, output)
-
-
-def assert_no_row_twice(output: Path) -> None:
-    """What a plain glob shows right after the kill: perhaps not all rows, but none of them twice."""
-    for table, key in (("faces", "face_id"), ("segments", "segment_id")):
-        if list(output.glob(f"{table}/**/*.parquet")):
-            sql = f"SELECT count(*), count(DISTINCT {key}) FROM read_parquet('{output}/{table}/**/*.parquet')"
-            rows, distinct = duckdb.execute(sql).fetchall()[0]
-            assert rows == distinct
 
 
 def test_the_fault_counts_what_the_store_really_does(tmp_path: Path) -> None:
