@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pipeline.ledger.entry import CommittedFile, Entry
 from pipeline.ledger.live import read_live
 from pipeline.ledger.log import CommitLog
-from pipeline.ledger.publish import publish_entry, publish_missing
+from pipeline.ledger.publish import commit_entry, publish_missing
 from pipeline.ledger.rows_file import RowsFile
 from pipeline.ledger.runs import STALE_AFTER_S, Run, refuse_while_at_work
 from pipeline.ledger.staging import ERRORS_SUFFIX, to_commit
@@ -60,9 +60,7 @@ def compact(store: Store, *, target_bytes: int = TARGET_BYTES, stale_after_s: fl
                     return None  # somebody replaced one of them meanwhile: leave it at that
                 return Entry(run_id=run.run_id, remove=[file.path for file in group], add=[merged])
 
-            entry = log.append(build)
-            if entry is not None:
-                publish_entry(store, log, entry)
+            commit_entry(store, log, build)
     files = log.state.files()
     result.files_after, result.bytes_after = len(files), sum(file.bytes for file in files)
     return result

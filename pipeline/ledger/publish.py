@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from pipeline import schema
 from pipeline.errors import StoreError
 from pipeline.ledger.entry import CommittedFile, Entry
 from pipeline.ledger.log import CommitLog
+from pipeline.ledger.state import LogState
 from pipeline.storage.store import Store
 
 #: Segments last: whoever sees a segment's row sees its faces too.
 PUBLICATION_ORDER = ("crops", "sources", "faces", "segments")
+
+
+def commit_entry(store: Store, log: CommitLog, build: Callable[[LogState], Entry | None]) -> None:
+    """Appends and publishes what `build` makes of the state, if it makes something. Raises StoreError."""
+    entry = log.append(build)
+    if entry is not None:
+        publish_entry(store, log, entry)
 
 
 def publish_entry(store: Store, log: CommitLog, entry: Entry) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pipeline.ledger.entry import CommittedFile, Entry
 from pipeline.ledger.live import read_live
 from pipeline.ledger.log import CommitLog
-from pipeline.ledger.publish import publish_entry
+from pipeline.ledger.publish import commit_entry
 from pipeline.ledger.runs import Run
 from pipeline.ledger.staging import ERRORS_SUFFIX, stage_table, to_commit
 from pipeline.ledger.state import LogState
@@ -73,7 +73,7 @@ def drop_segments(store: Store, log: CommitLog, run: Run, model_id: str, old: Re
             return None
         return Entry(run_id=run.run_id, model_id=model_id, remove=rest.remove, add=rest.add, segments_removed=gone)
 
-    _commit(store, log, build)
+    commit_entry(store, log, build)
 
 
 def drop_sources(store: Store, log: CommitLog, run: Run, source_ids: Collection[str], covered: Collection[str]) -> None:
@@ -99,7 +99,7 @@ def drop_sources(store: Store, log: CommitLog, run: Run, source_ids: Collection[
                 run_id=run.run_id, model_id=model_id, remove=rest.remove, add=rest.add, segments_removed=sorted(gone)
             )
 
-        _commit(store, log, of_model)
+        commit_entry(store, log, of_model)
 
     def of_tables(state: LogState) -> Entry | None:
         files = [file for file in state.live.values() if not file.model_id]
@@ -112,13 +112,7 @@ def drop_sources(store: Store, log: CommitLog, run: Run, source_ids: Collection[
             run_id=run.run_id, remove=rest.remove, add=rest.add, sources_removed=known, crops_removed=sorted(crops)
         )
 
-    _commit(store, log, of_tables)
-
-
-def _commit(store: Store, log: CommitLog, build: Callable[[LogState], Entry | None]) -> None:
-    entry = log.append(build)
-    if entry is not None:
-        publish_entry(store, log, entry)
+    commit_entry(store, log, of_tables)
 
 
 def without(
