@@ -37,7 +37,7 @@ def extract(clip: str, decoder: str, send: Any) -> None:
     extractor = SegmentExtractor(WorkerConfig(extraction=extraction, model_config=config, decoder=decoder))
     wall, cpu, faces = time.perf_counter(), time.process_time(), 0
     for segment in plan_segments(row, location=source.location, extraction=extraction):
-        faces += len(extractor.extract(segment)[1])
+        faces += extractor.extract(segment, lambda _: None).faces_kept
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     send.send((faces, wall, cpu, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
 

@@ -18,6 +18,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from benchmarks.clips import repeated
 
 PAIRS = 3
@@ -47,9 +50,11 @@ def plain_worker(output: str, tasks: Any, results: Any) -> None:
     results.put(("ready", time.time()))
     faces = 0
     while (row := tasks.get()) is not None:
-        result, pixels = extractor.extract(Segment.from_row(row.to_pylist()[0]))
-        write(infer(append_results(row, [result], [pixels.tobytes()], [False], extraction, time.time())))
-        faces += len(pixels)
+        parts: list[NDArray[np.uint8]] = []
+        result = extractor.extract(Segment.from_row(row.to_pylist()[0]), parts.append)
+        pixels = b"".join(part.tobytes() for part in parts)
+        write(infer(append_results(row, [result], [pixels], [False], extraction, time.time())))
+        faces += result.faces_kept
     results.put(("faces", faces))
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
@@ -51,8 +51,8 @@ class DecodeChild:
         if warm:
             self._start()
 
-    def extract(self, segment: Segment, stored: StoredDetections | None = None) -> tuple[ExtractedSegment, bytes]:
-        """The segment's faces and their aligned pixels. Whatever the decoder does, it comes back as a row.
+    def extract(self, segment: Segment, stored: StoredDetections | None = None) -> tuple[ExtractedSegment, bytearray]:
+        """The segment's faces and their aligned pixels, N·S·S·3. Whatever the decoder does, it comes back as a row.
 
         stored: faces that were found before; then nothing is detected.
         Raises StoreError when a remote source can't be had because its whole store is silent.
@@ -62,7 +62,7 @@ class DecodeChild:
         except MediaError as error:
             result = ExtractedSegment(segment_id=segment.segment_id)
             result.fail(error, partial=False)
-            return result, b""
+            return result, bytearray()
 
     def probe(self, source: Source) -> dict[str, Any]:
         """The source's row of the `sources` table, without run columns. A header that hangs or kills is an error.
@@ -84,7 +84,6 @@ class DecodeChild:
             self._process.wait()
             self._pipe.close()
             self._stderr.close()
-            os.close(self._memory_fd)
             self._process = None
 
     def _twice(self, ask: Callable[[], T]) -> T:
@@ -95,15 +94,20 @@ class DecodeChild:
         except DeathError:
             return ask()
 
-    def _extract(self, segment: Segment, stored: StoredDetections | None) -> tuple[ExtractedSegment, bytes]:
+    def _extract(self, segment: Segment, stored: StoredDetections | None) -> tuple[ExtractedSegment, bytearray]:
         with self._asked((segment, stored)):
-            self._receive("started", self._deadline(segment.location))
-            result, size = self._receive("done", self._deadline_s)
-            return result, self._pixels(size)
+            self._receive("started", within_s=self._deadline(segment.location))
+            end = time.monotonic() + self._deadline_s
+            pixels = bytearray()
+            while True:
+                kind, payload = self._receive("faces", "done", within_s=self._deadline_s, end=end)
+                if kind == "done":
+                    return payload, pixels
+                pixels += payload
 
     def _probe(self, source: Source) -> dict[str, Any]:
         with self._asked(source):
-            row: dict[str, Any] = self._receive("done", self._deadline(source.location))
+            row: dict[str, Any] = self._receive("done", within_s=self._deadline(source.location))[1]
             return row
 
     @contextlib.contextmanager
@@ -138,17 +142,16 @@ class DecodeChild:
     def _launch(self) -> None:
         self.stop()
         ours, theirs = socket.socketpair()
-        self._memory_fd = _memory_file()
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
         self._pipe = Connection(ours.detach())
-        command = [sys.executable, "-m", "pipeline.worker", str(theirs.fileno()), str(self._memory_fd)]
+        command = [sys.executable, "-m", "pipeline.worker", str(theirs.fileno())]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             environment[variable] = str(self._config.threads)
         with theirs:
             self._process = subprocess.Popen(
                 command,
-                pass_fds=(theirs.fileno(), self._memory_fd),
+                pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=self._stderr,
                 stderr=self._stderr,
@@ -156,16 +159,10 @@ class DecodeChild:
             )
         try:
             self._send((self._config, self._warm))
-            self._receive("ready", START_DEADLINE_S)
+            self._receive("ready", within_s=START_DEADLINE_S)
         except MediaError:
             self.stop()
             raise
-
-    def _pixels(self, size: int) -> bytes:
-        if not size:
-            return b""
-        with mmap.mmap(self._memory_fd, size, access=mmap.ACCESS_READ) as shared:
-            return shared[:]
 
     def _send(self, message: Any) -> None:
         try:
@@ -173,9 +170,11 @@ class DecodeChild:
         except OSError:
             raise self._death() from None
 
-    def _receive(self, expected: str, deadline_s: float) -> Any:
-        if not self._pipe.poll(deadline_s):
-            raise MediaError(ErrorCode.TIMEOUT, f"no answer from the decoder within {deadline_s:g} s; it was killed")
+    def _receive(self, *expected: str, within_s: float, end: float | None = None) -> tuple[str, Any]:
+        """The next message, whose kind must be one of `expected`. end: when the time is over, if it runs already."""
+        left_s = within_s if end is None else max(0.0, end - time.monotonic())
+        if not self._pipe.poll(left_s):
+            raise MediaError(ErrorCode.TIMEOUT, f"no answer from the decoder within {within_s:g} s; it was killed")
         try:
             kind, payload = self._pipe.recv()
         except (EOFError, OSError):
@@ -184,8 +183,8 @@ class DecodeChild:
             raise self._out_of_memory()
         if kind == "store_failed":
             raise StoreError(payload)
-        assert kind == expected, f"the decode process said {kind} instead of {expected}"
-        return payload
+        assert kind in expected, f"the decode process said {kind} instead of {' or '.join(expected)}"
+        return kind, payload
 
     def _death(self) -> DeathError:
         assert self._process is not None
@@ -213,11 +212,3 @@ class DecodeChild:
         return DeathError(
             ErrorCode.OUT_OF_MEMORY, f"decoding needed more than its {limit:.1f} GiB; see --decode-memory"
         )
-
-
-def _memory_file() -> int:
-    """A nameless shared memory file: it vanishes with its two processes, however they end."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("ran-faces")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())

@@ -70,7 +70,7 @@ class DecodeActor:
         """Ends the child."""
         self._child.stop()
 
-    def _extract(self, segment: Segment) -> tuple[ExtractedSegment, bytes]:
+    def _extract(self, segment: Segment) -> tuple[ExtractedSegment, bytes | bytearray]:
         if segment.error is not None:
             failed = ExtractedSegment(segment_id=segment.segment_id)
             failed.fail(segment.error, partial=False, stage="probe")
@@ -80,20 +80,24 @@ class DecodeActor:
 
 def extract_unit(
     plan: pa.Table,
-    extract: Callable[[Segment], tuple[ExtractedSegment, bytes]],
+    extract: Callable[[Segment], tuple[ExtractedSegment, bytes | bytearray]],
     extraction: Extraction,
     block_pixel_bytes: int = BLOCK_PIXEL_BYTES,
 ) -> pa.Table:
     """Plan rows with the columns of EXTRACTED, by `extract`. What comes after so many bytes of faces is deferred."""
     started_at = time.time()
     results: list[ExtractedSegment] = []
-    pixels: list[bytes] = []
+    pixels: list[bytes | bytearray] = []
     deferred: list[bool] = []
     used = 0
     for row in plan.select(PLAN.names).to_pylist():
         segment = Segment.from_row(row)
         late = used > block_pixel_bytes
-        result, faces = (ExtractedSegment(segment_id=segment.segment_id), b"") if late else extract(segment)
+        faces: bytes | bytearray = b""
+        if late:
+            result = ExtractedSegment(segment_id=segment.segment_id)
+        else:
+            result, faces = extract(segment)
         used += len(faces)
         results.append(result)
         pixels.append(faces)
@@ -104,7 +108,7 @@ def extract_unit(
 def append_results(
     plan: pa.Table,
     results: Sequence[ExtractedSegment],
-    pixels: Sequence[bytes],
+    pixels: Sequence[bytes | bytearray],
     deferred: Sequence[bool],
     extraction: Extraction,
     started_at: float,
@@ -125,7 +129,7 @@ def append_results(
         "started_at": [started_at] * len(results),
         "faces": _faces_array(results),
         "region_boxes": [result.region_boxes.ravel() for result in results],
-        "pixels": pixels,
+        "pixels": _binary_array(pixels),
     }
     for field in EXTRACTED:
         values = columns.get(field.name)
@@ -164,6 +168,15 @@ def _span_s(
     first = row["window"] * extraction.segment_frames  # grid point g takes the frames in ((g - 1) / rate, g / rate]
     last = first + extraction.segment_frames - 1
     return float(max(0, first - 1) / extraction.rate), float(last / extraction.rate)
+
+
+def _binary_array(values: Sequence[bytes | bytearray]) -> pa.Array:
+    """Values as one large_binary array; without a copy if only one of them has bytes, as when a crowd fills a block."""
+    offsets = np.cumsum([0, *map(len, values)], dtype=np.int64)
+    filled = [value for value in values if value]
+    data = filled[0] if len(filled) == 1 else b"".join(filled)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.large_binary(), len(values), buffers)
 
 
 def _faces_array(results: Sequence[ExtractedSegment]) -> pa.Array:

@@ -42,7 +42,7 @@ class RescoreActor:
         stored = dict(zip(plan["segment_id"].to_pylist(), plan["stored"].to_pylist(), strict=True))
         crops = self._read_crops(plan["segment_id"], {row["crops"] for row in stored.values() if row and row["crops"]})
 
-        def restore(segment: Segment) -> tuple[ExtractedSegment, bytes]:
+        def restore(segment: Segment) -> tuple[ExtractedSegment, bytes | bytearray]:
             return self._restore(segment, stored[segment.segment_id], crops)
 
         return extract_unit(plan.drop_columns(["stored"]), restore, self._extraction, self._block_pixel_bytes)
@@ -53,7 +53,7 @@ class RescoreActor:
 
     def _restore(
         self, segment: Segment, stored: Mapping[str, Any] | None, crops: Mapping[str, bytes]
-    ) -> tuple[ExtractedSegment, bytes]:
+    ) -> tuple[ExtractedSegment, bytes | bytearray]:
         if stored is None:
             return ExtractedSegment(segment_id=segment.segment_id, covered=True), b""
         result = restored(segment, stored)
@@ -64,7 +64,7 @@ class RescoreActor:
             return result, b"".join(_decoded(crops[face["face_id"]]) for face in stored["faces"])
         return self._decode(segment, result)
 
-    def _decode(self, segment: Segment, result: ExtractedSegment) -> tuple[ExtractedSegment, bytes]:
+    def _decode(self, segment: Segment, result: ExtractedSegment) -> tuple[ExtractedSegment, bytes | bytearray]:
         found, pixels = self._child.extract(segment, detections(result))
         result.fetch_s, result.decode_s, result.detect_s = found.fetch_s, found.decode_s, found.detect_s
         if found.status == "error":

@@ -2,14 +2,14 @@
 
 Decoders can loop for ever in native code, crash, or eat all memory, and no thread or signal handler can stop them.
 So everything that touches foreign bytes happens here, in a process that `pipeline.child` may kill. It imports neither
-Ray nor torch. Requests and answers are pickles on a pipe; aligned pixels go through a shared memory file.
+Ray nor torch. Requests and answers are pickles on a pipe. Aligned faces go through it frame by frame, so that a segment
+of crowds takes memory only once, in the actor.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import mmap
 import os
 import resource
 import signal
@@ -101,16 +101,17 @@ class SegmentExtractor:
     def extract(
         self,
         segment: Segment,
+        emit: Callable[[NDArray[np.uint8]], None],
         started: Callable[[], None] = lambda: None,
         stored: StoredDetections | None = None,
-    ) -> tuple[ExtractedSegment, NDArray[np.uint8]]:
-        """The segment's rows and its aligned faces (N, S, S, 3). `started` is called when its bytes are at hand.
+    ) -> ExtractedSegment:
+        """The segment's rows. `started` is called when its bytes are at hand.
 
+        emit: gets the aligned faces (n, S, S, 3) of each frame that has some, in the order of the rows.
         stored: faces that were found before; then nothing is detected.
         """
         result = ExtractedSegment(segment_id=segment.segment_id)
         faces: list[dict[str, NDArray[Any]]] = []
-        aligned: list[NDArray[np.uint8]] = []
         boxes: list[NDArray[np.float32]] = []
         try:
             try:
@@ -122,7 +123,7 @@ class SegmentExtractor:
             finally:
                 started()
             for batch in self._batches(frames, result):
-                self._detect(segment, batch, result, stored, faces, aligned, boxes)
+                self._detect(segment, batch, result, stored, emit, faces, boxes)
             result.beyond, result.covered = frames.beyond, frames.covered
             result.fetch_s, result.decode_s = frames.fetch_s, frames.decode_s
             result.decoder = frames.decoder
@@ -135,11 +136,9 @@ class SegmentExtractor:
             first = next(error for error in result.frame_errors if error is not None)
             code, _, message = first.partition(": ")
             result.fail(MediaError(ErrorCode(code), message), partial=not everything)
-        size = self._model.aligned_size
-        pixels = np.concatenate(aligned) if aligned else np.empty((0, size, size, 3), np.uint8)
         result.region_boxes = np.concatenate(boxes) if boxes else np.empty((0, len(self._model.regions), 4), np.float32)
         result.faces = _columns(faces)
-        return result, pixels
+        return result
 
     def _batches(self, frames: Any, result: ExtractedSegment) -> Iterator[list[tuple[int, NDArray[np.uint8]]]]:
         """Groups frames for the detector and notes each sampled frame, readable or not, in `result`."""
@@ -174,8 +173,8 @@ class SegmentExtractor:
         batch: Sequence[tuple[int, NDArray[np.uint8]]],
         result: ExtractedSegment,
         stored: StoredDetections | None,
+        emit: Callable[[NDArray[np.uint8]], None],
         faces: list[dict[str, NDArray[Any]]],
-        aligned: list[NDArray[np.uint8]],
         boxes: list[NDArray[np.float32]],
     ) -> None:
         from pipeline.quality import sharpness_brightness
@@ -201,10 +200,10 @@ class SegmentExtractor:
             rows |= dict(zip(("FaceRectX", "FaceRectY", "FaceRectWidth", "FaceRectHeight"), boxes_N4.T, strict=True))
             rows |= dict(zip(LANDMARK_COLUMNS, landmarks_N52.reshape(kept, 10).T, strict=True))
             rows |= dict(zip(("sharpness", "brightness"), sharpness_brightness(pixels).T, strict=True))
-            faces.append(rows)
-            aligned.append(pixels)
             frame = f"{segment.source_id}-{result.ordinals[position]}-{result.frames[position]}"
             boxes.append(face_region_boxes(self._model, landmarks_N52, frame))
+            faces.append(rows)
+            emit(pixels)
         result.detect_s += time.perf_counter() - begun
 
     def _found(
@@ -264,15 +263,15 @@ def _die_with_parent() -> None:
 
 
 def main() -> None:
-    """Serves requests on an inherited pipe until it closes. Arguments: pipe fd, shared memory fd."""
-    pipe, memory_fd = Connection(int(sys.argv[1])), int(sys.argv[2])
+    """Serves requests on an inherited pipe, whose file descriptor is the only argument, until it closes."""
+    pipe = Connection(int(sys.argv[1]))
     _die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
     config, warm = pipe.recv()
     if config.memory_limit_bytes:
         limit = config.memory_limit_bytes
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    server = _Server(config, memory_fd, warm)
+    server = _Server(config, warm)
     pipe.send(("ready", None))
     with contextlib.suppress(EOFError):
         while True:
@@ -280,9 +279,8 @@ def main() -> None:
 
 
 class _Server:
-    def __init__(self, config: WorkerConfig, memory_fd: int, warm: bool) -> None:
+    def __init__(self, config: WorkerConfig, warm: bool) -> None:
         self._config = config
-        self._memory_fd = memory_fd
         # probing alone needs no detector
         self._extractor = SegmentExtractor(config) if warm else None
 
@@ -294,18 +292,19 @@ class _Server:
             if self._extractor is None:
                 self._extractor = SegmentExtractor(self._config)
             segment, stored = request
-            result, pixels = self._extractor.extract(segment, lambda: pipe.send(("started", None)), stored)
+            result = self._extractor.extract(
+                segment,
+                emit=lambda faces: pipe.send(("faces", faces.tobytes())),
+                started=lambda: pipe.send(("started", None)),
+                stored=stored,
+            )
         except StoreError as error:
             pipe.send(("store_failed", str(error)))
             return
         except MemoryError:
             pipe.send(("out_of_memory", None))
             os._exit(3)  # what is left of the heap can't be trusted
-        if pixels.nbytes:
-            os.ftruncate(self._memory_fd, pixels.nbytes)
-            with mmap.mmap(self._memory_fd, pixels.nbytes) as shared:
-                shared[:] = pixels.data.cast("B")
-        pipe.send(("done", (result, pixels.nbytes)))
+        pipe.send(("done", result))
 
     def _probe(self, source: Source) -> dict[str, Any]:
         from pipeline.media.probe import probe_source

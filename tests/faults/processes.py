@@ -6,7 +6,6 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TypeVar
 
 import psutil
@@ -63,13 +62,6 @@ def is_alive(process: psutil.Process) -> bool:
 def is_stopped(pid: int) -> bool:
     """By SIGSTOP."""
     return psutil.Process(pid).status() == psutil.STATUS_STOPPED
-
-
-def shared_memory() -> set[str]:
-    """Names in the system's shared memory folder, without Ray's object stores, which go with their Ray, and what
-    multiprocessing, torch and the tests of commits make in other programs; a decode process' memory has no name."""
-    others = ("plasma", "ray", "sem.", "psm_", "pymp-", "torch_", "commits-")
-    return {path.name for path in Path("/dev/shm").iterdir() if not path.name.startswith(others)}
 
 
 def _descendants(below: int | None) -> Iterator[tuple[psutil.Process, str]]:

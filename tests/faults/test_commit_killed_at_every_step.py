@@ -37,7 +37,7 @@ def tables(root: Path) -> dict[str, pa.Table]:
 def folder(tmp_path: Path) -> Iterator[Path]:
     """In memory where the system has such a folder: hundreds of fsyncs, and no power cut to survive."""
     memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(prefix="commits-", dir=memory if os.access(memory, os.W_OK) else tmp_path) as name:
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else tmp_path) as name:
         yield Path(name)
 
 

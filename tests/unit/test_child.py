@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
@@ -20,6 +21,7 @@ from pipeline.extract import DecodeActor
 from pipeline.media.probe import probe_source
 from pipeline.media.scratch import Scratch
 from pipeline.media.sources import list_sources
+from pipeline.quality import sharpness_brightness
 from pipeline.segments import PLAN, Segment, plan_segments
 from pipeline.worker import WorkerConfig
 from ran_model.model_files import read_model_bytes
@@ -61,12 +63,23 @@ def test_faces_come_back_with_their_pixels(child: DecodeChild, picture: Segment)
     assert result.region_boxes.shape == (1, 6, 4)
 
 
+def test_the_pixels_of_many_frames_follow_the_order_of_the_rows(child: DecodeChild) -> None:
+    segment = segments_of(DEMO_MEDIA / "portrait.mp4")[0]
+    result, pixels = child.extract(segment)
+    assert result.faces_kept > 8
+    faces = np.frombuffer(pixels, np.uint8).reshape(result.faces_kept, 48, 48, 3)
+    measures = np.stack([result.faces["sharpness"], result.faces["brightness"]], axis=1)
+    np.testing.assert_array_equal(sharpness_brightness(faces), measures)
+    assert len(np.unique(measures[:, 0])) == len(measures), "each face tells itself from the others"
+    assert child.extract(segment)[1] == pixels
+
+
 def test_a_child_that_hangs_is_killed_and_the_next_segment_is_fine(config: WorkerConfig, picture: Segment) -> None:
     child = DecodeChild(config, deadline_s=1.5, warm=True)
     try:
         os.kill(pid_of(child), signal.SIGSTOP)  # as deaf as a native loop that holds the GIL
         result, pixels = child.extract(picture)
-        assert (result.status, result.error_code, pixels) == ("error", "timeout", b"")
+        assert (result.status, result.error_code, pixels) == ("error", "timeout", bytearray())
         assert "1.5 s" in (result.error_message or "")
         assert child.extract(picture)[0].status == "ok"
     finally:
