@@ -14,6 +14,7 @@ from pipeline.child import DecodeChild
 from pipeline.config import Extraction
 from pipeline.errors import MediaError
 from pipeline.extraction import FACE_COLUMNS, ExtractedSegment
+from pipeline.pixels import pixels_column
 from pipeline.segments import PLAN, Segment, video_key
 from pipeline.worker import WorkerConfig
 
@@ -129,7 +130,7 @@ def append_results(
         "started_at": [started_at] * len(results),
         "faces": _faces_array(results),
         "region_boxes": [result.region_boxes.ravel() for result in results],
-        "pixels": _binary_array(pixels),
+        "pixels": pixels_column(pixels),
     }
     for field in EXTRACTED:
         values = columns.get(field.name)
@@ -168,15 +169,6 @@ def _span_s(
     first = row["window"] * extraction.segment_frames  # grid point g takes the frames in ((g - 1) / rate, g / rate]
     last = first + extraction.segment_frames - 1
     return float(max(0, first - 1) / extraction.rate), float(last / extraction.rate)
-
-
-def _binary_array(values: Sequence[bytes | bytearray]) -> pa.Array:
-    """Values as one large_binary array; without a copy if only one of them has bytes, as when a crowd fills a block."""
-    offsets = np.cumsum([0, *map(len, values)], dtype=np.int64)
-    filled = [value for value in values if value]
-    data = filled[0] if len(filled) == 1 else b"".join(filled)
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
-    return pa.Array.from_buffers(pa.large_binary(), len(values), buffers)
 
 
 def _faces_array(results: Sequence[ExtractedSegment]) -> pa.Array:

@@ -13,6 +13,7 @@ import ray
 from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
+from pipeline.pixels import face_pictures
 
 CPU_BATCH, GPU_BATCH = 16, 256  # faces per forward pass
 
@@ -76,16 +77,10 @@ class RanActor:
             raise UsageError(f"the model can't be used: {str(self._refused).partition(': Error(s)')[0]}")
         size, regions = self._model.config.aligned_size, len(self._model.config.regions)
         counts = [len(faces) for faces in block["faces"]]
-        pixels = [
-            np.frombuffer(row.as_buffer(), np.uint8).reshape(-1, size, size, 3) if count else None
-            for row, count in zip(block["pixels"], counts, strict=True)
-        ]
-        boxes = [
-            np.asarray(row.values, np.float32).reshape(-1, regions, 4) if count else None
-            for row, count in zip(block["region_boxes"], counts, strict=True)
-        ]
+        pixels = face_pictures(block["pixels"], size)
+        boxes = np.array(block["region_boxes"].combine_chunks().flatten(), np.float32).reshape(-1, regions, 4)
         begun = time.perf_counter()
-        answers = self._predict([p for p in pixels if p is not None], [b for b in boxes if b is not None])
+        answers = self._predict(pixels, boxes)
         seconds_per_face = (time.perf_counter() - begun) / max(1, sum(counts))
         offsets = np.cumsum([0, *counts])
         for field, answer in zip(PREDICTED, answers, strict=False):
@@ -98,7 +93,7 @@ class RanActor:
         return block if self._config.keep_pixels else block.drop_columns(["pixels"])
 
     def _predict(
-        self, pixels: Sequence[NDArray[np.uint8]], boxes: Sequence[NDArray[np.float32]]
+        self, pixels: Sequence[NDArray[np.uint8]], boxes_NR4: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """Probabilities (N, K), self-attention (N, R) and attention (N, R) of all faces, in microbatches."""
         model = self._model.config
@@ -107,12 +102,11 @@ class RanActor:
         self_attention = np.empty((total, len(model.regions)), np.float32)
         attention = np.empty((total, len(model.regions)), np.float32)
         if total:
-            all_boxes = np.concatenate(boxes)
             done, batch_size = 0, self._config.batch_size
             while done < total:
                 end = min(done + batch_size, total)
                 try:
-                    output = self._model.predict(_rows(pixels, done, end), all_boxes[done:end])
+                    output = self._model.predict(_rows(pixels, done, end), boxes_NR4[done:end])
                 except RuntimeError as error:  # torch.cuda.OutOfMemoryError is one
                     if "out of memory" not in str(error) or batch_size == 1:
                         raise

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pipeline import __version__, schema
 from pipeline.extraction import FACE_COLUMNS
 from pipeline.ledger.staging import StagedFile, stage_table
+from pipeline.pixels import face_pictures
 from pipeline.storage.store import Store
 from ran_model.config import ModelConfig
 
@@ -167,8 +168,8 @@ class StageWriter:
         size = self._model.aligned_size
         pngs = [
             cv2.imencode(".png", cv2.cvtColor(face, cv2.COLOR_RGB2BGR))[1].tobytes()
-            for row in block["pixels"]
-            for face in np.frombuffer(row.as_buffer(), np.uint8).reshape(-1, size, size, 3)
+            for part in face_pictures(block["pixels"], size)
+            for face in part
         ]
         template = np.asarray(self._model.template, np.float32).ravel().tolist()
         columns: dict[str, Any] = {
