@@ -133,8 +133,12 @@ class PyavFrames:
                 frames = self._delayed(packet.pts)
             for frame in frames:
                 pts = self._pts(frame, numbered)
-                if pts is None or pts < first or (last is not None and pts <= last):
+                if pts is None or pts < first or pts == last:
                     continue
+                if last is not None and pts < last:
+                    if self._is_unknown(pts):
+                        continue
+                    raise BrokenError("a frame that comes after a later one")
                 if frame.is_corrupt:
                     raise BrokenError("a damaged frame")
                 last = pts

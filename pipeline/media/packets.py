@@ -32,6 +32,7 @@ class PacketIndex:
     also mark the first picture of a gradual refresh.
     packets: how many the file has, those without a time among them. cut: the file ends before its container says so,
     or its last packet is incomplete.
+    reorder_depth: how many frames the decoder waits for before it shows the first, says the container; often too few.
     untimed: the container has no presentation times of its own; frames are counted as they come out of the decoder.
     splices: (K, 2) int64, for streams that were joined end to end and whose clock starts anew: the number of the first
     packet of each further part, and the ticks that pts and dts here have more than those in the file. None: (0, 2).
@@ -45,6 +46,7 @@ class PacketIndex:
     clean_starts: bool
     packets: int
     cut: bool
+    reorder_depth: int
     untimed: bool
     splices: NDArray[np.int64]
 
@@ -72,7 +74,14 @@ class PacketIndex:
                 is_key=self.is_key,
                 splices=self.splices,
                 rest=np.array(
-                    [*self.time_base.as_integer_ratio(), self.clean_starts, self.packets, self.cut, self.untimed],
+                    [
+                        *self.time_base.as_integer_ratio(),
+                        self.clean_starts,
+                        self.packets,
+                        self.cut,
+                        self.reorder_depth,
+                        self.untimed,
+                    ],
                     np.int64,
                 ),
             )
@@ -81,7 +90,7 @@ class PacketIndex:
     def load(cls, path: Path) -> PacketIndex:
         """Reads what `save` wrote."""
         with np.load(path, allow_pickle=False) as stored:
-            numerator, denominator, clean_starts, packets, cut, untimed = stored["rest"].tolist()
+            numerator, denominator, clean_starts, packets, cut, reorder_depth, untimed = stored["rest"].tolist()
             return cls(
                 pts=stored["pts"],
                 decode_order=stored["decode_order"],
@@ -91,9 +100,15 @@ class PacketIndex:
                 clean_starts=bool(clean_starts),
                 packets=packets,
                 cut=bool(cut),
+                reorder_depth=reorder_depth,
                 untimed=bool(untimed),
                 splices=stored["splices"],
             )
+
+    def later_than(self, depth: int) -> int | None:
+        """Index of the first frame, in the file's order, that more than `depth` frames shown after it precede."""
+        late = np.flatnonzero(self.decode_order - np.arange(len(self)) > depth)
+        return int(late[np.argmin(self.decode_order[late])]) if len(late) else None
 
     @property
     def closed_groups(self) -> bool:
@@ -118,7 +133,8 @@ def read_index(path: Path, content: Content) -> PacketIndex:
         stream = video_stream(container)
         time_base = stream.time_base or Fraction(1, av.time_base)
         # AVI stores decode times only; what FFmpeg makes of them is wrong when frames are reordered
-        untimed = content.format == "avi" and bool(stream.codec_context.has_b_frames)
+        reorder_depth = int(stream.codec_context.has_b_frames)
+        untimed = content.format == "avi" and bool(reorder_depth)
         promised = len(stream.index_entries) if content.format == "mov" else 0
         clean_starts, read = True, 0
         try:
@@ -168,6 +184,7 @@ def read_index(path: Path, content: Content) -> PacketIndex:
         clean_starts=clean_starts,
         packets=read,
         cut=cut,
+        reorder_depth=reorder_depth,
         untimed=untimed,
         splices=splices,
     )

@@ -27,6 +27,8 @@ from pipeline.media.sampling import Grid
 from pipeline.media.sniff import HEAD_BYTES, Content, sniff
 from pipeline.segments import most_windows
 
+MOST_REORDERED = 16  # frames, in any codec
+
 
 @dataclass(frozen=True, kw_only=True)
 class VideoFrame:
@@ -224,6 +226,7 @@ def full_index(path: Path, content: Content, max_pixels: int) -> PacketIndex:
     """The packet index without frames at the beginning that can't be decoded: those that a cut from a longer stream
     left without what they refer to."""
     index = read_index(path, content)
+    _check_order(path, content, index)
     keys = np.flatnonzero(index.is_key)
     if index.untimed or not len(keys):
         return index
@@ -234,6 +237,51 @@ def full_index(path: Path, content: Content, max_pixels: int) -> PacketIndex:
     shown = _decoded_until(path, content, int(head))
     gone = (index.pts < head) & ~np.isin(index.pts, shown)
     return without(index, gone) if gone.any() else index
+
+
+def _check_order(path: Path, content: Content, index: PacketIndex) -> None:
+    """Raises MediaError for a file whose frames don't come in the order of their times: read by their times, some would
+    be passed over. Only decoding tells, since what a container says of reordering is not exact."""
+    if index.untimed or len(index.splices):
+        return
+    depth = index.reorder_depth
+    while (late := index.later_than(depth)) is not None:
+        if (back := _goes_back(path, content, index, late)) is not None:
+            at = float(int(back - index.pts[0]) * index.time_base)
+            raise MediaError(
+                ErrorCode.CORRUPT, f"the times of its frames go back, to {at:.3f} s; its container needs repair"
+            )
+        depth = int(index.decode_order[late]) - late
+
+
+def _goes_back(path: Path, content: Content, index: PacketIndex, late: int) -> int | None:
+    """The time of the first frame, from `late` on, that the decoder gives after a later one; None if there is none."""
+    keys = np.flatnonzero(index.is_key & (index.decode_order <= index.decode_order[late]))
+    key = int(keys[np.argmax(index.decode_order[keys])]) if len(keys) else None
+    last, since = None, 0
+    with open_container(path, content) as container:
+        stream = video_stream(container)
+        stream.codec_context.thread_count = 1
+        if key is not None and index.decode_order[key] > 0:
+            container.seek(int(index.dts[key]), stream=stream, backward=True)
+        for packet in container.demux(stream):
+            if since or packet.pts == index.pts[late]:
+                since += 1
+            try:
+                frames = packet.decode()
+            except MemoryError:
+                raise  # FFmpeg's is one of its own errors too
+            except av.FFmpegError:
+                continue
+            for frame in frames:
+                if frame.pts is None or frame.is_corrupt:
+                    continue
+                if since and last is not None and frame.pts < last:
+                    return frame.pts
+                last = frame.pts
+            if since > MOST_REORDERED:
+                break
+    return None
 
 
 def _decoded_until(path: Path, content: Content, pts: int) -> list[int]:

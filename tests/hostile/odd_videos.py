@@ -98,7 +98,9 @@ def _times() -> Iterator[Case]:
     joined = encoded(".ts", b_frames=0) + encoded(".ts", b_frames=0)
     yield _case("time-starts-again", ".ts", joined, damaged(None, E.CORRUPT))
     backwards = _timed(".mkv", [1_000, 0, 2_000, 500], at, b_frames=0)
-    yield _case("times-go-back", ".mkv", backwards, damaged(None, E.CORRUPT))
+    yield _case("times-go-back", ".mkv", backwards, refused(E.CORRUPT))
+    late = _timed(".mkv", [0, 100, 200, 300, 400, 250, 500, 600, 700, 800], at, b_frames=0)
+    yield _case("a-time-goes-back", ".mkv", late, refused(E.CORRUPT))
 
 
 def _lies() -> Iterator[Case]:
