@@ -13,6 +13,7 @@ from jobs.moments import most_telling, nearest_to
 from jobs.options import parse_storage_options, storage_option
 from jobs.redecode import answers, redecode
 from jobs.source_frames import SourceFrames, read_source
+from jobs.text import printable
 from pipeline.errors import UsageError
 
 MOMENTS = 6
@@ -48,7 +49,7 @@ def overlay_command(
             what = deliver(to, options, lambda path: write_video(path, found, dataset.extraction, options))
         else:
             what = deliver(to, options, lambda path: _write_page(path, dataset, found, at, options))
-    click.echo(f"{to}: {what} of {found.uri}", err=True)
+    click.echo(f"{to}: {what} of {printable(found.uri)}", err=True)
 
 
 def _write_page(
