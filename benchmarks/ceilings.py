@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.processes import measured_run
+from benchmarks.small_model import small_model
 
 PORTRAIT = Path(__file__).parents[1] / "examples" / "media" / "astronaut.png"
 CEILINGS_MIB = {"200 faces in each frame": 5000, "3840×2160 pictures": 3200, "ten hours of video": 3200}
@@ -29,7 +30,7 @@ def main() -> None:
     over = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = _model(folder / "model")
+        model = small_model(folder / "model", aligned_size=224)
         for (what, ceiling), (source, options) in zip(
             CEILINGS_MIB.items(),
             (
@@ -50,19 +51,6 @@ def main() -> None:
                 over.append(what)
     if over:
         sys.exit(f"over the ceiling: {', '.join(over)}")
-
-
-def _model(folder: Path) -> Path:
-    import torch
-
-    from ran_model.config import ModelConfig
-    from ran_model.network import RegionAttentionNetwork
-    from ran_model.pretrained import save_model
-
-    torch.manual_seed(7)
-    config = ModelConfig(name="small", input_size=32, aligned_size=224)
-    save_model(folder, config, RegionAttentionNetwork(config), "# A random model for a benchmark\n")
-    return folder
 
 
 def _face(side: int) -> Image.Image:

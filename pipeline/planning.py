@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from pipeline.ledger.log import LogState
 from pipeline.ledger.staging import ERRORS_SUFFIX
 from pipeline.media.sources import Listing, Source
 from pipeline.passes import Pass
-from pipeline.segments import plan_table
+from pipeline.segments import PLAN, plan_tables
 from pipeline.storage.store import Store
 
 UNIT_ROWS, PICTURE_UNIT_ROWS = 8, 64
@@ -85,15 +86,17 @@ def plan(
     """The segments of the listed sources that are known, less those committed for the model and not in `again`."""
     locations = {source.source_id: source.location for source in listing.sources}
     listed = known.filter(pc.is_in(known["source_id"], pa.array(list(locations), pa.string())))
-    segments = plan_table(listed, locations=locations, extraction=extraction, tails=state.tails)
-    if changed:
-        rows = [_changed_row(source) for source in changed]
-        segments = pa.concat_tables([segments, plan_table(rows, locations=locations, extraction=extraction)])
-    missing = state.filter_uncommitted(model_id, segments["segment_id"])
-    if again:
-        ids = segments["segment_id"].combine_chunks()
-        missing = pc.or_(missing, pc.is_in(ids, pa.array(sorted(again), pa.string())))
-    return Plan(todo=segments.filter(missing), total=segments.num_rows)
+    once_more, todo, total = pa.array(sorted(again), pa.string()), [PLAN.empty_table()], 0
+    for segments in itertools.chain(
+        plan_tables(listed, locations=locations, extraction=extraction, tails=state.tails),
+        plan_tables([_changed_row(source) for source in changed], locations=locations, extraction=extraction),
+    ):
+        missing = state.filter_uncommitted(model_id, segments["segment_id"])
+        if again:
+            missing = pc.or_(missing, pc.is_in(segments["segment_id"].combine_chunks(), once_more))
+        todo.append(segments.filter(missing))
+        total += segments.num_rows
+    return Plan(todo=pa.concat_tables(todo), total=total)
 
 
 def dispatch_units(attempted: Pass, actors: int) -> list[pa.Table]:

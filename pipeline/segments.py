@@ -24,6 +24,7 @@ from pipeline.media.sniff import is_video_name
 #: The most windows that one video can have. A header or a time stamp that promises more is wrong.
 MAX_WINDOWS = 1_000_000
 SPARSE_WINDOWS = 10_000  # 18 hours at 5 frames per second, whatever few pictures are shown in them
+SOURCES_AT_ONCE = 10_000
 
 #: One picture or video in an archive. ordinal: its place among all entries; offset: of its data (zip: header).
 MEMBER = pa.struct(
@@ -160,14 +161,29 @@ def plan_table(
     locations: source_id -> what a worker opens; sources without one are left out. tails: `video_key` -> windows that
     the video is known to have, whatever the probe thought.
     """
-    rows = sources.to_pylist() if isinstance(sources, pa.Table) else sources
-    parts = [
-        part
-        for row in rows
-        if row["source_id"] in locations
-        for part in _parts({**row, "location": locations[row["source_id"]]}, extraction, tails or {})
-    ]
-    return _table(parts, extraction)
+    tables = list(plan_tables(sources, locations=locations, extraction=extraction, tails=tails))
+    return pa.concat_tables(tables) if tables else PLAN.empty_table()
+
+
+def plan_tables(
+    sources: pa.Table | list[Mapping[str, Any]],
+    *,
+    locations: Mapping[str, str],
+    extraction: Extraction,
+    tails: Mapping[str, int] | None = None,
+) -> Iterator[pa.Table]:
+    """`plan_table` in parts of SOURCES_AT_ONCE sources. While a part is made, each of its segments is several Python
+    objects, ten times as large as the row that it becomes."""
+    for start in range(0, len(sources), SOURCES_AT_ONCE):
+        part = sources[start : start + SOURCES_AT_ONCE]
+        rows = part.to_pylist() if isinstance(part, pa.Table) else part
+        parts = [
+            part
+            for row in rows
+            if row["source_id"] in locations
+            for part in _parts({**row, "location": locations[row["source_id"]]}, extraction, tails or {})
+        ]
+        yield _table(parts, extraction)
 
 
 def windows_beyond(segments: pa.Table, beyond: Mapping[str, int], extraction: Extraction) -> pa.Table:

@@ -1,0 +1,19 @@
+"""A model of random weights and small pictures, where something else than the network is measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def small_model(folder: Path, *, aligned_size: int) -> Path:
+    """Saves it as a model directory."""
+    import torch
+
+    from ran_model.config import ModelConfig
+    from ran_model.network import RegionAttentionNetwork
+    from ran_model.pretrained import save_model
+
+    torch.manual_seed(7)
+    config = ModelConfig(name="small", input_size=32, aligned_size=aligned_size)
+    save_model(folder, config, RegionAttentionNetwork(config), "# A random model for a benchmark\n")
+    return folder
