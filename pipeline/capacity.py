@@ -53,14 +53,10 @@ def estimate(todo: pa.Table, extraction: Extraction, model: ModelConfig, config:
 
 def _scratch_bytes(todo: pa.Table, actors: int) -> int:
     """What scratch holds at once, when each actor is at another source and those are the largest: sources that are
-    remote, what comes out of a tar.gz, and one copied video per actor."""
-    first = pc.list_element(todo["members"], 0)
-    offset, size = (pc.fill_null(pc.struct_field(first, name), 0) for name in ("offset", "size"))
+    remote, and one copied video of an archive per actor."""
+    size = pc.fill_null(pc.struct_field(pc.list_element(todo["members"], 0), "size"), 0)
     fetched = pc.if_else(pc.match_substring(todo["location"], "://"), todo["size_bytes"], 0)
-    packed = pc.match_substring_regex(todo["location"], r"(?i)\.(tar\.gz|tgz)$")
-    needs = pa.table(
-        {"source": todo["source_id"], "bytes": pc.add(fetched, pc.if_else(packed, pc.add(offset, size), 0))}
-    )
+    needs = pa.table({"source": todo["source_id"], "bytes": fetched})
     largest = needs.group_by("source").aggregate([("bytes", "max")])["bytes_max"].sort(order="descending")
     copied = pc.if_else(pc.equal(todo["kind"], "video"), size, 0).sort(order="descending")
     return sum(pc.sum(values.slice(0, actors)).as_py() or 0 for values in (largest, copied))

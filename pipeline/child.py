@@ -36,7 +36,7 @@ class DecodeChild:
     """One killable decode process. Not thread-safe; one per actor.
 
     deadline_s: from the moment a segment's bytes are local until its faces are back.
-    fetch_deadline_s: until its bytes are local, unpacked if they were a tar.gz. warm: start at once, with the detector
+    fetch_deadline_s: until its bytes are local, or reached in a tar.gz. warm: start at once, with the detector
     loaded, so that the first segment does not pay for it.
     """
 

@@ -1,5 +1,5 @@
 """Pictures and videos in tar, tar.gz and zip: an index of members first, then each read through it. Nothing is ever
-unpacked under its own name.
+unpacked under its own name, and a tar.gz not at all: it is streamed forward (`pipeline.media.gunzip`).
 
 Members count by ordinal, so equal names are two pictures. Links, directories and devices are no media, whatever they
 are called; other files (a WebDataset sample's text, json or class) are left alone.
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import gzip
 import io
 import struct
 import tarfile
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pipeline.errors import ErrorCode, MediaError
-from pipeline.media.scratch import LocalFile, Scratch
+from pipeline.media.gunzip import Gunzip
 from pipeline.media.sniff import HEAD_BYTES, PICTURE_SUFFIXES, is_video_name, sniff, suffix
 from pipeline.segments import Member
 
@@ -28,30 +27,35 @@ MAX_MEMBER_BYTES = 512 << 20
 _CHUNK_BYTES = 1 << 20
 _MEMBER_ERRORS = (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError, ValueError)
 _ARCHIVE_ERRORS = (
-    EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, gzip.BadGzipFile, NotImplementedError,
+    EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, NotImplementedError,
     ValueError, OverflowError, RecursionError, LookupError, struct.error,  # what both modules let through
 )  # fmt: skip
 _LARGEST_BYTES = 1 << 60  # no member has more, and offsets still fit 64 bits
-_BOMB_BYTES, _BOMB_RATIO = 1 << 30, 200  # pictures and videos pack a few times smaller at best, bombs a thousand times
+_MOST_HEADER_BYTES = 16 << 20
 _LOST = -1  # size of the entry that stands for the rest of a damaged tar
 
 
 class Archive:
-    """An open tar or zip. A tar.gz is decompressed to scratch first: see `uncompressed`.
+    """An open tar, tar.gz or zip.
 
-    Raises MediaError truncated, corrupt or unsupported.
+    Raises MediaError truncated, corrupt, unsupported, or not_media for gzip of something else.
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
+        file = path.open("rb")
+        self._file: IO[bytes] | Gunzip = file
         self._zip: zipfile.ZipFile | None = None
         self._entries: list[zipfile.ZipInfo] = []
-        content = sniff(self._file.read(HEAD_BYTES))
-        self._file.seek(0)
+        content = sniff(file.read(HEAD_BYTES))
+        file.seek(0)
         if content.format == "zip":
             with _explained():
-                self._zip = zipfile.ZipFile(self._file)
+                self._zip = zipfile.ZipFile(file)
                 self._entries = self._zip.infolist()
+        elif content.format == "tar.gz":
+            file.close()
+            self._file = Gunzip(path)
+            _check_is_tar(self._file)
         elif content.format != "tar":
             raise MediaError(ErrorCode.UNSUPPORTED, f"{content.format} where a tar archive should be")
 
@@ -59,6 +63,11 @@ class Archive:
         """Pictures and videos in archive order. Raises MediaError truncated or corrupt."""
         with _explained():
             return list(self._zip_members() if self._zip is not None else self._tar_members())
+
+    def go_to(self, member: Member) -> None:
+        """Takes the time that it takes to get there: much, only in a tar.gz."""
+        if isinstance(self._file, Gunzip) and member.size != _LOST:
+            self._file.seek(member.offset)
 
     def read(self, member: Member) -> io.BytesIO:
         """A member's bytes. Raises MediaError with code archive_member; the other members can still be read."""
@@ -104,7 +113,7 @@ class Archive:
 
     def _tar_members(self) -> Iterator[Member]:
         self._file.seek(0)
-        file: Any = _Bounded(self._file)
+        file: Any = _Headers(self._file)
         with tarfile.open(fileobj=file, mode="r:", errorlevel=1) as archive:
             ordinal = 0
             with contextlib.suppress(tarfile.ReadError):  # the end is missing; the last member, cut, says so when read
@@ -128,7 +137,7 @@ class Archive:
                 yield _member(ordinal, entry.filename, entry.header_offset, entry.file_size)
 
     @contextlib.contextmanager
-    def _stream(self, member: Member) -> Iterator[IO[bytes]]:
+    def _stream(self, member: Member) -> Iterator[IO[bytes] | Gunzip]:
         if self._zip is None:
             self._file.seek(member.offset)
             yield self._file
@@ -142,53 +151,29 @@ class Archive:
             yield stream
 
 
-class _Bounded:
-    """A file that is never asked for more than it has left: a header may say that a name has exabytes."""
+class _Headers:
+    """A file of which only headers are read, and never much at once: one may say that a name has exabytes."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes] | Gunzip) -> None:
         self._file = file
-        self._end = file.seek(0, io.SEEK_END)
         self.seek, self.tell = file.seek, file.tell
-        file.seek(0)
 
     def read(self, size: int) -> bytes:
-        return self._file.read(max(0, min(size, self._end - self._file.tell())))
+        return self._file.read(max(0, min(size, _MOST_HEADER_BYTES)))
 
 
-def uncompressed(path: Path, scratch: Scratch, source_id: str) -> LocalFile:
-    """A tar.gz as a file that can be read at an offset: decompressed into the scratch cache once per node."""
-
-    def decompress(target: Path) -> None:
-        room = scratch.room_bytes()
-        most = max(_BOMB_BYTES, _BOMB_RATIO * path.stat().st_size)
-        with _explained(), gzip.open(path) as packed, target.open("wb") as file:
-            file.write(_first_header(packed))
-            try:
-                while chunk := packed.read1(_CHUNK_BYTES):
-                    if file.tell() + len(chunk) > room:
-                        raise MediaError(
-                            ErrorCode.TOO_LARGE, f"decompressed over {room} bytes, the room in scratch: give it more"
-                        )
-                    if file.tell() + len(chunk) > most:
-                        raise MediaError(ErrorCode.TOO_LARGE, f"it unpacks to over {_BOMB_RATIO} times its size")
-                    file.write(chunk)
-            except (EOFError, zlib.error):
-                if file.tell() <= tarfile.BLOCKSIZE:
-                    raise  # else what came out before the break is read, and the member at the break says so
-
-    return scratch.derived(f"{source_id}.tar", 0, decompress)
-
-
-def _first_header(packed: gzip.GzipFile) -> bytes:
-    """The first block of a tar.gz. Raises MediaError not_media when something else was packed."""
-    head = packed.read(tarfile.BLOCKSIZE)
+def _check_is_tar(file: Gunzip) -> None:
+    """Raises MediaError when something else was packed."""
+    head = file.read(tarfile.BLOCKSIZE)
+    if not head:
+        raise MediaError(ErrorCode.TRUNCATED, "the archive ends early: nothing comes out of it")
     try:
         is_tar = sniff(head).format == "tar"
     except MediaError:
         is_tar = False
     if not is_tar:
         raise MediaError(ErrorCode.NOT_MEDIA, "gzip of something that is no tar archive")
-    return head
+    file.seek(0)
 
 
 def _member(ordinal: int, name: str, offset: int, size: int) -> Member:
@@ -207,7 +192,7 @@ def _bad(member: Member, reason: str) -> MediaError:
 
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
-    """Turns what tarfile, zipfile and gzip raise about a whole archive into a MediaError."""
+    """Turns what tarfile and zipfile raise about a whole archive into a MediaError."""
     try:
         yield
     except _ARCHIVE_ERRORS as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -14,7 +15,7 @@ from av.video.stream import VideoStream
 
 from pipeline.config import Extraction
 from pipeline.errors import ErrorCode, MediaError
-from pipeline.media.archives import Archive, uncompressed
+from pipeline.media.archives import Archive
 from pipeline.media.containers import NO_FRAME, is_cut, open_container, video_stream
 from pipeline.media.display import Display, first_frame
 from pipeline.media.frames_pyav import check_pixels
@@ -164,16 +165,8 @@ def _picture(path: Path, content: Content, _: Source, __: Scratch, extraction: E
 
 
 def _archive(path: Path, content: Content, source: Source, scratch: Scratch, _: Extraction) -> dict[str, Any]:
-    unpacked = uncompressed(path, scratch, source.source_id) if content.format == "tar.gz" else None
-    try:
-        archive = Archive(unpacked.path if unpacked is not None else path)
-        try:
-            members = archive.members()
-        finally:
-            archive.close()
-    finally:
-        if unpacked is not None:
-            unpacked.close()
+    with contextlib.closing(Archive(path)) as archive:
+        members = archive.members()
     if not members:
         raise MediaError(ErrorCode.NOT_MEDIA, f"a {content.format} archive without a picture or video")
     return {"codec": content.format, "index": [asdict(member) for member in members]}

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 
 from pipeline.config import Extraction
 from pipeline.errors import ErrorCode, MediaError
-from pipeline.media.archives import Archive, uncompressed
+from pipeline.media.archives import Archive
 from pipeline.media.locations import local_path
 from pipeline.media.packets import PacketIndex
 from pipeline.media.pictures import decode_picture
 from pipeline.media.scratch import LocalFile, Scratch, check_in_place
-from pipeline.media.sniff import HEAD_BYTES, sniff
 from pipeline.media.video import VideoReader, WindowFrames, full_index, video_content
 from pipeline.segments import Member, Segment
 
@@ -118,6 +117,8 @@ class SegmentReader:
         self._key: tuple[str, str] | None = None  # of the video or source that is open
         self._files: list[LocalFile] = []
         self._open: VideoReader | Archive | None = None
+        # Kept while videos in it come and go: a tar.gz would be passed from its beginning for each of them.
+        self._archive: tuple[tuple[str, str], Archive] | None = None
 
     def read(self, segment: Segment) -> SegmentFrames:
         """Fetches and opens the segment's source, then gives its frames one by one.
@@ -127,8 +128,10 @@ class SegmentReader:
         if segment.error is not None:
             raise segment.error
         key = (segment.video_key if segment.kind == "video" else segment.source_id, segment.location)
-        if key != self._key:
+        if self._archive is not None and self._archive[0] != (segment.source_id, segment.location):
             self.close()
+        elif key != self._key:
+            self._leave()
         elif local_path(segment.location) is not None:
             check_in_place(segment.location, segment.fingerprint)  # used where it lies, so it may change under way
         path = self._fetched(segment) if self._open is None else None
@@ -139,7 +142,7 @@ class SegmentReader:
             self.close()
             raise MediaError(ErrorCode.UNREACHABLE, f"it can't be read ({error.strerror})") from None
         except MediaError as error:
-            self.close()
+            self._leave()
             if segment.kind == "video" and segment.members:
                 error = _of_video(segment.members[0].name, error)
             raise error from None
@@ -151,7 +154,13 @@ class SegmentReader:
 
     def close(self) -> None:
         """Closes the source and lets the scratch cache evict it."""
-        if self._open is not None:
+        self._leave()
+        if self._archive is not None:
+            self._archive[1].close()
+            self._archive = None
+
+    def _leave(self) -> None:
+        if isinstance(self._open, VideoReader):
             self._open.close()
         for file in self._files:
             file.close()
@@ -183,7 +192,9 @@ class SegmentReader:
         if segment.kind == "archive":
             if not isinstance(self._open, Archive):
                 assert path is not None
-                self._open = self._archive(segment, path)
+                self._open = self._archive_at(segment, path)
+            if segment.members:
+                self._open.go_to(segment.members[0])
             return SegmentFrames(self._members(self._open, segment.members or ()), fetch_s)
         assert path is not None
         began = time.perf_counter()
@@ -197,16 +208,17 @@ class SegmentReader:
         if not segment.members:
             return path
         (member,) = segment.members
-        archive = self._archive(segment, path)
 
         def copy(target: Path) -> None:
-            archive.copy(member, target, room_bytes=self._scratch.room_bytes())
+            self._archive_at(segment, path).copy(member, target, room_bytes=self._scratch.room_bytes())
 
-        try:
-            self._files.append(self._scratch.derived(f"{segment.source_id}.{member.ordinal}.member", member.size, copy))
-        finally:
-            archive.close()
+        self._files.append(self._scratch.derived(f"{segment.source_id}.{member.ordinal}.member", member.size, copy))
         return self._files[-1].path
+
+    def _archive_at(self, segment: Segment, path: Path) -> Archive:
+        if self._archive is None:
+            self._archive = ((segment.source_id, segment.location), Archive(path))
+        return self._archive[1]
 
     def _video(self, segment: Segment, path: Path) -> VideoReader:
         index = None
@@ -216,14 +228,6 @@ class SegmentReader:
             with cached:
                 index = PacketIndex.load(cached.path)
         return VideoReader(path, extraction=self._extraction, index=index, decoder=self._decoder)
-
-    def _archive(self, segment: Segment, path: Path) -> Archive:
-        with path.open("rb") as file:
-            content = sniff(file.read(HEAD_BYTES))
-        if content.format == "tar.gz":
-            self._files.append(uncompressed(path, self._scratch, segment.source_id))
-            path = self._files[-1].path
-        return Archive(path)
 
     def _members(self, archive: Archive, members: tuple[Member, ...]) -> Iterator[Frame | FrameError]:
         for member in members:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
 
 from pipeline.config import Extraction
 from pipeline.errors import ErrorCode, MediaError
+from pipeline.media import archives
+from pipeline.media.gunzip import Gunzip
 from pipeline.media.probe import probe_source
 from pipeline.media.read import Frame, SegmentReader
 from pipeline.media.scratch import Scratch
@@ -84,7 +87,7 @@ def test_frames_and_times_are_those_of_the_video_itself(
         expected += [(member, ordinal, frame, frame / 25, frame) for frame in SEEN]
     assert seen == expected
     written = {file.name.partition(".")[2] for file in scratch.directory.glob("[!.]*")}
-    assert written == {f"{n}.member" for n in (0, 3, 4, 5)} | ({"tar"} if name.endswith("gz") else set())
+    assert written == {f"{n}.member" for n in (0, 3, 4, 5)}
     assert {file.name for file in tmp_path.iterdir()} == {name, "scratch"}
 
 
@@ -143,3 +146,27 @@ def test_a_video_that_scratch_cannot_hold(tmp_path: Path, clip: bytes) -> None:
     with pytest.raises(MediaError) as caught:
         SegmentReader(scratch=scratch, extraction=EXTRACTION).read(segment)
     assert caught.value.code == ErrorCode.TOO_LARGE
+
+
+def test_all_videos_of_a_tar_gz_are_read_in_one_pass(
+    tmp_path: Path, clip: bytes, scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes = []
+
+    class Counted(Gunzip):
+        def _rewind(self) -> None:
+            passes.append(self)
+            super()._rewind()
+
+    monkeypatch.setattr(archives, "Gunzip", Counted)
+    members = [(f"{number}.mp4", clip if number % 3 else b"no video") for number in range(6)]
+    (found,) = list_sources([str(write_tar(tmp_path / "x.tgz", members))]).sources
+    row = probe_source(found, scratch=scratch, extraction=EXTRACTION)
+    assert len(passes) == 1
+    reader, read = SegmentReader(scratch=scratch, extraction=EXTRACTION), 0
+    for segment in plan_segments(row, location=found.location, extraction=EXTRACTION):
+        with contextlib.suppress(MediaError):
+            read += len(list(reader.read(segment)))
+    reader.close()
+    assert read == 4 * len(SEEN[:4])
+    assert len(passes) == 2
