@@ -123,13 +123,17 @@ class PyavFrames:
         for packet in self._packets(key):
             broken: BrokenError | None = None
             try:
-                frames = packet.decode()
+                # Not given to a decoder, which may conceal what is missing.
+                frames = [] if (damaged := self._is_damaged(packet.pts)) else packet.decode()
             except MemoryError:
                 raise  # FFmpeg's is one of its own errors too
             except av.FFmpegError as error:
+                broken = BrokenError(_reason(error))
+            else:
+                broken = BrokenError("a part of the stream is missing") if damaged else None
+            if broken is not None:
                 if packet.pts is not None and packet.pts < first:
                     continue  # shown before the keyframe and made from what was before it
-                broken = BrokenError(_reason(error))
                 frames = self._delayed(packet.pts)
             for frame in frames:
                 pts = self._pts(frame, numbered)
@@ -199,6 +203,9 @@ class PyavFrames:
             raise
         except (av.FFmpegError, OSError) as error:
             raise BrokenError(_reason(error)) from None
+
+    def _is_damaged(self, pts: int | None) -> bool:
+        return pts is not None and not self._is_unknown(pts) and bool(self._index.damaged[self._index.at_or_after(pts)])
 
     def _is_unknown(self, pts: int | None) -> bool:
         at = len(self._index) if pts is None else self._index.at_or_after(pts)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pipeline.errors import ErrorCode, MediaError
 from pipeline.media.containers import NO_FRAME, is_clean_start, is_cut, open_container, video_stream
 from pipeline.media.sniff import Content
+from pipeline.media.transport import CLOCK_MASK, damaged_times
 
 _KEY, _CORRUPT = 1, 2
 _JOINABLE = {"mpegts", "mpeg"}  # made to be cut and joined anywhere
@@ -27,6 +28,7 @@ class PacketIndex:
     """One entry per frame, in presentation order.
 
     pts: int64 ticks (absolute), strictly ascending. decode_order: place of each packet in the file. is_key: bool.
+    damaged: bool; a part of the packet was lost on its way, as far as the container tells.
     time_base: seconds per tick.
     clean_starts: every keyframe is one from which all that follows can be decoded; in H.264 and HEVC a container may
     also mark the first picture of a gradual refresh.
@@ -42,6 +44,7 @@ class PacketIndex:
     decode_order: NDArray[np.int64]
     dts: NDArray[np.int64]
     is_key: NDArray[np.bool_]
+    damaged: NDArray[np.bool_]
     time_base: Fraction
     clean_starts: bool
     packets: int
@@ -72,6 +75,7 @@ class PacketIndex:
                 decode_order=self.decode_order,
                 dts=self.dts,
                 is_key=self.is_key,
+                damaged=self.damaged,
                 splices=self.splices,
                 rest=np.array(
                     [
@@ -96,6 +100,7 @@ class PacketIndex:
                 decode_order=stored["decode_order"],
                 dts=stored["dts"],
                 is_key=stored["is_key"],
+                damaged=stored["damaged"],
                 time_base=Fraction(numerator, denominator),
                 clean_starts=bool(clean_starts),
                 packets=packets,
@@ -132,6 +137,7 @@ def read_index(path: Path, content: Content) -> PacketIndex:
     with open_container(path, content) as container:
         stream = video_stream(container)
         time_base = stream.time_base or Fraction(1, av.time_base)
+        pid = stream.id if content.format == "mpegts" else None
         # AVI stores decode times only; what FFmpeg makes of them is wrong when frames are reordered
         reorder_depth = int(stream.codec_context.has_b_frames)
         untimed = content.format == "avi" and bool(reorder_depth)
@@ -174,12 +180,16 @@ def read_index(path: Path, content: Content) -> PacketIndex:
     added = ticks_added(splices, np.array([number for *_, number in packets]))
     pts = np.array(times, np.int64) + added
     dts = np.array([time if time is not None else times[at] for at, time in enumerate(decoded)], np.int64) + added
+    damaged = np.zeros(len(pts), bool)
+    if pid is not None and not untimed:
+        damaged = np.isin((pts - added) & CLOCK_MASK, damaged_times(path, pid))
     _, order = np.unique(pts, return_index=True)  # two packets of one time, the fields of a picture, are one frame
     return PacketIndex(
         pts=pts[order],
         dts=dts[order],
         decode_order=np.argsort(np.argsort(order)),
         is_key=np.array([flags & _KEY for _, _, flags, _ in packets], bool)[order],
+        damaged=damaged[order],
         time_base=time_base,
         clean_starts=clean_starts,
         packets=read,
@@ -219,4 +229,5 @@ def without(index: PacketIndex, gone: NDArray[np.bool_]) -> PacketIndex:
         dts=index.dts[kept],
         decode_order=np.argsort(np.argsort(index.decode_order[kept])),
         is_key=index.is_key[kept],
+        damaged=index.damaged[kept],
     )
