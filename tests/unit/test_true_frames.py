@@ -134,6 +134,7 @@ def test_any_times_groups_and_grids(
     tmp_path: Path, encoding: tuple[str, dict[str, Any]], decoder: str, fps: str, segment_frames: int
 ) -> None:
     suffix, chosen = encoding
+    assume(fps != "1000" or segment_frames > 4)  # more windows than are believed of a video with so few frames
     path = write_video(tmp_path / f"a.{suffix}", **chosen)
     frames = check(path, decoder, fps, segment_frames)
     assert [index for index, _ in frames] == list(range(chosen["frames"]))
