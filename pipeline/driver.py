@@ -34,7 +34,7 @@ from pipeline.ledger.state import LogState
 from pipeline.media.sources import Source
 from pipeline.passes import Pass, PassQueue
 from pipeline.prepare import Prepared, model_config
-from pipeline.probing import UNIT_SOURCES, probe, probe_here
+from pipeline.probing import are_few, probe, probe_here
 from pipeline.progress import ProgressReporter
 from pipeline.run_config import RunConfig
 from pipeline.segments import plan_table, windows_beyond
@@ -165,8 +165,8 @@ class Driver:
 
     @contextmanager
     def _probed_meanwhile(self, unknown: Sequence[Source]) -> Iterator[Future[pa.Table] | None]:
-        """Few sources are probed by this process while Ray starts: actors for them would take seconds to come up."""
-        if not 0 < len(unknown) <= UNIT_SOURCES:
+        """Few sources are probed by this process while Ray starts."""
+        if not unknown or not are_few(unknown):
             yield None
             return
         with ThreadPoolExecutor(1, "probing") as thread:

@@ -10,11 +10,14 @@ import pyarrow as pa
 
 from pipeline import __version__, schema
 from pipeline.child import DecodeChild
+from pipeline.media.locations import local_path
+from pipeline.media.sniff import guess_kind
 from pipeline.media.sources import Source
 from pipeline.resources import Resources
 from pipeline.worker import WorkerConfig
 
 UNIT_SOURCES = 32  # one actor's portion
+MOST_BYTES_HERE = 256 << 20  # fetched by the driver, whose node may have little disk
 
 _SOURCE = pa.schema(
     {
@@ -44,6 +47,13 @@ class Prober:
     def close(self) -> None:
         """Ends the child."""
         self._child.stop()
+
+
+def are_few(sources: Sequence[Source]) -> bool:
+    """Whether to probe them here: actors would take longer to come up. Of remote videos only headers are read; archives
+    are fetched."""
+    fetched = [s.size_bytes for s in sources if local_path(s.location) is None and guess_kind(s.uri) != "video"]
+    return len(sources) <= UNIT_SOURCES and sum(fetched) <= MOST_BYTES_HERE
 
 
 def probe_here(sources: Sequence[Source], config: WorkerConfig, *, deadline_s: float, run_id: str) -> pa.Table:
