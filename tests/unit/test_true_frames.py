@@ -57,6 +57,12 @@ def plain(path: Path) -> list[tuple[int, Fraction]]:
     return [(index, time - seen[0][1]) for index, time in seen]
 
 
+def packets(path: Path) -> int:
+    """How many the file has."""
+    with av.open(str(path)) as container:
+        return sum(packet.size > 0 for packet in container.demux(video=0))
+
+
 def sampled(frames: list[tuple[int, Fraction]], fps: str) -> Seen:
     """The first frame of each grid point (DESIGN: point ceil(t * fps)), by the definition."""
     kept: dict[int, tuple[int, Fraction]] = {}
@@ -136,6 +142,7 @@ def test_any_times_groups_and_grids(
     suffix, chosen = encoding
     assume(fps != "1000" or segment_frames > 4)  # more windows than are believed of a video with so few frames
     path = write_video(tmp_path / f"a.{suffix}", **chosen)
+    assume(packets(path) == chosen["frames"])  # x265 sometimes leaves out the last frames of so short a clip
     frames = check(path, decoder, fps, segment_frames)
     assert [index for index, _ in frames] == list(range(chosen["frames"]))
 
