@@ -120,11 +120,15 @@ class PyavFrames:
         first = int(self._index.pts[key])
         last: int | None = None
         numbered = itertools.count()
+        hole = False  # a part is missing among the frames before the keyframe; it may have taken the next along
         for packet in self._packets(key):
+            leads = packet.pts is not None and packet.pts < first  # made from what was before the keyframe
+            damaged = self._is_damaged(packet.pts) or (hole and not leads and not packet.is_keyframe)
+            hole = damaged and leads
             broken: BrokenError | None = None
             try:
                 # Not given to a decoder, which may conceal what is missing.
-                frames = [] if (damaged := self._is_damaged(packet.pts)) else packet.decode()
+                frames = [] if damaged else packet.decode()
             except MemoryError:
                 raise  # FFmpeg's is one of its own errors too
             except av.FFmpegError as error:
@@ -132,8 +136,8 @@ class PyavFrames:
             else:
                 broken = BrokenError("a part of the stream is missing") if damaged else None
             if broken is not None:
-                if packet.pts is not None and packet.pts < first:
-                    continue  # shown before the keyframe and made from what was before it
+                if leads:
+                    continue
                 frames = self._delayed(packet.pts)
             for frame in frames:
                 pts = self._pts(frame, numbered)

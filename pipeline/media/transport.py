@@ -6,93 +6,128 @@ counted: a step in the continuity counter of the video's packets tells in which 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 CLOCK_MASK = (1 << 33) - 1  # of the 90 kHz clock in the stream
+_BACK, _AHEAD = 45_000, 10 * 90_000  # ticks between frames that follow each other; more is another clock
+_TABLES = (0, 17)  # packet ids of what programs there are, and what they are called: sent at different intervals
 _SYNC = 0x47
 _PACKET_BYTES = {0: 188, 4: 192}  # by where the first sync byte is; 192: four bytes of time before each (BDAV)
-_ROWS = 1 << 18  # looked at at once
+_ROWS = 1 << 16  # packets looked at at once
+_MOST_BREAKS = 0.5  # of the video's packets; more come from a muxer that doesn't count
 _MOST_OUT_OF_STEP = 0.05  # of the packets; FFmpeg finds its way in a stream that lost single bytes, this does not
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Packets:
-    """Of the video's packets that carry data: row in the file, counter, whether a frame's packet starts there, whether
-    a break is announced, whether decoding may start there. tables: rows of the program's table of contents."""
+@dataclass(kw_only=True)
+class _Scan:
+    """What the packets' headers tell, by row in the file. starts: where a frame's packet starts. breaks: (K, 3): the
+    last packet before a break and the first behind it; whether decoding may start with that one. new_tables: tables
+    that are out of step."""
 
-    row: NDArray[np.int64]
-    counter: NDArray[np.uint8]
-    starts: NDArray[np.bool_]
-    announced: NDArray[np.bool_]
-    random_access: NDArray[np.bool_]
-    tables: NDArray[np.int64]
+    starts: list[NDArray[np.int64]] = field(default_factory=list)
+    breaks: list[NDArray[np.int64]] = field(default_factory=list)
+    new_tables: list[NDArray[np.int64]] = field(default_factory=list)
+    rows: int = 0
+    video_rows: int = 0
+    out_of_step: int = 0
+    _last: dict[int, tuple[int, int]] = field(default_factory=dict)  # row and counter by packet id
+
+    def add(self, head: NDArray[np.uint8], pid: int) -> None:
+        """The first six bytes of each of the next packets."""
+        in_step = head[:, 0] == _SYNC
+        self.out_of_step += int((~in_step).sum())
+        pids = (head[:, 1].astype(np.int32) & 0x1F) << 8 | head[:, 2]
+        has_data = in_step & (head[:, 3] & 0x10 > 0)
+        for table in _TABLES:
+            row, steps = self._steps(np.flatnonzero(has_data & (pids == table)), head, table)
+            self.new_tables.append(row[1:][steps > 1])
+        at = np.flatnonzero(has_data & (pids == pid))
+        row, steps = self._steps(at, head, pid)
+        flags = np.where((head[at, 3] & 0x20 > 0) & (head[at, 4] > 0), head[at, 5], 0)  # of the adaptation field
+        starts = head[at, 1] & 0x40 > 0
+        self.starts.append(at[starts] + self.rows)
+        if len(at):
+            may_start = starts & (flags & 0x40 > 0)
+            skipped = len(at) - len(steps)  # the file's first packet follows none
+            missing = (steps > 1) & (flags[skipped:] & 0x80 == 0)  # 0: sent twice; 0x80: a break that is announced
+            self.breaks.append(np.stack([row[:-1], row[1:], may_start[skipped:]], axis=1)[missing])
+            wrong = at[head[at, 1] & 0x80 > 0] + self.rows  # so marked by who received it
+            self.breaks.append(np.stack([wrong, wrong, np.zeros_like(wrong)], axis=1))
+        self.rows += len(head)
+        self.video_rows += len(at)
+
+    def _steps(
+        self, at: NDArray[np.int64], head: NDArray[np.uint8], pid: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows of the packets of a pid, from the last one seen before, and by how much each counter follows."""
+        row, counter = at + self.rows, head[at, 3].astype(np.int64) & 15
+        if pid in self._last:
+            before = self._last[pid]
+            row, counter = np.append(before[0], row), np.append(before[1], counter)
+        if len(row):
+            self._last[pid] = int(row[-1]), int(counter[-1])
+        return row, np.diff(counter) & 15
 
 
 def damaged_times(path: Path, pid: int) -> NDArray[np.int64]:
     """Presentation times of the damaged frames, in ticks of the stream's 33-bit clock. pid: of the video's packets.
 
-    A step where a table of contents comes before a keyframe is where streams were joined: nothing is missing there.
+    A step before a keyframe is where streams were joined, and nothing is missing there, if a table comes between that
+    is out of step too, or the clock is set anew. Reads the file once, in flat memory.
     """
     nothing = np.empty(0, np.int64)
-    file = np.memmap(path, np.uint8, "r")
-    start = next((at for at in _PACKET_BYTES if len(file) > at and file[at] == _SYNC), None)
-    if start is None:
-        return nothing
-    size = _PACKET_BYTES[start]
-    rows = file[: len(file) // size * size].reshape(-1, size)[:, start:]
-    packets = _video_packets(rows, pid)
-    if packets is None or len(packets.row) < 2:
-        return nothing
-    steps = (packets.counter[1:] - packets.counter[:-1]) & 15
-    at = np.flatnonzero((steps > 1) & ~packets.announced[1:]) + 1  # 0: a packet may be sent twice
-    tables = np.searchsorted(packets.tables, packets.row)
-    joined = packets.starts[at] & packets.random_access[at] & (tables[at] > tables[at - 1])
-    frame_of = np.cumsum(packets.starts) - 1
-    times = _times(rows, packets.row[packets.starts])
-    hurt = np.unique(frame_of[at[~joined] - 1])  # the frame that was being sent; what follows it hangs on it
-    known = times[hurt[hurt >= 0]]
-    return np.unique(known[known >= 0])
+    with path.open("rb") as file:
+        head = file.read(max(_PACKET_BYTES) + 1)
+        start = next((at for at in _PACKET_BYTES if len(head) > at and head[at] == _SYNC), None)
+        if start is None:
+            return nothing
+        size, scan = _PACKET_BYTES[start], _Scan()
+        for heads in _heads(file, size, start):
+            scan.add(heads, pid)
+        breaks = np.concatenate([*scan.breaks, np.empty((0, 3), np.int64)])
+        is_counted = scan.out_of_step <= _MOST_OUT_OF_STEP * scan.rows and len(breaks) <= _MOST_BREAKS * scan.video_rows
+        if not len(breaks) or not is_counted:
+            return nothing
+        starts, new_tables = np.concatenate(scan.starts), np.sort(np.concatenate(scan.new_tables))
+
+        def time_of(frame: int) -> int | None:  # of one whose header is lost: that of the one before
+            found = (_time(file, int(starts[at]) * size + start) for at in range(frame, -1, -1))
+            return next((time for time in found if time is not None), None)
+
+        hurt: set[int] = set()
+        for before, row, may_start in breaks.tolist():
+            # what was being sent is damaged, and what follows it hangs on it
+            frame = int(np.searchsorted(starts, before, side="right")) - 1
+            time = time_of(frame)
+            new_table = np.searchsorted(new_tables, before) < np.searchsorted(new_tables, row)
+            if time is not None and not (may_start and (new_table or _is_new_clock(time, time_of(frame + 1)))):
+                hurt.add(time)
+        return np.array(sorted(hurt), np.int64)
 
 
-def _video_packets(rows: NDArray[np.uint8], pid: int) -> _Packets | None:
-    """None for a stream whose packets don't lie in step."""
-    found: list[tuple[NDArray[np.int64], NDArray[np.uint8]]] = []
-    tables: list[NDArray[np.int64]] = []
-    out_of_step = 0
-    for first in range(0, len(rows), _ROWS):
-        head = np.asarray(rows[first : first + _ROWS, :6])
-        in_step = head[:, 0] == _SYNC
-        out_of_step += int((~in_step).sum())
-        pids = (head[:, 1].astype(np.int32) & 0x1F) << 8 | head[:, 2]
-        video = np.flatnonzero(in_step & (pids == pid) & (head[:, 3] & 0x10 > 0))
-        found.append((video + first, head[video]))
-        tables.append(np.flatnonzero(in_step & (pids == 0)) + first)
-    if not found or out_of_step > _MOST_OUT_OF_STEP * len(rows):
+def _heads(file: BinaryIO, size: int, start: int) -> Iterator[NDArray[np.uint8]]:
+    """The first six bytes of every packet."""
+    file.seek(0)
+    while len(data := file.read(_ROWS * size)) >= size:
+        yield np.frombuffer(data, np.uint8, len(data) // size * size).reshape(-1, size)[:, start : start + 6]
+
+
+def _is_new_clock(before: int, time: int | None) -> bool:
+    return time is not None and not -_BACK <= time - before <= _AHEAD
+
+
+def _time(file: BinaryIO, at: int) -> int | None:
+    """The time in the header (2.4.3.6) that begins in a transport packet; None if there is none."""
+    file.seek(at)
+    packet = file.read(188)
+    header = packet[5 + packet[4] :] if packet[3] & 0x20 else packet[4:]
+    if len(header) < 14 or header[:3] != b"\0\0\1" or not header[7] & 0x80:
         return None
-    row, head = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    flags = np.where((head[:, 3] & 0x20 > 0) & (head[:, 4] > 0), head[:, 5], 0)  # of the adaptation field, if any
-    return _Packets(
-        row=row,
-        counter=(head[:, 3] & 15).astype(np.uint8),
-        starts=head[:, 1] & 0x40 > 0,
-        announced=flags & 0x80 > 0,
-        random_access=flags & 0x40 > 0,
-        tables=np.concatenate(tables),
-    )
-
-
-def _times(rows: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The time in each of these packets' headers (2.4.3.6); in one without, that of the one before; -1 at first."""
-    times, last = np.empty(len(starts), np.int64), -1
-    for number, row in enumerate(starts.tolist()):
-        packet = bytes(rows[row])
-        header = packet[5 + packet[4] :] if packet[3] & 0x20 else packet[4:]
-        if len(header) >= 14 and header[:3] == b"\0\0\1" and header[7] & 0x80:
-            high, middle, low = header[9] >> 1 & 7, header[10] << 7 | header[11] >> 1, header[12] << 7 | header[13] >> 1
-            last = high << 30 | middle << 15 | low
-        times[number] = last
-    return times
+    high, middle, low = header[9] >> 1 & 7, header[10] << 7 | header[11] >> 1, header[12] << 7 | header[13] >> 1
+    return high << 30 | middle << 15 | low

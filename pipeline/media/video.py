@@ -235,7 +235,7 @@ def full_index(path: Path, content: Content, max_pixels: int) -> PacketIndex:
         return index
     head = index.pts[first]
     shown = _decoded_until(path, content, int(head))
-    gone = (index.pts < head) & ~np.isin(index.pts, shown)
+    gone = (index.pts < head) & ~np.isin(index.pts, shown) & ~index.damaged  # a lost keyframe is no cut
     return without(index, gone) if gone.any() else index
 
 

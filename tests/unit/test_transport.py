@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
+from pipeline.media import transport
 from pipeline.media.transport import damaged_times
 from tests.media import write_video
 
@@ -68,6 +70,42 @@ def test_the_frame_that_lost_a_packet_is_named(stream: Path, tmp_path: Path) -> 
         assert damaged_times(lost, pid).tolist() == [times[number]]
     header = without(stream, tmp_path / "header.ts", begins[20])  # the frame is gone: the one before may lack its end
     assert damaged_times(header, pid).tolist() == [times[19]]
+
+
+def test_a_table_before_a_keyframe_does_not_excuse_what_is_missing(stream: Path, tmp_path: Path) -> None:
+    pid, times = pid_and_times(stream)
+    begins = starts(stream)
+    last = max(at for at in of_video(stream) if at < begins[10])  # of the frame before the second keyframe
+    assert (packets(stream)[begins[10] - 2][1] & 31, packets(stream)[begins[10] - 2][2]) == (0, 0)
+    lost = without(stream, tmp_path / "lost.ts", last)
+    assert damaged_times(lost, pid).tolist() == [times[9 if last not in begins else 8]]
+
+
+def test_a_packet_that_its_receiver_marked_as_wrong_is_damage(stream: Path, tmp_path: Path) -> None:
+    pid, times = pid_and_times(stream)
+    data = [bytearray(packet) for packet in packets(stream)]
+    data[starts(stream)[10] + 2][1] |= 0x80
+    (tmp_path / "wrong.ts").write_bytes(b"".join(data))
+    assert damaged_times(tmp_path / "wrong.ts", pid).tolist() == [times[10]]
+
+
+def test_damage_between_two_looks_at_the_file_is_seen(
+    stream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid, times = pid_and_times(stream)
+    lost = without(stream, tmp_path / "lost.ts", starts(stream)[10] + 1)
+    for rows in (1, 2, 3, 7):
+        monkeypatch.setattr(transport, "_ROWS", rows)
+        assert damaged_times(lost, pid).tolist() == [times[10]]
+        assert damaged_times(stream, pid).tolist() == []
+
+
+def test_streams_joined_on_one_clock_have_no_damage(stream: Path, tmp_path: Path) -> None:
+    pid, _ = pid_and_times(stream)
+    more = write_video(tmp_path / "more.ts", frames=40, gop=10, pts=range(40, 80), time_base=Fraction(1, 25))
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(stream.read_bytes() + more.read_bytes())
+    assert damaged_times(joined, pid).tolist() == []
 
 
 def test_packets_with_a_clock_of_their_own_are_read_too(stream: Path, tmp_path: Path) -> None:

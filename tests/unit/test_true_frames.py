@@ -304,7 +304,7 @@ def test_a_frame_that_lost_its_header_does_not_take_the_times_of_the_others_alon
         assert set(sampled_frames) - set(hurt) <= set(numbers)
 
 
-@pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg2video"])
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg2video", "mpeg4"])
 def test_what_a_decoder_conceals_is_no_data(tmp_path: Path, codec: str) -> None:
     """Transport packets lost at random: whatever still comes out is what was filmed, to the last pixel."""
     path = write_video(tmp_path / "whole.ts", frames=60, codec=codec, gop=12)
