@@ -26,6 +26,7 @@ class RowsFile:
         self._table = table
         self._may_be_empty = may_be_empty
         self._pending: list[pa.Table] = []
+        self._pending_rows = self._pending_bytes = 0
         self._rows = 0
         self._folder = tempfile.TemporaryDirectory(prefix="ran-merge-")
         self._spool = Path(self._folder.name) / "part.parquet"
@@ -43,8 +44,9 @@ class RowsFile:
         """Appends rows; memory holds at most one row group of them."""
         if rows.num_rows:
             self._pending.append(rows)
-            waiting = sum(table.num_rows for table in self._pending), sum(table.nbytes for table in self._pending)
-            if waiting[0] >= _ROW_GROUP_ROWS or waiting[1] >= _ROW_GROUP_BYTES:
+            self._pending_rows += rows.num_rows
+            self._pending_bytes += rows.nbytes
+            if self._pending_rows >= _ROW_GROUP_ROWS or self._pending_bytes >= _ROW_GROUP_BYTES:
                 self._flush()
 
     def finish(self) -> list[StagedFile]:
@@ -66,7 +68,7 @@ class RowsFile:
         if not self._pending:
             return
         rows = pa.concat_tables([table.replace_schema_metadata(None) for table in self._pending])
-        self._pending = []
+        self._pending, self._pending_rows, self._pending_bytes = [], 0, 0
         if self._writer is None:
             self._writer = schema.writer(self._spool, self._table)
         self._writer.write_table(rows.cast(schema.TABLES[self._table]), row_group_size=_ROW_GROUP_ROWS)

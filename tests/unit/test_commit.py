@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections import Counter
 from pathlib import Path
+from types import FrameType
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -229,6 +231,26 @@ def test_row_groups_are_coalesced_and_bounded(url: str, monkeypatch: pytest.Monk
     sizes = [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)]
     assert sum(sizes) == len(face_ids([segment_id(n + k) for n in range(0, 40, 10) for k in range(3)]))
     assert max(sizes) <= 5
+
+
+def test_work_of_a_commit_grows_with_its_units_and_no_faster(tmp_path: Path) -> None:
+    def calls(units: int) -> int:
+        count = 0
+
+        def count_call(frame: FrameType, event: str, argument: object) -> None:
+            nonlocal count
+            count += event in ("call", "c_call")
+
+        driver = Driver(str(tmp_path / str(units)))
+        for unit in range(units):
+            driver.stage([2 * unit, 2 * unit + 1])
+        sys.setprofile(count_call)
+        driver.committer.commit()
+        sys.setprofile(None)
+        return count
+
+    few, more, most = calls(10), calls(30), calls(50)
+    assert most - more < 1.3 * (more - few)  # twenty more units cost the same whatever is there
 
 
 def test_outage_while_committing_loses_nothing_and_the_call_may_be_repeated(url: str) -> None:
