@@ -181,12 +181,26 @@ class Driver:
     def _probe(
         self, unknown: Sequence[Source], few: Future[pa.Table] | None, committer: Committer
     ) -> Iterator[pa.Table]:
+        """Rows of `sources`, one table per commit, so that a killed run keeps what it had probed."""
+        probed: list[pa.Table] = []
+        last_commit = time.monotonic()
         for rows in self._probed(unknown, few):
-            staged = stage_table(self._store, self.summary.run_id, "sources", rows)
-            committer.add(StagedSet(segment_ids=[], files=[staged]))
+            probed.append(rows)
             self.summary.sources_probed += rows.num_rows
-            yield rows
+            if time.monotonic() - last_commit >= self._config.commit_interval_s:
+                yield self._commit_sources(probed, committer)
+                probed, last_commit = [], time.monotonic()
+            if self._stop.is_set():
+                break
+        if probed:
+            yield self._commit_sources(probed, committer)
+
+    def _commit_sources(self, probed: list[pa.Table], committer: Committer) -> pa.Table:
+        rows = pa.concat_tables(probed).combine_chunks()  # a copy: the blocks would stay in the object store
+        staged = stage_table(self._store, self.summary.run_id, "sources", rows)
+        committer.add(StagedSet(segment_ids=[], files=[staged]))
         committer.commit()
+        return rows
 
     def _probed(self, unknown: Sequence[Source], few: Future[pa.Table] | None) -> Iterator[pa.Table]:
         try:

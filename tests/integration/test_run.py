@@ -18,6 +18,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from pipeline.probing import UNIT_SOURCES
 from tests.conftest import DEMO_MEDIA, ROOT, run_cli
 from tests.datasets import assert_equal_datasets, table
 from tests.media import write_video
@@ -242,6 +243,24 @@ def test_bad_inputs_become_rows_and_stop_nothing(
     again = run_cli(*command, "--max-error-rate", "1")
     assert again.returncode == 0, again.stderr
     assert json.loads(run_cli("inspect", tmp_path / "out", "--json").stdout)["sources_with_errors"] == 6
+
+
+def test_what_was_probed_is_committed_along_the_way(tiny_model: Path, ray_address: str, tmp_path: Path) -> None:
+    folder, output = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for number in range(2 * UNIT_SOURCES + 1):
+        (folder / f"{number}.mp4").write_bytes(b"not a video")
+    command = ("run", folder, "-o", output, "--model", tiny_model, "--limit", "1", "--max-error-rate", "1", "--json")
+    done = run_cli(*command, "--commit-interval-s", "0.001", address=ray_address)
+    assert done.returncode == 0, done.stderr
+    entries = [json.loads(path.read_bytes()) for path in sorted(output.glob("_ran/log/*.json"))]
+    portions = [len(entry["sources"]) for entry in entries if "sources" in entry]
+    assert len(portions) == 3
+    assert max(portions) == UNIT_SOURCES
+    assert table(output, "sources").num_rows == 2 * UNIT_SOURCES + 1
+    again = json.loads(run_cli(*command, address=ray_address).stdout)
+    assert again["sources_probed"] == 0
+    assert again["segments_done"] == 1
 
 
 def test_a_second_model_stands_beside_the_first(
