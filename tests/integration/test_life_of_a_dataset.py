@@ -50,17 +50,19 @@ def test_retry_makes_good_what_had_no_time(
 ) -> None:
     output = tmp_path / "out"
     failed = _run(media, output, tiny_model, ray_address, "--deadline-s", "0.000001", code=3)
-    assert failed["failures"] == {"timeout": 4}
+    assert set(failed["failures"]) == {"timeout"}
+    segments = failed["failures"]["timeout"]  # a probe that is over before the clock is looked at finds more than one
+    assert segments >= failed["failed_sources"] == 4
     nothing = run_cli("retry", output, "--code", "corrupt", "--model", tiny_model, "--json", address=ray_address)
     assert nothing.returncode == 0, nothing.stderr
     assert json.loads(nothing.stdout)["segments_planned"] == 0
-    assert table(output, "segments").num_rows == 4
+    assert table(output, "segments").num_rows == segments
     again = run_cli(
         "retry", output, "--model", tiny_model, "--commit-interval-s", "0.01", "--json", address=ray_address
     )
     assert again.returncode == 0, again.stderr
     answer = json.loads(again.stdout)
-    assert (answer["sources"], answer["sources_probed"], answer["failed_sources"]) == (4, 4, 0)
+    assert (answer["sources"], answer["failed_sources"]) == (4, 0)
     assert_equal_datasets(output, undisturbed)
     assert _is_sound(output)
     assert json.loads(run_cli("errors", output, "--json").stdout) == []
