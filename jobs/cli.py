@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import traceback
 
 import click
 
+from jobs.leaving import leave
 from jobs.text import printable
 from pipeline import __version__
 from pipeline.errors import RanError
@@ -81,7 +81,7 @@ def main() -> None:
         traceback.print_exc()
         click.echo("error: this is a bug in ran-pipeline; please report it with the lines above", err=True)
         code = 1
-    sys.exit(code)
+    leave(code)
 
 
 if __name__ == "__main__":

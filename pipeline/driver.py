@@ -268,6 +268,8 @@ class Driver:
                 passes.add(missing)
             else:
                 self._recover(passes, attempted, missing, broken, committer, progress)
+                broken = None
+                graph.release_actors()
         committer.finish()
         self.summary.processing_ended()
         progress.update(self.summary, final=True)

@@ -66,13 +66,13 @@ def probe(
     sources: Sequence[Source], config: WorkerConfig, *, deadline_s: float, run_id: str, resources: Resources
 ) -> Iterator[pa.Table]:
     """Rows of the `sources` table from the cluster, in units, as they are ready."""
-    from ray.data import ActorPoolStrategy, from_arrow  # a second to import, which `plan` need not pay
+    from ray.data import ActorPoolStrategy, from_blocks  # a second to import, which `plan` need not pay
 
     from pipeline.graph import BOUNDED, manifests
 
     units = [_table(sources[start : start + UNIT_SOURCES]) for start in range(0, len(sources), UNIT_SOURCES)]
     actors = min(len(units), resources.decode_actors)
-    dataset = from_arrow(units).map_batches(
+    dataset = from_blocks(units).map_batches(
         Prober,
         fn_constructor_args=(config, deadline_s, run_id),
         compute=ActorPoolStrategy(min_size=actors, max_size=actors),

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from jobs.leaving import leave
 from pipeline.config import Extraction
 from pipeline.detect import MOBILENET, weights_sha256
 from pipeline.driver import Driver
@@ -94,4 +95,5 @@ if __name__ == "__main__":
         run(RunConfig(**values["run"]), extraction_of(**values["extraction"]))
     except RanError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        leave(error.exit_code)
+    leave(0)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
+
+from tests.faults.processes import is_alive
 
 
 @contextmanager
@@ -21,7 +23,10 @@ def held(media: Path, name: str = "b") -> Iterator[Path]:
             file.unlink()
 
 
-def waiting(media: Path, name: str = "b", *, but: int = 0) -> list[psutil.Process]:
-    """The processes that wait."""
-    pids = {int(file.name.rpartition("-")[2]) for file in media.glob(f"{name}.held-*")} - {but}
-    return [psutil.Process(pid) for pid in pids]
+def waiting(media: Path, name: str = "b") -> list[psutil.Process]:
+    """The processes that wait, those that died meanwhile left out."""
+    found = []
+    for file in media.glob(f"{name}.held-*"):
+        with suppress(psutil.NoSuchProcess):
+            found.append(psutil.Process(int(file.name.rpartition("-")[2])))
+    return [process for process in found if is_alive(process)]

@@ -20,7 +20,7 @@ def test_decode_actor_killed(job: Job, media: Path, undisturbed: Path, tmp_path:
         assert "DecodeActor" in " ".join(actor.cmdline())
         kill(actor)
         wait_for("the end of its decode process", lambda: not is_alive(child))
-        wait_for("its successor", lambda: waiting(media, but=child.pid))
+        wait_for("its successor", lambda: waiting(media))
         hold.unlink()
         run.result()
     assert_same_tables(undisturbed, tmp_path / "out", without=("decoder",))

@@ -1,0 +1,51 @@
+"""kill -9 of a decode actor and of each successor, until Ray gives the whole execution up: another pass does the rest,
+and does not wait for what the broken one left behind."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.faults.comparison import assert_same_tables
+from tests.faults.holding import held, waiting
+from tests.faults.job import Job
+from tests.faults.processes import actors, is_alive, kill, wait_for
+from tests.faults.stand_in_decoders import HELD
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """As in a driver that waits, and so makes no garbage."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_actor_killed_until_the_pass_breaks(job: Job, media: Path, undisturbed: Path, tmp_path: Path) -> None:
+    with held(media) as hold:
+        run = job.but(decoder=HELD, decode_actors=2, ran_actors=2).beside(tmp_path / "out")
+        (child,) = wait_for("a frame of b.mp4", lambda: waiting(media))
+        others = actors("RanActor") + actors("StageWriter")
+        assert len(others) == 3
+        while not fresh(others):
+            for child in waiting(media):
+                actor = child.parent()
+                assert actor is not None
+                kill(actor)
+                wait_for("the end of its decode process", lambda child=child: not is_alive(child))
+            time.sleep(0.1)
+        assert not psutil.wait_procs(others, timeout=5)[1], "the broken pass keeps its actors while the next one runs"
+        hold.unlink()
+        assert run.result()["passes"] > 1
+    assert_same_tables(undisturbed, tmp_path / "out", without=("decoder",))
+
+
+def fresh(others: list[psutil.Process]) -> list[psutil.Process]:
+    """The next pass' inference actors."""
+    return [actor for actor in actors("RanActor") if actor not in others]
