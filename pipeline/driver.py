@@ -105,7 +105,7 @@ class Driver:
                     self._begin(plan, progress)
                     self._check_capacity(plan, size)
                     self._process(plan, committer, progress)
-                    unplanned = failures.of_probe - set(plan.todo["segment_id"].to_pylist())
+                    unplanned = _absent(failures.of_probe, plan.todo)
                     if unplanned and not self._stop.is_set() and self._config.limit is None:
                         drop_segments(self._store, log, run, self._model_id, failures.replacing, unplanned)
             else:
@@ -404,6 +404,12 @@ class Driver:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+
+def _absent(segment_ids: set[str], todo: pa.Table) -> set[str]:
+    """Those that the plan has no row for. A plan may have millions: its ids never become Python objects."""
+    ids = pa.array(sorted(segment_ids), pa.string())
+    return set(ids.filter(pc.invert(pc.is_in(ids, todo["segment_id"]))).to_pylist()) if segment_ids else set()
 
 
 def staged_set(manifest: pa.Table) -> StagedSet:

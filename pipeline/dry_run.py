@@ -75,8 +75,8 @@ def dry_run(config: RunConfig, extraction: Extraction) -> DryRun:
     shares = share(size, **config.placement)
     need = capacity.estimate(todo, extraction, model_config(model), config, shares)
     capacity.check(need, store, config, memory_gib=None if config.wait_for_nodes_s else size.memory_gib)
-    listed = {source.source_id for source in listing.sources}
-    kinds = Counter(row["kind"] or "unknown" for row in known.to_pylist() if row["source_id"] in listed)
+    listed = pa.array([source.source_id for source in listing.sources], pa.string())
+    kinds = Counter(pc.fill_null(known.filter(pc.is_in(known["source_id"], listed))["kind"], "unknown").to_pylist())
     return DryRun(
         output=without_credentials(config.output),
         model_id=model_id,

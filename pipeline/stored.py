@@ -2,7 +2,7 @@
 
     plan rows ──> attach ──> the same rows with a column `stored`
 
-Memory: the rows of one pass. Time: each pass reads the model's files once.
+Memory: the rows of one pass. Time: the first pass reads all of the model's files, each later one those that it needs.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 
 from pipeline.extraction import FACE_COLUMNS
 from pipeline.ledger.entry import CommittedFile
+from pipeline.ledger.id_set import IdSet
 from pipeline.ledger.live import read_live
-from pipeline.ledger.state import LogState
+from pipeline.ledger.state import SEGMENT_DIGITS, LogState
 from pipeline.schema import FACES, SEGMENTS
 from pipeline.segments import PLAN
 from pipeline.storage.store import Store
@@ -41,12 +42,14 @@ STORED = pa.struct(
 
 
 class StoredSegments:
-    """The rows of one model of a dataset, looked up by segment."""
+    """The rows of one model of a dataset, looked up by segment. The first look reads every file and keeps what segments
+    each has (25 bytes per segment and table), so that the next ones read only the files that they need."""
 
     def __init__(self, store: Store, state: LogState, base_model_id: str, model: ModelConfig) -> None:
         self._store = store
         self._state = state
         self._base = base_model_id
+        self._segments_of: dict[str, pa.Array] = {}
         self._crops = dict(self._fitting_crops(model))
 
     def plan(self, planned: pa.Table, model_id: str) -> pa.Table:
@@ -81,8 +84,14 @@ class StoredSegments:
         table = files[0].table if files else "segments"
         declared = {"segments": SEGMENTS, "faces": FACES}[table]
         parts = [pa.schema([declared.field(name) for name in columns if name in declared.names]).empty_table()]
+        wanted = IdSet(SEGMENT_DIGITS)
+        wanted.add(ids.to_pylist())
         for file in files:
+            has = self._segments_of.get(file.path)
+            if has is not None and not wanted.contains(has).any():
+                continue
             rows = pq.read_table(pa.BufferReader(read_live(self._store, file)), columns=list(columns))
+            self._segments_of.setdefault(file.path, pc.unique(rows["segment_id"]))
             parts.append(rows.filter(pc.is_in(rows["segment_id"], ids)).cast(parts[0].schema))
         return pa.concat_tables(parts)
 

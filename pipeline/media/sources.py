@@ -18,6 +18,7 @@ __all__ = ["MISSING", "Listing", "Source", "list_sources", "local_path", "open_f
 
 
 REQUESTS_AT_ONCE = 16  # of a list of objects
+NAMES_AT_ONCE = 10_000  # of them; each that waits is several Python objects
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,7 +104,10 @@ def _expanded(
         if not is_remote(given):
             yield given, named(given, tally)
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as threads:  # each of them is a request of its own
-        yield from zip(far, threads.map(lambda given: list_named(given, tally, storage_options), far), strict=True)
+        for start in range(0, len(far), NAMES_AT_ONCE):
+            part = far[start : start + NAMES_AT_ONCE]
+            answers = threads.map(lambda given: list_named(given, tally, storage_options), part)
+            yield from zip(part, answers, strict=True)
 
 
 def _add(found: dict[str, Found], item: Found) -> None:

@@ -14,7 +14,7 @@ from pipeline import planning, schema
 from pipeline.config import Extraction
 from pipeline.ledger.entry import CommittedFile, Entry
 from pipeline.ledger.log import LogState
-from pipeline.ledger.staging import stage_table
+from pipeline.ledger.staging import stage_table, to_commit
 from pipeline.media.sources import Listing, Source
 from pipeline.passes import Pass, PassQueue
 from pipeline.segments import plan_table, segment_id, windows_beyond
@@ -150,3 +150,14 @@ def test_each_pass_counts_as_an_attempt(count: int) -> None:
         taken = passes.pop()
         passes.add(taken.segments)
     assert set(taken.segments["attempts"].to_pylist()) == {count}
+
+
+def test_sources_of_many_files_come_in_the_order_of_their_commits(tmp_path: Path) -> None:
+    store, state = Store(str(tmp_path)), LogState()
+    films = [source(number) for number in range(50)]
+    for film in films:
+        staged = stage_table(store, "r", "sources", probed(row(film)))
+        state.apply(Entry(run_id="r", sources=[film.source_id], add=[to_commit(staged, run_id="r", model_id="")]))
+    known = planning.known_sources(store, state)
+    assert known.equals(probed(*map(row, films)))
+    assert planning.known_sources(store, LogState()).equals(schema.empty("sources"))
