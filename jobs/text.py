@@ -8,6 +8,7 @@ from typing import Any
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Columns padded to their widest cell; numbers to the right."""
+    header = [printable(name) for name in header]  # a query may make columns of values (PIVOT)
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [
         max(len(header[i]), *(len(row[i]) for row in cells)) if cells else len(header[i]) for i in range(len(header))

@@ -59,7 +59,7 @@ class ProgressReporter:
     def note(self, text: str) -> None:
         """A line that stays, above the bar."""
         if self._bar is not None:
-            self._bar.console.print(text, highlight=False)
+            self._bar.console.print(text, highlight=False, markup=False)  # causes may hold brackets
         elif not self._quiet:
             self._print(text)
 

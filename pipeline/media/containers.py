@@ -18,6 +18,7 @@ av.logging.set_level(None)  # libav's own lines would fill the actor's log; erro
 
 NO_FRAME = "there is no frame of video in the file"
 _HEADER_BYTES = 4096
+_MOST_NOT_CODED_BYTES = 9  # a start code, at most a second's count and 16 bits of time
 
 
 def open_container(file: Path | BinaryIO, content: Content) -> av.container.InputContainer:
@@ -58,6 +59,15 @@ def is_clean_start(stream: VideoStream, packet: Packet[VideoStream]) -> bool:
     return any(
         (first & 31) == 5 if codec == "h264" else 16 <= (first >> 1 & 63) <= 21 for first in _unit_headers(data, width)
     )
+
+
+def shows_nothing(stream: VideoStream, packet: Packet[VideoStream]) -> bool:
+    """Whether a packet is one that no frame comes of: a hidden reference of VP8 (RFC 6386, 9.1), or a picture that was
+    not coded of MPEG-4 (ISO/IEC 14496-2, 6.2.5), which takes a few bytes."""
+    codec = stream.codec_context.name
+    if codec == "vp8":
+        return not memoryview(packet)[0] & 0x10
+    return codec == "mpeg4" and packet.size <= _MOST_NOT_CODED_BYTES and bytes(packet).startswith(b"\0\0\1\xb6")
 
 
 def _unit_headers(data: bytes, width: int) -> Iterator[int]:

@@ -49,7 +49,7 @@ def is_exact(path: Path, content: Content, codec: str, index: PacketIndex, frame
         and codec in _CODECS
         and path.stat().st_size <= MAX_BYTES
         and len(index) * frame_bytes <= READ_AHEAD_BYTES
-        and not index.cut
+        and not index.ends_early
         and not index.untimed
         and not len(index.splices)
         and index.packets == len(index)

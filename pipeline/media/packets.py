@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ErrorCode, MediaError
-from pipeline.media.containers import NO_FRAME, is_clean_start, is_cut, open_container, video_stream
+from pipeline.media.containers import NO_FRAME, is_clean_start, is_cut, open_container, shows_nothing, video_stream
 from pipeline.media.sniff import Content
 from pipeline.media.transport import CLOCK_MASK, damaged_times
 
@@ -32,8 +32,9 @@ class PacketIndex:
     time_base: seconds per tick.
     clean_starts: every keyframe is one from which all that follows can be decoded; in H.264 and HEVC a container may
     also mark the first picture of a gradual refresh.
-    packets: how many the file has, those without a time among them. cut: the file ends before its container says so,
-    or its last packet is incomplete.
+    packets: how many the file has, those without a time or a picture to show among them.
+    cut: the file ends before its container says so, or its last packet is incomplete. goes_back: frames follow in the
+    file whose times go back; they are not here.
     reorder_depth: how many frames the decoder waits for before it shows the first, says the container; often too few.
     untimed: the container has no presentation times of its own; frames are counted as they come out of the decoder.
     splices: (K, 2) int64, for streams that were joined end to end and whose clock starts anew: the number of the first
@@ -49,6 +50,7 @@ class PacketIndex:
     clean_starts: bool
     packets: int
     cut: bool
+    goes_back: bool
     reorder_depth: int
     untimed: bool
     splices: NDArray[np.int64]
@@ -83,6 +85,7 @@ class PacketIndex:
                         self.clean_starts,
                         self.packets,
                         self.cut,
+                        self.goes_back,
                         self.reorder_depth,
                         self.untimed,
                     ],
@@ -94,7 +97,8 @@ class PacketIndex:
     def load(cls, path: Path) -> PacketIndex:
         """Reads what `save` wrote."""
         with np.load(path, allow_pickle=False) as stored:
-            numerator, denominator, clean_starts, packets, cut, reorder_depth, untimed = stored["rest"].tolist()
+            numerator, denominator, *flags, reorder_depth, untimed = stored["rest"].tolist()
+            clean_starts, packets, cut, goes_back = flags
             return cls(
                 pts=stored["pts"],
                 decode_order=stored["decode_order"],
@@ -105,6 +109,7 @@ class PacketIndex:
                 clean_starts=bool(clean_starts),
                 packets=packets,
                 cut=bool(cut),
+                goes_back=bool(goes_back),
                 reorder_depth=reorder_depth,
                 untimed=bool(untimed),
                 splices=stored["splices"],
@@ -114,6 +119,11 @@ class PacketIndex:
         """Index of the first frame, in the file's order, that more than `depth` frames shown after it precede."""
         late = np.flatnonzero(self.decode_order - np.arange(len(self)) > depth)
         return int(late[np.argmin(self.decode_order[late])]) if len(late) else None
+
+    @property
+    def ends_early(self) -> bool:
+        """Whether the file has, or had, more frames than are here."""
+        return self.cut or self.goes_back
 
     @property
     def closed_groups(self) -> bool:
@@ -142,13 +152,15 @@ def read_index(path: Path, content: Content) -> PacketIndex:
         reorder_depth = int(stream.codec_context.has_b_frames)
         untimed = content.format == "avi" and bool(reorder_depth)
         promised = len(stream.index_entries) if content.format == "mov" else 0
-        clean_starts, read = True, 0
+        clean_starts, read, hidden = True, 0, 0
         try:
             for packet in container.demux(stream):
                 read += bool(packet.size)
                 if packet.is_keyframe and clean_starts:
                     clean_starts = is_clean_start(stream, packet)
-                if packet.size and not packet.is_discard:
+                if packet.size and shows_nothing(stream, packet):
+                    hidden += 1
+                elif packet.size and not packet.is_discard:
                     flags = _KEY * packet.is_keyframe | _CORRUPT * packet.is_corrupt
                     packets.append((packet.pts, packet.dts, flags, read - 1))
         except MemoryError:
@@ -192,8 +204,9 @@ def read_index(path: Path, content: Content) -> PacketIndex:
         damaged=damaged[order],
         time_base=time_base,
         clean_starts=clean_starts,
-        packets=read,
+        packets=read + hidden,
         cut=cut,
+        goes_back=False,
         reorder_depth=reorder_depth,
         untimed=untimed,
         splices=splices,

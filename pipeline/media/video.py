@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import av
@@ -28,6 +28,8 @@ from pipeline.media.sniff import HEAD_BYTES, Content, sniff
 from pipeline.segments import most_windows
 
 MOST_REORDERED = 16  # frames, in any codec
+
+_PROGRESSIVE = 1  # FFmpeg's AVFieldOrder; above, the two fields of a frame may have a packet each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,7 @@ class VideoReader:
             context = stream.codec_context
             check_pixels(context.width, context.height, extraction.max_pixels)
             codec = context.name
+            self._may_pair = context.field_order > _PROGRESSIVE
             frame_bytes = context.width * context.height * 3
             first = first_frame(container, stream) if decoder == "decord" else None
             turned_only = first is not None and Display.of(first, stream).is_rotation
@@ -95,13 +98,23 @@ class VideoReader:
         self._decord = None
 
     def frames(self, window: int) -> Iterator[VideoFrame]:
-        """The sampled frames of a window, in order. Raises BrokenError at the first that can't be read."""
+        """The sampled frames of a window, in order. Raises BrokenError at the first that can't be read.
+
+        Afterwards `missed` has the frames for which the decoder gave nothing, without an error.
+        """
+        self.missed: list[int] = []
         start, end = self.bounds(window)
         origin, time_base = int(self.index.pts[0]), self.index.time_base
         wanted = start
-        while wanted < end and (found := self._at_or_after(wanted)) is not None:
+        while wanted < end:
+            found = self._at_or_after(wanted)
+            if not self._may_pair:
+                reached = end if found is None else min(found[0], end)
+                self.missed += range(self.index.at_or_after(wanted), self.index.at_or_after(reached))
+            if found is None:
+                return
             pts, image = found
-            if pts >= end:
+            if pts >= end or pts > self.index.pts[-1]:
                 return
             ticks = pts - origin
             yield VideoFrame(frame=self.index.at_or_after(pts), timestamp=float(ticks * time_base), image=image)
@@ -120,8 +133,8 @@ class VideoReader:
         )
 
     def last_window(self) -> int:
-        """The window of the last frame; in a file that was cut off, that which says so."""
-        if self.index.cut:
+        """The window of the last frame; in a file that ends early, that which says so."""
+        if self.index.ends_early:
             return self.end_window()
         size = self._extraction.segment_frames
         if self._grid is None:
@@ -136,14 +149,14 @@ class VideoReader:
         return self._grid.window_of(int(self.index.pts[-1] - self.index.pts[0]) + 1, size)
 
     def is_unreadable(self, window: int) -> bool:
-        """Whether a window's first frame is damaged, or the window lies behind the end of a file that was cut."""
+        """Whether a window's first frame is damaged, or the window lies behind the end of a file that ends early."""
         if window < 0:
             return False
         try:
             empty = next(self.frames(window), None) is None
         except BrokenError:
             return True
-        return empty and self.index.cut and window >= self.end_window()
+        return empty and self.index.ends_early and window >= self.end_window()
 
     def _at_or_after(self, pts: int) -> tuple[int, NDArray[np.uint8]] | None:
         if self._decord is not None:
@@ -194,15 +207,33 @@ class WindowFrames:
                 began = time.perf_counter()
         except BrokenError as broken:
             self.error = self._break(broken, last)
-        if self.error is None and reader.index.cut and self._window >= reader.end_window():
-            self.error = MediaError(ErrorCode.TRUNCATED, f"the file ends early, after {self._end_s():.3f} s of video")
+        if self.error is None and reader.index.ends_early and self._window >= reader.end_window():
+            self.error = self._end()
+        if self.error is None and reader.missed:
+            self.error = self._missed()
         if self.error is not None and not count:
             self.covered = reader.is_unreadable(self._window - 1)
         self.decode_s += time.perf_counter() - began
 
-    def _end_s(self) -> float:
+    def _end(self) -> MediaError:
         index = self._reader.index
-        return float(int(index.pts[-1] - index.pts[0]) * index.time_base)
+        end_s = float(int(index.pts[-1] - index.pts[0]) * index.time_base)
+        if not index.goes_back:
+            return MediaError(ErrorCode.TRUNCATED, f"the file ends early, after {end_s:.3f} s of video")
+        left_out = index.packets - len(index)
+        return MediaError(
+            ErrorCode.CORRUPT,
+            f"the times of its frames go back after {end_s:.3f} s; from there on, {left_out} of its {index.packets} "
+            "frames are left out; its container needs repair",
+        )
+
+    def _missed(self) -> MediaError:
+        index, missed = self._reader.index, self._reader.missed
+        at_s = float(int(index.pts[missed[0]] - index.pts[0]) * index.time_base)
+        return MediaError(
+            ErrorCode.CORRUPT,
+            f"the decoder gives nothing for {len(missed)} frames of window {self._window}, the first at {at_s:.3f} s",
+        )
 
     def _break(self, broken: BrokenError, last: float | None) -> MediaError:
         index = self._reader.index
@@ -225,8 +256,7 @@ def video_content(path: Path) -> Content:
 def full_index(path: Path, content: Content, max_pixels: int) -> PacketIndex:
     """The packet index without frames at the beginning that can't be decoded: those that a cut from a longer stream
     left without what they refer to."""
-    index = read_index(path, content)
-    _check_order(path, content, index)
+    index = _up_to_a_step_back(path, content, read_index(path, content))
     keys = np.flatnonzero(index.is_key)
     if index.untimed or not len(keys):
         return index
@@ -239,23 +269,21 @@ def full_index(path: Path, content: Content, max_pixels: int) -> PacketIndex:
     return without(index, gone) if gone.any() else index
 
 
-def _check_order(path: Path, content: Content, index: PacketIndex) -> None:
-    """Raises MediaError for a file whose frames don't come in the order of their times: read by their times, some would
-    be passed over. Only decoding tells, since what a container says of reordering is not exact."""
+def _up_to_a_step_back(path: Path, content: Content, index: PacketIndex) -> PacketIndex:
+    """The frames before the first that doesn't come in the order of its time: read by their times, some of the others
+    would be passed over. Only decoding tells, since what a container says of reordering is not exact."""
     if index.untimed or len(index.splices):
-        return
+        return index
     depth = index.reorder_depth
     while (late := index.later_than(depth)) is not None:
-        if (back := _goes_back(path, content, index, late)) is not None:
-            at = float(int(back - index.pts[0]) * index.time_base)
-            raise MediaError(
-                ErrorCode.CORRUPT, f"the times of its frames go back, to {at:.3f} s; its container needs repair"
-            )
+        if _goes_back(path, content, index, late):
+            return replace(without(index, index.decode_order >= index.decode_order[late]), goes_back=True)
         depth = int(index.decode_order[late]) - late
+    return index
 
 
-def _goes_back(path: Path, content: Content, index: PacketIndex, late: int) -> int | None:
-    """The time of the first frame, from `late` on, that the decoder gives after a later one; None if there is none."""
+def _goes_back(path: Path, content: Content, index: PacketIndex, late: int) -> bool:
+    """Whether the decoder gives a frame, from `late` on, after a later one."""
     keys = np.flatnonzero(index.is_key & (index.decode_order <= index.decode_order[late]))
     key = int(keys[np.argmax(index.decode_order[keys])]) if len(keys) else None
     last, since = None, 0
@@ -277,11 +305,11 @@ def _goes_back(path: Path, content: Content, index: PacketIndex, late: int) -> i
                 if frame.pts is None or frame.is_corrupt:
                     continue
                 if since and last is not None and frame.pts < last:
-                    return frame.pts
+                    return True
                 last = frame.pts
             if since > MOST_REORDERED:
                 break
-    return None
+    return False
 
 
 def _decoded_until(path: Path, content: Content, pts: int) -> list[int]:

@@ -246,6 +246,65 @@ def test_a_last_window_tells_how_many_follow(media: Path) -> None:
     assert [every_frame.read(window, is_last=True).beyond for window in (0, 4, 5, 6)] == [5, 1, 0, 0]
 
 
+@pytest.mark.parametrize(("fps", "segment_frames", "kept"), [("all", 8, list(range(20))), ("5", 3, [0, 1, 6, 11, 16])])
+def test_frames_before_a_time_that_goes_back_are_kept_and_the_others_are_counted(
+    media: Path, fps: str, segment_frames: int, kept: list[int]
+) -> None:
+    sound = write_video(media / "sound.mkv", frames=FRAMES, b_frames=0)
+    path = remuxed(sound, media / "back.mkv", times=[*range(0, 800, 40), 90, *range(840, 2400, 40)])
+    reader = VideoReader(path, extraction=Extraction(fps=fps, segment_frames=segment_frames))
+    windows = [window(reader, number, is_last=True) for number in range(reader.last_window() + 3)]
+    assert [index for frames, *_ in windows for _, _, index in frames] == kept
+    assert [error for _, error, *_ in windows] == [None] * (len(windows) - 3) + [ErrorCode.CORRUPT] * 3
+    assert [covered for *_, covered, _ in windows] == [False] * (len(windows) - 1) + [True]
+    last = reader.read(reader.last_window())
+    assert list(last)
+    assert "after 0.760 s; from there on, 40 of its 60 frames are left out" in str(last.error)
+
+
+@pytest.mark.parametrize("fps", ["all", "12.5"])
+def test_a_frame_that_the_decoder_leaves_out_is_told(media: Path, fps: str) -> None:
+    sound = write_video(media / "sound-hevc.mkv", frames=36, codec="libx265", b_frames=0)
+    delimiter = bytes.fromhex("00000003460110")  # a packet without a picture; HEVC's decoder has nothing to say of it
+    path = remuxed(sound, media / "left-out.mkv", replaced={23: delimiter})
+    frames = VideoReader(path, extraction=Extraction(fps=fps, segment_frames=40)).read(0)
+    seen = [read_index(frame.image) for frame in frames]
+    # the next frame of the same grid point, if there is one, is shown as what it is
+    expected = {"all": [*range(23), *range(24, 36)], "12.5": [0, *range(1, 23, 2), 24, *range(25, 36, 2)]}
+    assert seen == expected[fps]
+    assert frames.error is not None
+    assert "nothing for 1 frames of window 0, the first at 0.920 s" in frames.error.message
+
+
+@pytest.mark.parametrize("codec", ["libvpx", "mpeg4"])
+def test_packets_that_are_not_to_be_shown_are_no_frames(media: Path, codec: str) -> None:
+    sound = write_video(media / f"sound-{codec}.mkv", frames=30, codec=codec, b_frames=0)
+    with av.open(str(sound)) as container:
+        data = [bytes(packet) for packet in container.demux(video=0)][14]
+    hidden = bytes([data[0] & ~0x10]) + data[1:] if codec == "libvpx" else bytes.fromhex("000001b650c37f")
+    reader = VideoReader(
+        remuxed(sound, media / f"hidden-{codec}.mkv", replaced={14: hidden}), extraction=Extraction(fps="all")
+    )
+    frames = reader.read(0)
+    seen = [(frame.frame, frame.timestamp) for frame in frames]
+    assert frames.error is None
+    assert seen == [(at, number / 25) for at, number in enumerate([*range(14), *range(15, 30)])]
+
+
+def remuxed(
+    source: Path, target: Path, *, times: list[int] | None = None, replaced: dict[int, bytes] | None = None
+) -> Path:
+    """The same packets, by place in the file: at these times in milliseconds, or some of them other ones."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for number, packet in enumerate(packet for packet in old.demux(video=0) if packet.size):
+            put = av.Packet((replaced or {}).get(number, bytes(packet)))
+            put.stream, put.time_base, put.is_keyframe = stream, Fraction(1, 1000), packet.is_keyframe
+            put.pts, put.dts = times[number] if times else packet.pts, number - 1000  # muxers want dts to ascend
+            new.mux_one(put)
+    return target
+
+
 def test_windows_beyond_the_end_are_empty(media: Path) -> None:
     reader = VideoReader(made(media, "h264.mp4"), extraction=Extraction(fps="all", segment_frames=32))
     assert window(reader, 2) == ([], None, False, False)

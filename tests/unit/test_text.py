@@ -1,0 +1,24 @@
+"""What people read on a terminal obeys no name of a file."""
+
+from __future__ import annotations
+
+import duckdb
+
+from jobs.text import printable, table
+
+NAME = "\x1b[2J\x1b]0;title\x07\nred\u202e.png"
+
+
+def test_characters_that_a_terminal_obeys_are_shown_as_codes() -> None:
+    assert printable(NAME) == r"\x1b[2J\x1b]0;title\x07\nred\u202e.png"
+    assert printable("Ærø 図.png") == "Ærø 図.png"
+
+
+def test_neither_cells_nor_columns_of_a_table_write_to_the_terminal() -> None:
+    name = duckdb.sql("SELECT $name AS name", params={"name": NAME})
+    pivot = duckdb.sql("PIVOT name ON name USING count(*)")
+    assert pivot.columns == [NAME]
+    for relation in (name, pivot):
+        lines = table(relation.columns, relation.fetchall()).split("\n")
+        assert len(lines) == 3
+        assert all(line.isprintable() for line in lines)
