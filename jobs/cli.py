@@ -7,9 +7,9 @@ import traceback
 import click
 
 from jobs.leaving import leave
-from jobs.text import printable
 from pipeline import __version__
 from pipeline.errors import RanError
+from pipeline.terminal import printable
 from pipeline.urls import without_credentials
 
 INTERRUPTED = 130

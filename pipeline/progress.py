@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from pipeline.summary import Summary
+from pipeline.terminal import printable
 
 LINE_INTERVAL_S = 15.0
 
@@ -59,7 +60,7 @@ class ProgressReporter:
     def note(self, text: str) -> None:
         """A line that stays, above the bar."""
         if self._bar is not None:
-            self._bar.console.print(text, highlight=False, markup=False)  # causes may hold brackets
+            self._bar.console.print(printable(text), highlight=False, markup=False)  # causes may hold brackets
         elif not self._quiet:
             self._print(text)
 
@@ -87,7 +88,7 @@ class ProgressReporter:
             self._print(text)
 
     def _print(self, text: str) -> None:
-        print(f"{time.strftime('%H:%M:%S')} {text}", file=self._stream, flush=True)
+        print(f"{time.strftime('%H:%M:%S')} {printable(text)}", file=self._stream, flush=True)
 
 
 def _eta(summary: Summary, seconds: float) -> str:

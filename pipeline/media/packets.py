@@ -33,8 +33,8 @@ class PacketIndex:
     clean_starts: every keyframe is one from which all that follows can be decoded; in H.264 and HEVC a container may
     also mark the first picture of a gradual refresh.
     packets: how many the file has, those without a time or a picture to show among them.
-    cut: the file ends before its container says so, or its last packet is incomplete. goes_back: frames follow in the
-    file whose times go back; they are not here.
+    cut: the file ends before its container says so, or its last packet is incomplete. left_out: frames that follow in
+    the file, from the first whose time goes back; they are not here.
     reorder_depth: how many frames the decoder waits for before it shows the first, says the container; often too few.
     untimed: the container has no presentation times of its own; frames are counted as they come out of the decoder.
     splices: (K, 2) int64, for streams that were joined end to end and whose clock starts anew: the number of the first
@@ -50,7 +50,7 @@ class PacketIndex:
     clean_starts: bool
     packets: int
     cut: bool
-    goes_back: bool
+    left_out: int
     reorder_depth: int
     untimed: bool
     splices: NDArray[np.int64]
@@ -85,7 +85,7 @@ class PacketIndex:
                         self.clean_starts,
                         self.packets,
                         self.cut,
-                        self.goes_back,
+                        self.left_out,
                         self.reorder_depth,
                         self.untimed,
                     ],
@@ -98,7 +98,7 @@ class PacketIndex:
         """Reads what `save` wrote."""
         with np.load(path, allow_pickle=False) as stored:
             numerator, denominator, *flags, reorder_depth, untimed = stored["rest"].tolist()
-            clean_starts, packets, cut, goes_back = flags
+            clean_starts, packets, cut, left_out = flags
             return cls(
                 pts=stored["pts"],
                 decode_order=stored["decode_order"],
@@ -109,7 +109,7 @@ class PacketIndex:
                 clean_starts=bool(clean_starts),
                 packets=packets,
                 cut=bool(cut),
-                goes_back=bool(goes_back),
+                left_out=left_out,
                 reorder_depth=reorder_depth,
                 untimed=bool(untimed),
                 splices=stored["splices"],
@@ -123,7 +123,7 @@ class PacketIndex:
     @property
     def ends_early(self) -> bool:
         """Whether the file has, or had, more frames than are here."""
-        return self.cut or self.goes_back
+        return self.cut or self.left_out > 0
 
     @property
     def closed_groups(self) -> bool:
@@ -206,7 +206,7 @@ def read_index(path: Path, content: Content) -> PacketIndex:
         clean_starts=clean_starts,
         packets=read + hidden,
         cut=cut,
-        goes_back=False,
+        left_out=0,
         reorder_depth=reorder_depth,
         untimed=untimed,
         splices=splices,

@@ -218,13 +218,12 @@ class WindowFrames:
     def _end(self) -> MediaError:
         index = self._reader.index
         end_s = float(int(index.pts[-1] - index.pts[0]) * index.time_base)
-        if not index.goes_back:
+        if not index.left_out:
             return MediaError(ErrorCode.TRUNCATED, f"the file ends early, after {end_s:.3f} s of video")
-        left_out = index.packets - len(index)
         return MediaError(
             ErrorCode.CORRUPT,
-            f"the times of its frames go back after {end_s:.3f} s; from there on, {left_out} of its {index.packets} "
-            "frames are left out; its container needs repair",
+            f"the times of its frames go back after {end_s:.3f} s; {index.left_out} frames from there on are left out; "
+            "its container needs repair",
         )
 
     def _missed(self) -> MediaError:
@@ -277,7 +276,8 @@ def _up_to_a_step_back(path: Path, content: Content, index: PacketIndex) -> Pack
     depth = index.reorder_depth
     while (late := index.later_than(depth)) is not None:
         if _goes_back(path, content, index, late):
-            return replace(without(index, index.decode_order >= index.decode_order[late]), goes_back=True)
+            after = index.decode_order >= index.decode_order[late]
+            return replace(without(index, after), left_out=int(after.sum()))
         depth = int(index.decode_order[late]) - late
     return index
 

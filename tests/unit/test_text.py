@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+
 import duckdb
 
-from jobs.text import printable, table
+from jobs.text import table
+from pipeline.progress import ProgressReporter
+from pipeline.terminal import printable
 
 NAME = "\x1b[2J\x1b]0;title\x07\nred\u202e.png"
 
@@ -22,3 +26,13 @@ def test_neither_cells_nor_columns_of_a_table_write_to_the_terminal() -> None:
         lines = table(relation.columns, relation.fetchall()).split("\n")
         assert len(lines) == 3
         assert all(line.isprintable() for line in lines)
+
+
+def test_notes_do_not_write_to_the_terminal_either() -> None:
+    stream = io.StringIO()
+    with ProgressReporter(stream=stream) as progress:
+        progress.note(f"an actor was lost ({NAME})")
+        progress.phase(NAME)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 2
+    assert all(line.isprintable() for line in lines)
