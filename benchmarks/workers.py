@@ -53,7 +53,7 @@ def driver(folder: Path) -> None:
     print("\n| segments | seconds | the driver's CPU s |\n|---|---|---|")
     for size in SEGMENT_FRAMES:
         options = ["--fps", "25", "--segment-frames", str(size), "--model", str(model)]
-        done = run(video, folder / f"out-{size}", *options)
+        done = run(video, folder / f"segments-{size}", *options)
         cpu.append(done.cpu_seconds)
         count.append(done.answer["segments_done"])
         print(f"| {count[-1]} | {done.seconds:.0f} | {cpu[-1]:.1f} |", flush=True)
