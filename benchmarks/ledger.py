@@ -1,7 +1,8 @@
 """A dataset of any size as finished runs leave it: real inputs, probed sources, log and checkpoints.
 
 Everything is written by the product's own parts. Only what nobody reads to plan, list or resume is left out: inputs are
-empty files with the times that their sources remember, and the data files of `faces` and `segments` are empty too.
+empty files with the times that their sources remember, and the data files of `faces` and `segments` are empty too,
+unless they are asked for: `reprocess` reads them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipeline import __version__, schema
 from pipeline.config import Extraction
@@ -32,7 +34,7 @@ from pipeline.storage.store import Store
 WINDOWS = 10  # of a source, on average
 MOST_WINDOWS = 2 * WINDOWS - 1
 FILES_PER_FOLDER = 1000
-SOURCES_PER_COMMIT = 100_000
+SOURCES_PER_COMMIT = 10_000  # what is probed is committed once a minute
 
 _NO_BYTES = hashlib.sha256(b"").hexdigest()
 
@@ -55,8 +57,13 @@ def extraction() -> Extraction:
     return Extraction(detector_sha256=weights_sha256(MOBILENET))
 
 
-def write_ledger(folder: Path, *, sources: int, commits: int, model_id: str, uncommitted: int = 0) -> Ledger:
-    """`sources` videos of ten windows on average, all committed in `commits` entries but the last `uncommitted`."""
+def write_ledger(
+    folder: Path, *, sources: int, commits: int, model_id: str, uncommitted: int = 0, with_rows: bool = False
+) -> Ledger:
+    """`sources` videos of ten windows on average, all committed in `commits` entries but the last `uncommitted`.
+
+    with_rows: the data files have a row for each segment, and one with a face in it.
+    """
     inputs, output = folder / "videos", folder / "out"
     listed = write_inputs(inputs, sources)
     store = Store(str(output))
@@ -72,7 +79,7 @@ def write_ledger(folder: Path, *, sources: int, commits: int, model_id: str, unc
         size = -(-segments // commits)
         ids = islice(_segment_ids(listed), segments)
         while part := list(islice(ids, size)):
-            _commit(log, run.run_id, model_id, part, output)
+            _commit(log, run.run_id, model_id, part, output, with_rows=with_rows)
     return Ledger(
         inputs=inputs,
         output=output,
@@ -131,7 +138,9 @@ def _segment_ids(listed: list[Source]) -> Iterator[str]:
         yield from plan_table(rows, locations=locations, extraction=extraction())["segment_id"].to_pylist()
 
 
-def _commit(log: CommitLog, run_id: str, model_id: str, segment_ids: list[str], output: Path) -> None:
+def _commit(
+    log: CommitLog, run_id: str, model_id: str, segment_ids: list[str], output: Path, *, with_rows: bool
+) -> None:
     """One entry, its files where readers expect them."""
     files = [
         to_commit(
@@ -151,4 +160,24 @@ def _commit(log: CommitLog, run_id: str, model_id: str, segment_ids: list[str], 
     for file in files:
         path = output / file.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        if with_rows:
+            pq.write_table(_rows(file.table, segment_ids, run_id, model_id), path)
+        else:
+            path.touch()
+
+
+def _rows(name: str, segment_ids: list[str], run_id: str, model_id: str) -> pa.Table:
+    """A row for each segment; what nothing here reads is the plainest value there is."""
+    count, declared = len(segment_ids), schema.TABLES[name]
+    columns = {field.name: _plain(field.type, count) for field in declared if not field.nullable}
+    columns["segment_id"] = pa.array(segment_ids)
+    columns |= {"run_id": pa.repeat(run_id, count), "model_id": pa.repeat(model_id, count)}
+    if name == "faces":
+        columns["face_id"] = pa.array([f"{segment_id}-0-0-0" for segment_id in segment_ids])
+    return schema.table(name, columns)
+
+
+def _plain(kind: pa.DataType, count: int) -> pa.Array:
+    if pa.types.is_list(kind):
+        return pa.array([[0]] * count, kind)
+    return pa.repeat("x", count) if pa.types.is_string(kind) else pa.repeat(0, count).cast(kind)

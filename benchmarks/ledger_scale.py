@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow.compute as pc
+
 from benchmarks.ledger import Ledger, extraction, write_ledger
 from benchmarks.processes import measured_run
 from pipeline import planning
@@ -24,10 +26,12 @@ from pipeline.ledger.log import CommitLog
 from pipeline.ledger.state import LogState
 from pipeline.media.sources import Listing, list_sources
 from pipeline.passes import PassQueue
-from pipeline.prepare import load
+from pipeline.prepare import load, model_config
 from pipeline.storage.store import Store
+from pipeline.stored import StoredSegments
 
 SOURCES = (10_000, 100_000, 1_000_000)
+WITH_ROWS = 200_000  # sources at most whose data files are written too
 SOURCES_PER_COMMIT = 100
 WORKERS = 400
 NEW_MODEL = "0123456789ab"
@@ -89,6 +93,14 @@ def plan_a_resume(ledger: Ledger, watch: Stopwatch) -> None:
     assert plan.total - plan.todo.num_rows == ledger.segments
 
 
+def find_what_is_missing(ledger: Ledger, watch: Stopwatch) -> None:
+    """The anti-join alone: which of all planned ids the log has not."""
+    state, ids = _state(ledger), _plan(ledger, Stopwatch(), NEW_MODEL).todo["segment_id"]
+    with watch.running():
+        missing = pc.sum(state.filter_uncommitted(ledger.model_id, ids)).as_py()
+    assert missing == len(ids) - ledger.segments
+
+
 def plan_another_model(ledger: Ledger, watch: Stopwatch) -> None:
     """Every segment planned; none is committed."""
     plan = _plan(ledger, watch, NEW_MODEL)
@@ -105,12 +117,26 @@ def cut_into_units(ledger: Ledger, watch: Stopwatch) -> None:
         assert units == todo.num_rows
 
 
+def look_up_for_reprocess(ledger: Ledger, watch: Stopwatch) -> None:
+    """The rows and faces of every segment of the base model, pass by pass, as `reprocess` hands them to its actors."""
+    state = _state(ledger)
+    todo = _plan(ledger, Stopwatch(), NEW_MODEL).todo
+    model = model_config(load("default")[0])
+    with watch.running():
+        stored = StoredSegments(Store(str(ledger.output)), state, ledger.model_id, model)
+        passes, rows = PassQueue(stored.plan(todo, NEW_MODEL)), 0
+        while passes:
+            rows += stored.attach(passes.pop().segments)["stored"].length()
+        assert rows == ledger.segments
+
+
 STEPS = (
     list_inputs,
     read_every_entry,
     read_from_checkpoint,
     write_checkpoint,
     find_new_sources,
+    find_what_is_missing,
     plan_a_resume,
     plan_another_model,
     cut_into_units,
@@ -134,12 +160,14 @@ def main(*sizes: int) -> None:
     model_id, before, segments_before = load("default")[1], dict[str, float](), 0
     for sources in sizes or SOURCES:
         with tempfile.TemporaryDirectory() as folder:
-            commits = max(10, sources // SOURCES_PER_COMMIT)
-            ledger = write_ledger(Path(folder), sources=sources, commits=commits, model_id=model_id)
+            commits, with_rows = max(10, sources // SOURCES_PER_COMMIT), sources <= WITH_ROWS
+            ledger = write_ledger(
+                Path(folder), sources=sources, commits=commits, model_id=model_id, with_rows=with_rows
+            )
             times = f", {ledger.segments / segments_before:.1f} times as many" if segments_before else ""
             print(f"\n{ledger.sources} sources, {ledger.segments} segments in {ledger.entries} entries{times}\n")
             print("| step | CPU s | growth | peak MiB |\n|---|---|---|---|")
-            for step in STEPS:
+            for step in (*STEPS, look_up_for_reprocess) if with_rows else STEPS:
                 _print(step.__name__.replace("_", " "), *measured(step, ledger), before)
             command = [sys.executable, "-m", "jobs.cli", "run", str(ledger.inputs), "-o", str(ledger.output)]
             run = measured_run([*command, "--json", "--quiet"])
