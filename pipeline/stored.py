@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeline.extraction import FACE_COLUMNS
 from pipeline.ledger.entry import CommittedFile
-from pipeline.ledger.id_set import IdSet
+from pipeline.ledger.id_set import IdNumbers
 from pipeline.ledger.live import read_live
 from pipeline.ledger.state import SEGMENT_DIGITS, LogState
 from pipeline.schema import FACES, SEGMENTS
@@ -42,14 +42,14 @@ STORED = pa.struct(
 
 
 class StoredSegments:
-    """The rows of one model of a dataset, looked up by segment. The first look reads every file and keeps what segments
-    each has (25 bytes per segment and table), so that the next ones read only the files that they need."""
+    """The rows of one model of a dataset, looked up by segment. The first look reads every file and keeps which of them
+    has each segment (14 bytes per segment and table), so that the next ones read only the files that they need."""
 
     def __init__(self, store: Store, state: LogState, base_model_id: str, model: ModelConfig) -> None:
         self._store = store
         self._state = state
         self._base = base_model_id
-        self._segments_of: dict[str, pa.Array] = {}
+        self._read_before: dict[str, tuple[list[CommittedFile], IdNumbers]] = {}  # by table
         self._crops = dict(self._fitting_crops(model))
 
     def plan(self, planned: pa.Table, model_id: str) -> pa.Table:
@@ -60,10 +60,10 @@ class StoredSegments:
         """
         state = self._state
         rows = planned.filter(pa.array(state.committed(self._base).contains(planned["segment_id"])))
-        strangers = self._without_plan(planned["segment_id"])
-        rows = pa.concat_tables([rows, strangers])
+        if rows.num_rows < state.count(self._base):
+            rows = pa.concat_tables([rows, self._without_plan(rows["segment_id"])])
         rows = rows.filter(state.filter_uncommitted(model_id, rows["segment_id"]))
-        files = pa.array([self._crops.get(one) for one in rows["segment_id"].to_pylist()], pa.string())
+        files = self._crops_of(rows["segment_id"])
         numbered = pa.table({"file": files, "at": np.arange(len(files))})
         order = pc.sort_indices(numbered, sort_keys=[("file", "ascending"), ("at", "ascending")])
         return rows.take(order)
@@ -71,28 +71,37 @@ class StoredSegments:
     def attach(self, segments: pa.Table) -> pa.Table:
         """The plan rows with a column `stored` (STORED)."""
         ids = segments["segment_id"].combine_chunks()
-        rows = self._read(self._state.files("segments", self._base), ("segment_id", *_SEGMENT_COLUMNS), ids)
-        faces = self._read(self._state.files("faces", self._base), ("segment_id", *_FACE_COLUMNS), ids)
+        rows = self._read("segments", ("segment_id", *_SEGMENT_COLUMNS), ids)
+        faces = self._read("faces", ("segment_id", *_FACE_COLUMNS), ids)
         at = pc.index_in(ids, rows["segment_id"].combine_chunks())
         columns: list[pa.Array] = [rows[name].combine_chunks().take(at) for name in _SEGMENT_COLUMNS]
         columns.append(_grouped(faces, ids))
-        columns.append(pa.array([self._crops.get(one) for one in ids.to_pylist()], pa.string()))
+        columns.append(self._crops_of(ids))
         stored = pa.StructArray.from_arrays(columns, fields=list(STORED), mask=pc.is_null(at))
         return segments.append_column("stored", stored)
 
-    def _read(self, files: Sequence[CommittedFile], columns: Sequence[str], ids: pa.Array) -> pa.Table:
-        table = files[0].table if files else "segments"
+    def _read(self, table: str, columns: Sequence[str], ids: pa.Array) -> pa.Table:
+        """The base model's rows of these segments."""
         declared = {"segments": SEGMENTS, "faces": FACES}[table]
-        parts = [pa.schema([declared.field(name) for name in columns if name in declared.names]).empty_table()]
-        wanted = IdSet(SEGMENT_DIGITS)
-        wanted.add(ids.to_pylist())
-        for file in files:
-            has = self._segments_of.get(file.path)
-            if has is not None and not wanted.contains(has).any():
-                continue
+        parts = [pa.schema([declared.field(name) for name in columns]).empty_table()]
+        if table in self._read_before:
+            files, numbers = self._read_before[table]
+            files = [files[number] for number in numbers.of(ids)]
+        else:
+            files = self._state.files(table, self._base)
+        has: list[pa.Array] = []
+        unsifted: list[pa.Table] = []
+        for number, file in enumerate(files, 1):
             rows = pq.read_table(pa.BufferReader(read_live(self._store, file)), columns=list(columns))
-            self._segments_of.setdefault(file.path, pc.unique(rows["segment_id"]))
-            parts.append(rows.filter(pc.is_in(rows["segment_id"], ids)).cast(parts[0].schema))
+            has.append(pc.unique(rows["segment_id"]))
+            unsifted.append(rows.cast(parts[0].schema))
+            # each look for so many ids has a table of them to build, so it takes as many rows at once
+            if sum(map(len, unsifted)) >= len(ids) or number == len(files):
+                together = pa.concat_tables(unsifted)
+                parts.append(together.filter(pc.is_in(together["segment_id"], ids)))
+                unsifted = []
+        if table not in self._read_before:
+            self._read_before[table] = files, IdNumbers(SEGMENT_DIGITS, has)
         return pa.concat_tables(parts)
 
     def _fitting_crops(self, model: ModelConfig) -> Iterator[tuple[str, str]]:
@@ -107,12 +116,16 @@ class StoredSegments:
             for segment_id in pc.unique(rows.filter(pa.array(fits))["segment_id"]).to_pylist():
                 yield segment_id, file.path
 
+    def _crops_of(self, ids: pa.Array | pa.ChunkedArray) -> pa.Array:
+        if not self._crops:
+            return pa.nulls(len(ids), pa.string())
+        return pa.array([self._crops.get(one) for one in ids.to_pylist()], pa.string())
+
     def _without_plan(self, planned: pa.ChunkedArray) -> pa.Table:
-        ids = list(self._state.committed(self._base))
         known = set(planned.to_pylist())
-        missing = pa.array([one for one in ids if one not in known], pa.string())
+        missing = pa.array([one for one in self._state.committed(self._base) if one not in known], pa.string())
         names = ("segment_id", "source_id", "source_uri")
-        rows = self._read(self._state.files("segments", self._base), names, missing).to_pylist() if len(missing) else []
+        rows = self._read("segments", names, missing).to_pylist()
         plain = {"location": "", "fingerprint": "", "kind": "unknown", "size_bytes": 0, "window": 0, "is_last": True}
         return pa.Table.from_pylist([{**row, **plain, "attempts": 0} for row in rows], schema=PLAN)
 

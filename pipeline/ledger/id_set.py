@@ -1,4 +1,4 @@
-"""A set of fixed-width hex ids in a tenth of the memory of a Python set: 10 bytes for a segment id of 20 digits."""
+"""Sets and numberings of fixed-width hex ids in a tenth of the memory of Python's own: 10 bytes for a segment id."""
 
 from __future__ import annotations
 
@@ -87,19 +87,44 @@ class IdSet:
             self._recent = set()
 
     def _pack(self, values: Sequence[str] | pa.Array | pa.ChunkedArray) -> NDArray[np.bytes_]:
-        """Hex ids as bytes. Raises ValueError for an id of another length or alphabet."""
-        if isinstance(values, pa.ChunkedArray):
-            values = values.combine_chunks()
-        texts = values if isinstance(values, pa.Array) else pa.array(values, pa.string())
-        try:
-            hexes = fixed_bytes(texts.cast(pa.binary()), self.digits)
-            packed = bytes.fromhex(hexes.tobytes().decode("ascii"))
-        except ValueError:
-            packed = b""
-        if len(packed) * 2 != self.digits * len(texts) or texts.null_count:
-            wrong = next((text for text in texts.to_pylist() if not _is_id(text, self.digits)), None)
-            raise ValueError(f"{wrong!r} is not an id of {self.digits} hex digits")
-        return np.frombuffer(packed, self._sorted.dtype)
+        return _packed(values, self.digits)
+
+
+class IdNumbers:
+    """Which of several lists each id is in. Lists are numbered as they come; an id may be in one of them only."""
+
+    def __init__(self, digits: int, lists: Iterable[pa.Array]) -> None:
+        """Raises ValueError for an id of another length."""
+        self._digits = digits
+        parts = [_packed(one, digits) for one in lists]
+        ids = np.concatenate([np.empty(0, f"S{digits // 2}"), *parts])
+        order = np.argsort(ids, kind="stable")
+        self._ids = ids[order]
+        self._numbers = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])[order]
+
+    def of(self, values: Sequence[str] | pa.Array | pa.ChunkedArray) -> NDArray[np.int32]:
+        """The numbers of the lists that have any of the ids, ascending."""
+        packed = _packed(values, self._digits)
+        at = np.searchsorted(self._ids, packed)
+        found = at < len(self._ids)
+        at, packed = at[found], packed[found]
+        return np.unique(self._numbers[at[self._ids[at] == packed]])
+
+
+def _packed(values: Sequence[str] | pa.Array | pa.ChunkedArray, digits: int) -> NDArray[np.bytes_]:
+    """Hex ids as bytes. Raises ValueError for an id of another length or alphabet."""
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    texts = values if isinstance(values, pa.Array) else pa.array(values, pa.string())
+    try:
+        hexes = fixed_bytes(texts.cast(pa.binary()), digits)
+        packed = bytes.fromhex(hexes.tobytes().decode("ascii"))
+    except ValueError:
+        packed = b""
+    if len(packed) * 2 != digits * len(texts) or texts.null_count:
+        wrong = next((text for text in texts.to_pylist() if not _is_id(text, digits)), None)
+        raise ValueError(f"{wrong!r} is not an id of {digits} hex digits")
+    return np.frombuffer(packed, f"S{digits // 2}")
 
 
 def fixed_bytes(column: pa.Array, width: int) -> NDArray[np.bytes_]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 
 from pipeline.ledger import id_set
-from pipeline.ledger.id_set import IdSet
+from pipeline.ledger.id_set import IdNumbers, IdSet
 
 # Ids that end in zero bytes are the ones that numpy's byte strings could lose.
 IDS = st.sampled_from(["00" * 10, "ab" + "00" * 9, "ab" * 9 + "00", "00" * 9 + "ab", *(f"{n:020x}" for n in range(8))])
@@ -45,3 +45,11 @@ def test_large_additions_move_to_the_sorted_array(monkeypatch: pytest.MonkeyPatc
 def test_id_of_another_shape_is_refused(wrong: str) -> None:
     with pytest.raises(ValueError, match="20 hex digits"):
         IdSet(20).add(["0" * 20, wrong])
+
+
+@given(st.dictionaries(IDS, st.integers(0, 3)), st.lists(IDS, max_size=6))
+def test_numbers_tell_in_which_lists_ids_are(owners: dict[str, int], asked: list[str]) -> None:
+    lists = [pa.array([one for one, number in owners.items() if number == at], pa.string()) for at in range(4)]
+    numbers = IdNumbers(20, lists)
+    assert numbers.of(asked).tolist() == sorted({owners[one] for one in asked if one in owners})
+    assert IdNumbers(20, []).of(asked).tolist() == []
