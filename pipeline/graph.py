@@ -35,6 +35,7 @@ warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
 # Ray's defaults restart and retry for ever: a segment that kills its actor would loop all night.
 BOUNDED: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 2}
 ACTOR_START_S = 600
+NO_PROGRESS_S = 3600  # of a whole execution; a unit may wait so long for the bytes of its file
 
 
 #: An actor's class and what it is made with.
@@ -118,7 +119,7 @@ def configure_ray_data(*, wait_for_nodes_s: float = 0.0) -> None:
     # decoders that run ahead of a loading model only fill the object store
     context.wait_for_min_actors_s = int(max(ACTOR_START_S, wait_for_nodes_s))
     context.raise_original_map_exception = True  # pickling Ray Data's own wrapper would lose what it wraps
-    context.execution_no_progress_timeout_s = 3600
+    context.execution_no_progress_timeout_s = NO_PROGRESS_S
     context.memory_usage_poll_interval_s = None  # a thread per task that reads what nobody looks at
     _start_ray_datas_own_actors()
 
