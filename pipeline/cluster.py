@@ -36,7 +36,7 @@ def connected(address: str | None) -> Iterator[Cluster]:
     auto_init_hook.enable_auto_connect = False  # else what is still in flight at the end would start another Ray
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the driver tells what failed, in one line
     if ray.is_initialized():
-        yield size_now()
+        yield _size()
         return
     options: dict[str, Any] = {} if address else {"num_cpus": local_cpus(), "include_dashboard": False}
     try:
@@ -45,7 +45,7 @@ def connected(address: str | None) -> Iterator[Cluster]:
     except Exception as error:  # Ray raises the bare class when its processes don't come up in time
         raise StoreError(f"Ray at {address or 'this machine'} can't be reached: {error}") from error
     try:
-        yield size_now()
+        yield _size()
     finally:
         ray.shutdown()
 
@@ -78,8 +78,7 @@ def _stderr_closed() -> Iterator[None]:
         os.close(kept)
 
 
-def size_now() -> Cluster:
-    """What the cluster has at this moment, without nodes that died."""
+def _size() -> Cluster:
     import ray
 
     total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]

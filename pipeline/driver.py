@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 import ray
 
 from pipeline import capacity, graph, planning, resources
-from pipeline.cluster import check_output_is_shared, connected, size_now
+from pipeline.cluster import check_output_is_shared, connected
 from pipeline.config import Extraction
-from pipeline.errors import CapacityError, ErrorCode, MediaError, RanError, StoreError
+from pipeline.errors import ErrorCode, MediaError, RanError, StoreError
 from pipeline.extract import failed_block
 from pipeline.failures import Failures, covered_segments, find_failures
 from pipeline.infer import CPU_BATCH, GPU_BATCH, InferConfig, without_predictions
@@ -149,14 +149,6 @@ class Driver:
         config = self._config
         return resources.share(size, **config.placement)
 
-    def _share_again(self) -> resources.Resources:
-        """After a pass that broke: its nodes may be gone, and actors that nothing holds would be waited for in vain."""
-        if self._config.wait_for_nodes_s:
-            return self._resources  # others come in their place
-        with suppress(CapacityError):
-            return self._share(size_now())
-        return self._resources
-
     def _begin(self, plan: planning.Plan, progress: ProgressReporter) -> None:
         todo = plan.todo.num_rows
         if self._config.limit is not None and todo > self._config.limit:
@@ -278,7 +270,6 @@ class Driver:
                 self._recover(passes, attempted, missing, broken, committer, progress)
                 broken = manifest = None  # both hold the exception
                 graph.release_actors()
-                self.summary.resources = self._share_again()
         committer.finish()
         self.summary.processing_ended()
         progress.update(self.summary, final=True)

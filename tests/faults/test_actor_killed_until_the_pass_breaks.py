@@ -9,8 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import pyarrow as pa
 import pytest
+import ray
 
+from pipeline import graph
 from tests.faults.comparison import assert_same_tables
 from tests.faults.holding import held, waiting
 from tests.faults.job import Job
@@ -44,6 +47,28 @@ def test_actor_killed_until_the_pass_breaks(job: Job, media: Path, undisturbed: 
         hold.unlink()
         assert run.result()["passes"] > 1
     assert_same_tables(undisturbed, tmp_path / "out", without=("decoder",))
+
+
+@pytest.mark.usefixtures("no_collector", "ray_address")
+def test_what_a_broken_execution_holds_is_let_go() -> None:
+    """Without the release they stay for as long as nothing collects, though nobody has the exception any more."""
+
+    class FailsAtThree:
+        def __call__(self, rows: pa.Table) -> pa.Table:
+            if rows["number"][0].as_py() == 3:
+                raise ValueError("three")
+            return rows
+
+    graph.configure_ray_data()
+    pool = ray.data.ActorPoolStrategy(min_size=2, max_size=2)
+    rows = ray.data.from_blocks([pa.table({"number": [number]}) for number in range(8)])
+    dataset = rows.map_batches(FailsAtThree, compute=pool, num_cpus=0.1, batch_format="pyarrow", max_restarts=-1)
+    with pytest.raises(ValueError, match="three"):
+        list(graph.manifests(dataset))
+    time.sleep(2)
+    assert actors("FailsAtThree"), "nothing holds them: the release is not needed any more"
+    graph.release_actors()
+    wait_for("the end of its actors", lambda: not actors("FailsAtThree"))
 
 
 def fresh(others: list[psutil.Process]) -> list[psutil.Process]:
