@@ -8,6 +8,7 @@ import shutil
 import tarfile
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pytest
 
 from tests.conftest import DEMO_MEDIA, run_cli
@@ -51,23 +52,23 @@ def test_retry_makes_good_what_had_no_time(
     output = tmp_path / "out"
     failed = _run(media, output, tiny_model, ray_address, "--deadline-s", "0.000001", code=3)
     assert set(failed["failures"]) == {"timeout"}
-    segments = failed["failures"]["timeout"]  # a probe that is over before the clock is looked at finds more than one
-    assert segments >= failed["failed_sources"] == 4
+    segments, sources = failed["failures"]["timeout"], failed["failed_sources"]
+    assert segments >= sources >= 1  # an answer that is there before the clock is looked at counts
     nothing = run_cli("retry", output, "--code", "corrupt", "--model", tiny_model, "--json", address=ray_address)
     assert nothing.returncode == 0, nothing.stderr
     assert json.loads(nothing.stdout)["segments_planned"] == 0
-    assert table(output, "segments").num_rows == segments
+    assert pc.count(table(output, "segments")["error_code"]).as_py() == segments
     again = run_cli(
         "retry", output, "--model", tiny_model, "--commit-interval-s", "0.01", "--json", address=ray_address
     )
     assert again.returncode == 0, again.stderr
     answer = json.loads(again.stdout)
-    assert (answer["sources"], answer["failed_sources"]) == (4, 0)
+    assert (answer["sources"], answer["failed_sources"]) == (sources, 0)
     assert_equal_datasets(output, undisturbed)
     assert _is_sound(output)
     assert json.loads(run_cli("errors", output, "--json").stdout) == []
     runs = json.loads(run_cli("inspect", output, "--json").stdout)["runs"]
-    assert [(run["status"], run["failed_sources"]) for run in runs] == [("done", 4), ("done", 0)]
+    assert [(run["status"], run["failed_sources"]) for run in runs] == [("done", sources), ("done", 0)]
 
 
 def test_a_changed_file_is_an_error_until_it_is_to_be_replaced(
