@@ -36,7 +36,7 @@ def connected(address: str | None) -> Iterator[Cluster]:
     auto_init_hook.enable_auto_connect = False  # else what is still in flight at the end would start another Ray
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the driver tells what failed, in one line
     if ray.is_initialized():
-        yield _size()
+        yield size_of_cluster()
         return
     options: dict[str, Any] = {} if address else {"num_cpus": local_cpus(), "include_dashboard": False}
     try:
@@ -45,7 +45,7 @@ def connected(address: str | None) -> Iterator[Cluster]:
     except Exception as error:  # Ray raises the bare class when its processes don't come up in time
         raise StoreError(f"Ray at {address or 'this machine'} can't be reached: {error}") from error
     try:
-        yield _size()
+        yield size_of_cluster()
     finally:
         ray.shutdown()
 
@@ -78,7 +78,8 @@ def _stderr_closed() -> Iterator[None]:
         os.close(kept)
 
 
-def _size() -> Cluster:
+def size_of_cluster() -> Cluster:
+    """What the nodes that are alive have together."""
     import ray
 
     total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]

@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 import ray
 
 from pipeline import capacity, graph, planning, resources
-from pipeline.cluster import check_output_is_shared, connected
+from pipeline.cluster import check_output_is_shared, connected, size_of_cluster
 from pipeline.config import Extraction
-from pipeline.errors import ErrorCode, MediaError, RanError, StoreError
+from pipeline.errors import CapacityError, ErrorCode, MediaError, RanError, StoreError
 from pipeline.extract import failed_block
 from pipeline.failures import Failures, covered_segments, find_failures
 from pipeline.infer import CPU_BATCH, GPU_BATCH, InferConfig, without_predictions
@@ -31,6 +31,7 @@ from pipeline.ledger.removal import drop_segments, drop_sources
 from pipeline.ledger.runs import Run, refuse_while_at_work
 from pipeline.ledger.staging import StagedFile, StagedSet, stage_table
 from pipeline.ledger.state import LogState
+from pipeline.lost_nodes import LostNodesError
 from pipeline.media.sources import Source
 from pipeline.passes import Pass, PassQueue
 from pipeline.prepare import Prepared, model_config
@@ -63,6 +64,7 @@ class Driver:
         self._base_model_id = prepared.base_model_id
         self._retry_codes = prepared.retry_codes
         self._stored: StoredSegments | None = None
+        self._size = resources.Cluster(cpus=0, gpus=0)
         self._stop = threading.Event()
         self.summary = Summary(model_id=prepared.model_id, output=without_credentials(config.output))
 
@@ -97,7 +99,7 @@ class Driver:
                     progress.phase(f"probing {len(unknown)} new sources")
                 with self._probed_meanwhile(unknown) as few, connected(self._config.address) as size:
                     check_output_is_shared(self._store)
-                    summary.resources = self._share(size)
+                    self._size, summary.resources = size, resources.share(size, **self._config.placement)
                     graph.configure_ray_data(wait_for_nodes_s=self._config.wait_for_nodes_s)
                     if unknown:
                         known = pa.concat_tables([known, *self._probe(unknown, few, committer)])
@@ -145,9 +147,19 @@ class Driver:
         todo = self._stored.plan(planned, self._model_id)
         return planning.Plan(todo=todo, total=state.count(base_model_id))
 
-    def _share(self, size: resources.Cluster) -> resources.Resources:
-        config = self._config
-        return resources.share(size, **config.placement)
+    def _divide_anew(self) -> bool:
+        """What is there of the cluster by now, with the work on GPUs or not as it began. Whether it has become less.
+
+        Raises StoreError if what is left can't hold the job.
+        """
+        before, self._size = self._size, size_of_cluster()
+        placement = self._config.placement | {"device": "cuda" if self._resources.ran_gpus else "cpu"}
+        is_less = self._size.cpus < before.cpus or self._size.gpus < before.gpus
+        try:
+            self.summary.resources = resources.share(self._size, **placement)
+        except CapacityError as error:
+            raise StoreError(f"the cluster lost nodes, and the rest can't hold the job: {error}") from None
+        return is_less
 
     def _begin(self, plan: planning.Plan, progress: ProgressReporter) -> None:
         todo = plan.todo.num_rows
@@ -232,6 +244,8 @@ class Driver:
         passes = PassQueue(plan.todo)
         progress.phase("starting actors")
         while passes and not self._stop.is_set():
+            if self.summary.passes:
+                self._divide_anew()  # nodes may have come or gone
             attempted = passes.pop()
             self.summary.passes += 1
             done: set[str] = set()
@@ -284,7 +298,14 @@ class Driver:
         progress: ProgressReporter,
     ) -> None:
         cause = _cause(broken)
-        _raise_for_users(cause)
+        if not isinstance(cause, LostNodesError):
+            _raise_for_users(cause)
+        if self._divide_anew() or isinstance(cause, LostNodesError):
+            passes.again(attempted, missing)
+            if passes.hopeless:
+                raise StoreError(f"the cluster keeps losing nodes: {_first_line(cause)}; run the same command again")
+            progress.note(f"nodes were lost; {missing.num_rows} segments run again on what is left of the cluster")
+            return
         if isinstance(cause, ray.exceptions.GetTimeoutError):
             raise StoreError(
                 "the cluster did not start the actors in time: has it nodes for them? See `ray status`; run the same "

@@ -25,6 +25,7 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from pipeline.extract import DecodeActor
 from pipeline.infer import InferConfig, RanActor
+from pipeline.lost_nodes import LostNodes
 from pipeline.rescore import RescoreActor
 from pipeline.resources import Resources
 from pipeline.stage import StageConfig, StageWriter
@@ -32,9 +33,11 @@ from pipeline.worker import WorkerConfig
 
 # Ray calls keyword arguments of the remote layer deprecated but has no other way to say this (it is pinned below 2.64).
 warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
-# Ray's defaults restart and retry for ever: a segment that kills its actor would loop all night.
-BOUNDED: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 2}
+# Ray's defaults restart and retry for ever: a segment that kills its actor would loop all night. A node that died is
+# known as dead after 15 s, in which tasks that it had are retried, in vain, every two seconds.
+BOUNDED: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 12}
 ACTOR_START_S = 600
+LOST_NODES_S = 300.0  # without any result after a node's death; new nodes take minutes to start
 NO_PROGRESS_S = 3600  # of a whole execution; a unit may wait so long for the bytes of its file
 
 
@@ -120,6 +123,8 @@ def configure_ray_data(*, wait_for_nodes_s: float = 0.0) -> None:
     context.wait_for_min_actors_s = int(max(ACTOR_START_S, wait_for_nodes_s))
     context.raise_original_map_exception = True  # pickling Ray Data's own wrapper would lose what it wraps
     context.execution_no_progress_timeout_s = NO_PROGRESS_S
+    context.custom_execution_callback_classes = [LostNodes]
+    LostNodes.patience_s = max(LOST_NODES_S, wait_for_nodes_s)
     context.memory_usage_poll_interval_s = None  # a thread per task that reads what nobody looks at
     _start_ray_datas_own_actors()
 
@@ -137,7 +142,9 @@ def _start_ray_datas_own_actors() -> None:
 
 def manifests(dataset: Dataset) -> Iterator[pa.Table]:
     """The manifest of each unit as soon as it is staged."""
-    yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    for manifest in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        LostNodes.output_came()
+        yield manifest
 
 
 def release_actors() -> None:

@@ -68,6 +68,13 @@ class PassQueue:
             ]
         return missing.slice(0, 0)
 
+    def again(self, attempted: Pass, missing: pa.Table) -> None:
+        """Plans the missing rows of a pass that broke through no fault of an input, in units as before."""
+        fruitless = missing.num_rows == attempted.segments.num_rows
+        self._fruitless = self._fruitless + 1 if fruitless else 0
+        if missing.num_rows:
+            self._waiting.append(Pass(segments=missing, unit_rows=attempted.unit_rows))
+
     @property
     def hopeless(self) -> bool:
         """So many passes moved nothing that something other than an input must be wrong."""

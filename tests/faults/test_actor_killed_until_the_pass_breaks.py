@@ -30,7 +30,10 @@ def no_collector() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("no_collector")
-def test_actor_killed_until_the_pass_breaks(job: Job, media: Path, undisturbed: Path, tmp_path: Path) -> None:
+def test_actor_killed_until_the_pass_breaks(
+    job: Job, media: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(graph.BOUNDED, "max_task_retries", 2)
     with held(media) as hold:
         run = job.but(decoder=HELD, decode_actors=2, ran_actors=2).beside(tmp_path / "out")
         (child,) = wait_for("a frame of b.mp4", lambda: waiting(media))

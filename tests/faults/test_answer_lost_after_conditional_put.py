@@ -28,6 +28,6 @@ def test_answer_lost_after_conditional_put(job: Job, undisturbed: Path, s3_serve
     assert answer["status"] == "done"
     store = Store(output, direct(s3_server))
     written = [json.loads(store.read_bytes(path)) for path in store.list("_ran/log")]
-    assert proxy.fired["drop after"] == len(lost) == len(written) > 3
+    assert proxy.fired["drop after"] == len(lost) == len(written) > 1
     assert len({entry["nonce"] for entry in written}) == len(written)
     assert_same_tables(undisturbed, store)

@@ -11,6 +11,8 @@ import psutil
 import pytest
 import ray
 
+from pipeline import graph
+from pipeline.errors import StoreError
 from tests.faults.comparison import assert_same_tables
 from tests.faults.holding import held, waiting
 from tests.faults.job import Job
@@ -46,7 +48,27 @@ def test_node_killed(job: Job, media: Path, undisturbed: Path, second_node: int,
         kill(second_node)
         wait_for("the end of its actors", lambda: not any(map(is_alive, there)))
         hold.unlink()
-        assert run.result()["status"] == "done"
+        summary = run.result()
+    assert (summary["status"], summary["passes"]) == ("done", 1)
+    assert_same_tables(undisturbed, tmp_path / "out", without=("decoder",))
+
+
+def test_only_node_that_can_hold_the_actors_killed(
+    job: Job, media: Path, undisturbed: Path, second_node: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They wait for a place that nobody has: the run says so, and the next one needs no more than what is left."""
+    monkeypatch.setattr(graph, "LOST_NODES_S", 3.0)
+    with held(media) as hold:
+        run = job.but(decoder=HELD, ran_actors=None, decode_cpus=3.2).beside(tmp_path / "out")
+        wait_for("a frame of b.mp4", lambda: waiting(media))
+        there = actors("MapBatches", below=second_node)
+        assert len(there) == 1
+        kill(second_node)
+        wait_for("its end", lambda: not any(map(is_alive, there)))
+        hold.unlink()
+        with pytest.raises(StoreError, match=r"lost nodes, and the rest can't hold the job: .* --decode-actors"):
+            run.result(timeout=120)
+    assert job.but(decoder=HELD).run(tmp_path / "out")["status"] == "done"
     assert_same_tables(undisturbed, tmp_path / "out", without=("decoder",))
 
 

@@ -31,6 +31,26 @@ def plan_of(count: int) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=PLAN)
 
 
+def test_a_pass_that_no_input_broke_runs_again_whole() -> None:
+    passes = PassQueue(plan_of(6))
+    attempted = passes.pop()
+    passes.again(attempted, attempted.segments.slice(2))
+    rest = passes.pop()
+    assert rest.segments["segment_id"].to_pylist() == ["s2", "s3", "s4", "s5"]
+    assert rest.unit_rows is None
+    passes.again(rest, rest.segments.slice(0, 0))
+    assert not passes
+
+
+def test_a_cluster_that_loses_every_pass_is_given_up() -> None:
+    passes = PassQueue(plan_of(6))
+    for _ in range(MOST_FRUITLESS):
+        assert not passes.hopeless
+        attempted = passes.pop()
+        passes.again(attempted, attempted.segments)
+    assert passes.hopeless
+
+
 @given(count=st.integers(1, 60), data=st.data())
 def test_only_segments_that_kill_their_actor_become_errors(count: int, data: st.DataObject) -> None:
     poison = data.draw(st.sets(st.integers(0, count - 1), max_size=4))

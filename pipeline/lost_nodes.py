@@ -1,0 +1,69 @@
+"""Ends an execution that waits for nodes that are gone.
+
+An actor whose node died is restarted where there is room. On a full cluster that is nowhere until a node comes back,
+and what was given to the actor waits with it, while Ray Data only sees that nothing moves (`graph.NO_PROGRESS_S`: a
+file may take so long to arrive). What such an execution has not done runs again, on the nodes that are left.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, ClassVar
+
+import ray
+from ray.data._internal.execution.execution_callback import ExecutionCallback
+
+from pipeline.errors import StoreError
+
+if TYPE_CHECKING:
+    from ray.data._internal.execution.streaming_executor import StreamingExecutor
+
+LOOK_S = 5.0
+
+
+class LostNodesError(StoreError):
+    """Nodes of the cluster died, and what they held has found no other place."""
+
+
+class LostNodes(ExecutionCallback):
+    """Looks, in Ray Data's own loop, whether nodes died and nothing has come out of the execution since.
+
+    Ray Data makes one for each execution; a process has one at a time. It ends an execution at most once per loss: the
+    next one counts the nodes anew.
+    """
+
+    #: How long nothing may come out after a loss.
+    patience_s: ClassVar[float]
+    _last_output: ClassVar[float] = 0.0
+
+    @classmethod
+    def output_came(cls) -> None:
+        """To be called whenever something comes out of the execution."""
+        cls._last_output = time.monotonic()
+
+    def before_execution_starts(self, executor: StreamingExecutor) -> None:
+        self._seen = _alive()
+        self._looked = self._first_loss = 0.0
+        self.output_came()
+
+    def on_execution_step(self, executor: StreamingExecutor) -> None:
+        """Raises LostNodesError, which is then what the execution fails with."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_S:
+            return
+        self._looked = now
+        alive = _alive()
+        self._seen |= alive
+        lost = len(self._seen - alive)
+        if not lost:
+            return
+        self._first_loss = self._first_loss or now
+        if now - max(self._first_loss, self._last_output) >= self.patience_s:
+            raise LostNodesError(
+                f"{lost} of the cluster's nodes died and nothing came of its work for {self.patience_s:g} s since; "
+                "run the same command again to resume"
+            )
+
+
+def _alive() -> set[str]:
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
