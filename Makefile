@@ -33,7 +33,8 @@ test: setup lint types
 # everything that tests/faults breaks: hours, of which SOAK_MINUTES=30 takes as many as that allows.
 soak: setup
 	$(BIN)/python -m pytest tests/hostile --whole-corpus --hypothesis-profile=soak
-	$(BIN)/python -m pytest tests/faults --soak-seeds $(SOAK_SEEDS) --soak-minutes $(SOAK_MINUTES) --soak-report docs/soak.md
+	$(BIN)/python -m pytest -n 2 --maxschedchunk 1 tests/faults \
+		--soak-seeds $(SOAK_SEEDS) --soak-minutes $(SOAK_MINUTES) --soak-report docs/soak.md
 
 lint: setup
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ class Soak:
         self._seeds: int = config.getoption("--soak-seeds")
         self._minutes: float = config.getoption("--soak-minutes")
         self._report: str | None = config.getoption("--soak-report")
+        self._is_worker = hasattr(config, "workerinput")  # of pytest-xdist; the reports come to the first process
         self._began = time.monotonic()
         self._figures: dict[str, Figures] = defaultdict(Figures)
 
@@ -54,22 +56,20 @@ class Soak:
         if self._minutes and time.monotonic() - self._began > 60 * self._minutes:
             pytest.skip("the time is over")
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, item: pytest.Item) -> object:
-        report: pytest.TestReport = yield  # type: ignore[assignment]
-        seed = _seed(item)
-        if seed is not None and (report.when == "call" or report.failed):
-            figures = self._figures[item.path.stem.removeprefix("test_").replace("_", " ")]
-            if report.when == "call" and not report.skipped:
-                figures.seeds.append(seed)
-                figures.faults += dict(item.user_properties).get("faults", 0)
-                figures.seconds += report.duration
-            if report.failed:
-                figures.failed.append(seed)
-        return report
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        found = re.fullmatch(r".*/test_(\w+)\.py::.*\bseed-(\d+).*", report.nodeid)
+        if found is None:
+            return
+        figures, seed = self._figures[found[1].replace("_", " ")], int(found[2])
+        if report.when == "call" and not report.skipped:
+            figures.seeds.append(seed)
+            figures.faults += int(dict(report.user_properties).get("faults", 0))
+            figures.seconds += report.duration
+        if report.failed:
+            figures.failed.append(seed)
 
     def pytest_sessionfinish(self) -> None:
-        if self._report:
+        if self._report and not self._is_worker:
             Path(self._report).write_text(self._table())
 
     def _table(self) -> str:
