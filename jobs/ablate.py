@@ -126,6 +126,7 @@ def _trained(
         variant.recipe.augmentation,
         teacher,
         progress=progress(f"{variant.key}, seed {seed}"),
+        origin=stages.origin_of_last_stage,
     )
     return network
 

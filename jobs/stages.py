@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
 
 from ran_model.backbones import load_trunk, renew_batch_norm
 from ran_model.data import FaceSet
+from ran_model.model_files import WEIGHTS_FILE
 from ran_model.network import RegionAttentionNetwork, SinglePassNetwork, ran_from_single_pass
 from ran_model.pretrained import single_pass_of_model
 from ran_model.recipe import Recipe
-from ran_model.train import train
+from ran_model.train import SETTINGS_FILE, train
 
 LINE_INTERVAL_S = 15.0
 
@@ -51,6 +54,7 @@ class Stages:
             self.work / "teacher",
             self.recipe.augmentation,
             progress=progress("teacher"),
+            origin=_digest(self._faces_digest, _file(plan.trunk)),
         )
         return network.requires_grad_(False)
 
@@ -73,6 +77,7 @@ class Stages:
             recipe.augmentation,
             teacher,
             progress=progress("single pass"),
+            origin=_digest(self._faces_digest, self._start, self._settings("teacher")),
         )
         return network.eval()
 
@@ -104,7 +109,39 @@ class Stages:
             self.recipe.augmentation,
             teacher,
             progress=progress(name),
+            origin=self.origin_of_last_stage,
         )
+
+    @cached_property
+    def origin_of_last_stage(self) -> str:
+        """What it goes on from, as `train` wants to know it. To be asked for once the stages before are done."""
+        return _digest(self._faces_digest, self._start, self._settings("single_pass"), self._settings("teacher"))
+
+    @cached_property
+    def _faces_digest(self) -> str:
+        return self.faces.digest()
+
+    @cached_property
+    def _start(self) -> str:
+        start = self.recipe.start
+        return _file(self.recipe.trunk if start is None else start / WEIGHTS_FILE)
+
+    def _settings(self, stage: str) -> str:
+        """What a stage before this one was trained by, its own origin included; empty if the recipe has none."""
+        path = self.work / stage / SETTINGS_FILE
+        is_there = self.recipe.teacher is not None if stage == "teacher" else self.recipe.single_pass.epochs > 0
+        return path.read_text() if is_there else ""
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _file(path: Path | None) -> str:
+    if path is None:
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def progress(stage: str) -> Callable[[int, int, float], None]:

@@ -5,6 +5,7 @@ B faces, C channels, S aligned side, R regions, K classes.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -42,6 +43,12 @@ class FaceSet:
             labels_B=self.labels_B[index],
             boxes_BR4=None if self.boxes_BR4 is None else self.boxes_BR4[index],
         )
+
+    def digest(self) -> str:
+        """64 hex over the faces and what they are to be answered with."""
+        digest = hashlib.sha256(self.faces_BCSS.numpy().tobytes())
+        digest.update(self.targets_BK.numpy().tobytes())
+        return digest.hexdigest()
 
     def boxes(self, config: ModelConfig) -> Tensor:
         """Boxes (B, R, 4), or (1, R, 4) where all faces share them. Landmark regions lie where alignment puts them."""

@@ -31,6 +31,7 @@ from ran_model.network import RanOutput, RegionAttentionNetwork, SinglePassNetwo
 from ran_model.resume import TrainingState
 from ran_model.train_config import TrainConfig, learning_rate
 
+SETTINGS_FILE = "train.json"
 CHECKPOINT_S = 240.0  # with the step under way and the writing itself, a checkpoint is at most five minutes old
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ def train(
     teacher: SinglePassNetwork | None = None,
     progress: Callable[[int, int, float], None] | None = None,
     checkpoint_s: float = CHECKPOINT_S,
+    origin: str = "",
 ) -> None:
     """Trains in place, on the network's device; it ends as the running mean of its weights. Goes on from a checkpoint.
 
@@ -55,12 +57,13 @@ def train(
     folder: gets checkpoint.safetensors (after every epoch, and within it every `checkpoint_s` seconds), curve.csv and
     train.json. A run that goes on from any step ends with the weights of an uninterrupted one.
     progress: called after each step with the steps done, all steps, and the loss.
-    Raises ValueError where the folder has a checkpoint of other settings, or faces don't fill a batch.
+    origin: tells these faces, this start and this teacher from others, which the settings don't.
+    Raises ValueError where the folder has a checkpoint of other settings or origin, or faces don't fill a batch.
     """
     if config.epochs == 0:
         return
     augmentation = augmentation or Augmentation()
-    _claim(folder, config, network.config, augmentation)
+    _claim(folder, config, network.config, augmentation, origin)
     device = next(network.parameters()).device
     batches = Batches(
         faces,
@@ -145,15 +148,18 @@ def _end_epoch(state: TrainingState, epoch: int, folder: Path, validation: FaceS
     log.info("%s", row)
 
 
-def _claim(folder: Path, config: TrainConfig, model: ModelConfig, augmentation: Augmentation) -> None:
+def _claim(folder: Path, config: TrainConfig, model: ModelConfig, augmentation: Augmentation, origin: str) -> None:
     """Notes the configuration in the folder. Raises ValueError if a checkpoint there is of another one."""
-    settings = asdict(config) | {"augmentation": asdict(augmentation), "model": asdict(model)}
+    settings = asdict(config) | {"augmentation": asdict(augmentation), "model": asdict(model), "origin": origin}
     for label in ("name", "version"):
         del settings["model"][label]
-    text, path = json.dumps(settings, indent=2) + "\n", folder / "train.json"
-    if path.exists() and path.read_text() != text and (folder / "checkpoint.safetensors").exists():
+    text, path = json.dumps(settings, indent=2) + "\n", folder / SETTINGS_FILE
+    if path.exists() and path.read_text() == text:
+        return
+    if path.exists() and (folder / "checkpoint.safetensors").exists():
         raise ValueError(
-            f"{folder} has a checkpoint of other settings ({path.name}): choose another --work, or delete it"
+            f"{folder} has a checkpoint of other settings, data, start or teacher ({path.name}): choose another "
+            "--work, or delete it"
         )
     if _rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)

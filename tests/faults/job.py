@@ -50,7 +50,7 @@ class Job:
             "model": str(self.model),
             "decode_actors": 1,
             "ran_actors": 1,
-            "commit_interval_s": 0.01,
+            "commit_interval_s": 1e-6,
             "heartbeat_s": 0.5,
             "stale_after_s": 2.0,
             "max_error_rate": 1.0,

@@ -29,7 +29,7 @@ def undisturbed(media: Path, tiny_model: Path, ray_address: str, tmp_path_factor
 
 
 def _run(media: Path, output: Path, model: Path, address: str) -> None:
-    options = ("--model", model, "--segment-frames", "8", "--commit-interval-s", "0.01", "--quiet")
+    options = ("--model", model, "--segment-frames", "8", "--commit-interval-s", "1e-6", "--quiet")
     done = run_cli("run", media, "-o", output, *options, address=address)
     assert done.returncode == 0, done.stderr
 

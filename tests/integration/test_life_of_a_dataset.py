@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import DEMO_MEDIA, run_cli
 from tests.datasets import assert_equal_datasets, table
 
-RUN = ("--segment-frames", "8", "--commit-interval-s", "0.01", "--json", "--quiet")
+RUN = ("--segment-frames", "8", "--commit-interval-s", "1e-6", "--json", "--quiet")
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_retry_makes_good_what_had_no_time(
     assert json.loads(nothing.stdout)["segments_planned"] == 0
     assert pc.count(table(output, "segments")["error_code"]).as_py() == segments
     again = run_cli(
-        "retry", output, "--model", tiny_model, "--commit-interval-s", "0.01", "--json", address=ray_address
+        "retry", output, "--model", tiny_model, "--commit-interval-s", "1e-6", "--json", address=ray_address
     )
     assert again.returncode == 0, again.stderr
     answer = json.loads(again.stdout)

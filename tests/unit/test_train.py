@@ -184,6 +184,15 @@ def test_a_checkpoint_of_other_settings_is_not_taken_up(tmp_path: Path) -> None:
         train(larger, faces, faces, TrainConfig(epochs=1, batch_size=8, bf16=False), tmp_path)
 
 
+def test_a_checkpoint_of_another_origin_is_not_taken_up(tmp_path: Path) -> None:
+    faces, config = halves(8), TrainConfig(epochs=1, batch_size=8, bf16=False)
+    train(SinglePassNetwork(SMALL), faces, faces, config, tmp_path, origin=faces.digest())
+    train(SinglePassNetwork(SMALL), faces, faces, config, tmp_path, origin=halves(8).digest())
+    relabelled = replace(faces, targets_BK=faces.targets_BK.flip(1))
+    with pytest.raises(ValueError, match="another --work, or delete it"):
+        train(SinglePassNetwork(SMALL), faces, faces, config, tmp_path, origin=relabelled.digest())
+
+
 def test_too_few_faces_for_a_batch_are_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="only 4 faces"):
         train(SinglePassNetwork(SMALL), halves(4), None, TrainConfig(batch_size=8), tmp_path)
