@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-BENCHMARKS = ("throughput", "decoders", "memory", "ceilings", "ledger_scale", "workers", "reprocess")
+BENCHMARKS = ("throughput", "decoders", "memory", "ceilings", "ledger_scale", "workers", "reprocess", "compare")
 ONLY_BY_NAME = ("input_sizes",)  # trains first: hours on a CPU
 
 if __name__ == "__main__":

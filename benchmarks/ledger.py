@@ -161,15 +161,15 @@ def _commit(
         path = output / file.path
         path.parent.mkdir(parents=True, exist_ok=True)
         if with_rows:
-            pq.write_table(_rows(file.table, segment_ids, run_id, model_id), path)
+            pq.write_table(plain_rows(file.table, segment_ids, run_id, model_id), path)
         else:
             path.touch()
 
 
-def _rows(name: str, segment_ids: list[str], run_id: str, model_id: str) -> pa.Table:
+def plain_rows(name: str, segment_ids: list[str], run_id: str, model_id: str) -> pa.Table:
     """A row for each segment; what nothing here reads is the plainest value there is."""
     count, declared = len(segment_ids), schema.TABLES[name]
-    columns = {field.name: _plain(field.type, count) for field in declared if not field.nullable}
+    columns = {field.name: plain_column(field.type, count) for field in declared if not field.nullable}
     columns["segment_id"] = pa.array(segment_ids)
     columns |= {"run_id": pa.repeat(run_id, count), "model_id": pa.repeat(model_id, count)}
     if name == "faces":
@@ -177,7 +177,8 @@ def _rows(name: str, segment_ids: list[str], run_id: str, model_id: str) -> pa.T
     return schema.table(name, columns)
 
 
-def _plain(kind: pa.DataType, count: int) -> pa.Array:
+def plain_column(kind: pa.DataType, count: int) -> pa.Array:
+    """So many of the plainest value that there is of a type."""
     if pa.types.is_list(kind):
         return pa.array([[0]] * count, kind)
     return pa.repeat("x", count) if pa.types.is_string(kind) else pa.repeat(0, count).cast(kind)
