@@ -14,6 +14,8 @@ from pipeline.errors import CapacityError, StoreError, UsageError
 from pipeline.resources import Cluster, local_cpus
 from pipeline.storage.store import Store
 
+NODE_ANSWER_S = 120.0  # a worker process may have to start there
+
 
 @contextlib.contextmanager
 def connected(address: str | None) -> Iterator[Cluster]:
@@ -89,7 +91,10 @@ def size_of_cluster() -> Cluster:
 
 
 def check_output_is_shared(store: Store) -> None:
-    """With several nodes, a local output must be one and the same folder on each; else CapacityError."""
+    """With several nodes, a local output must be one and the same folder on each; else CapacityError.
+
+    Raises StoreError if a node does not answer.
+    """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -100,14 +105,19 @@ def check_output_is_shared(store: Store) -> None:
     path = f"_ran/probe-{uuid.uuid4().hex}"
     store.write_bytes(path, b"here")
     try:
-        exists = ray.remote(num_cpus=0.01)(_exists)
+        exists = ray.remote(num_cpus=0)(_exists)  # others' work may have taken every CPU of a node
         seen = {
             node["NodeManagerAddress"]: exists.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             ).remote(store, path)
             for node in nodes
         }
-        blind = [address for address, answer in seen.items() if not ray.get(answer)]
+        blind = [address for address, answer in seen.items() if not ray.get(answer, timeout=NODE_ANSWER_S)]
+    except ray.exceptions.RayError as error:
+        raise StoreError(
+            f"a node of the cluster did not answer ({type(error).__name__}); see `ray status` and run the same command "
+            "again"
+        ) from error
     finally:
         store.delete(path)
     if blind:

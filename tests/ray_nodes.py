@@ -42,14 +42,17 @@ class RayNodes:
         while len(self.processes) < 1 + nodes:
             self.start([f"--address={self.address}", f"--num-cpus={cpus}"])
 
-    def start(self, arguments: list[str]) -> None:
-        """One more process of `ray start`. Returns when the dashboard shows its node as alive."""
+    def start(self, arguments: list[str], *, without: Path | None = None) -> None:
+        """One more process of `ray start`. Returns when the dashboard shows its node as alive.
+
+        without: a folder of this machine that is another, empty one for that node; needs root.
+        """
         until = time.monotonic() + START_S
         alive = None
-        self.processes.append(self._begin(arguments))
+        self.processes.append(self._begin(arguments, without))
         while alive != len(self.processes):
             if self.processes[-1].poll() is not None:  # Ray gives a node 30 s, which a busy machine may not have
-                self.processes[-1] = self._begin(arguments)
+                self.processes[-1] = self._begin(arguments, without)
             log = (self.folder / "start.txt").read_text()[-2000:]
             assert time.monotonic() < until, f"{alive} of {len(self.processes)} nodes are up\n{log}"
             time.sleep(0.2)
@@ -57,11 +60,14 @@ class RayNodes:
                 answer = requests.get(f"{self.url}/api/v0/nodes", timeout=10).json()
                 alive = [row["state"] for row in answer["data"]["result"]["result"]].count("ALIVE")
 
-    def _begin(self, arguments: list[str]) -> subprocess.Popen[bytes]:
+    def _begin(self, arguments: list[str], without: Path | None = None) -> subprocess.Popen[bytes]:
         command = [str(Path(sys.executable).parent / "ray"), "start", "--block", "--disable-usage-stats", *arguments]
         command += ["--node-ip-address=127.0.0.1", f"--object-store-memory={100 << 20}"]
         ports = ("dashboard-agent-listen", "dashboard-agent-grpc", "metrics-export", "runtime-env-agent")
         command += [f"--{name}-port={_free_port()}" for name in ports]
+        if without is not None:
+            hidden = ["sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(without)]
+            command = ["unshare", "--mount", *hidden, *command]
         with (self.folder / "start.txt").open("wb") as log:
             return subprocess.Popen(command, env=self.variables, stdout=log, stderr=log, start_new_session=True)
 
