@@ -106,13 +106,14 @@ def check_output_is_shared(store: Store) -> None:
     store.write_bytes(path, b"here")
     try:
         exists = ray.remote(num_cpus=0)(_exists)  # others' work may have taken every CPU of a node
-        seen = {
-            node["NodeManagerAddress"]: exists.options(
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote(store, path)
+        answers = [
+            exists.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+                store, path
+            )
             for node in nodes
-        }
-        blind = [address for address, answer in seen.items() if not ray.get(answer, timeout=NODE_ANSWER_S)]
+        ]
+        is_there = ray.get(answers, timeout=NODE_ANSWER_S)
+        blind = [node["NodeManagerAddress"] for node, there in zip(nodes, is_there, strict=True) if not there]
     except ray.exceptions.RayError as error:
         raise StoreError(
             f"a node of the cluster did not answer ({type(error).__name__}); see `ray status` and run the same command "
