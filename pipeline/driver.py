@@ -8,9 +8,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
@@ -22,6 +23,7 @@ from pipeline import capacity, graph, planning, resources
 from pipeline.cluster import check_output_is_shared, connected, size_of_cluster
 from pipeline.config import Extraction
 from pipeline.errors import CapacityError, ErrorCode, MediaError, RanError, StoreError
+from pipeline.execution_watch import ExecutionWatch, LostNodesError
 from pipeline.extract import failed_block
 from pipeline.failures import Failures, covered_segments, find_failures
 from pipeline.infer import CPU_BATCH, GPU_BATCH, InferConfig, without_predictions
@@ -31,7 +33,6 @@ from pipeline.ledger.removal import drop_segments, drop_sources
 from pipeline.ledger.runs import Run, refuse_while_at_work
 from pipeline.ledger.staging import StagedFile, StagedSet, stage_table
 from pipeline.ledger.state import LogState
-from pipeline.lost_nodes import LostNodesError
 from pipeline.media.sources import Source
 from pipeline.passes import Pass, PassQueue
 from pipeline.prepare import Prepared, model_config
@@ -47,7 +48,24 @@ from pipeline.urls import without_credentials
 from pipeline.worker import WorkerConfig
 
 POLL_S = 0.5
+END_S = 5.0  # for an execution to let go of its actors; one that still starts them can't be ended
 COMMIT_BYTES = 512 << 20  # staged files that wait for a commit; crops get there before the minute is over
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What came of a pass. done: its segments that need no other. beyond: windows that came to light after a segment.
+    broken: the exception that ended it too early."""
+
+    done: set[str] = field(default_factory=set)
+    beyond: dict[str, int] = field(default_factory=dict)
+    broken: BaseException | None = None
+
+    def add(self, manifest: pa.Table) -> None:
+        """A unit's manifest."""
+        self.done.update(manifest.filter(pc.invert(manifest["deferred"]))["segment_id"].to_pylist())
+        on = manifest.filter(pc.greater(manifest["beyond"], 0))
+        self.beyond |= dict(zip(on["segment_id"].to_pylist(), on["beyond"].to_pylist(), strict=True))
 
 
 class Driver:
@@ -248,45 +266,47 @@ class Driver:
                 self._divide_anew()  # nodes may have come or gone
             attempted = passes.pop()
             self.summary.passes += 1
-            done: set[str] = set()
-            broken: BaseException | None = None
-            beyond: dict[str, int] = {}
-            last_commit = time.monotonic()
-            for manifest in self._manifests(attempted, model):
+            outcome = self._run_pass(attempted, model, committer, progress)
+            committer.commit()
+            if self._stop.is_set():
+                break
+            following = windows_beyond(attempted.segments, outcome.beyond, self._extraction)
+            if self._config.limit is not None:
+                following = following.slice(0, max(0, self._config.limit - self.summary.segments_planned))
+            self.summary.segments_planned += following.num_rows
+            passes.add(following)
+            missing = attempted.segments.filter(
+                pc.invert(pc.is_in(attempted.segments["segment_id"], pa.array(sorted(outcome.done), pa.string())))
+            )
+            if outcome.broken is None:
+                passes.add(missing)
+            else:
+                self._recover(passes, attempted, missing, outcome.broken, committer, progress)
+                del outcome  # it holds the exception
+                graph.release_actors()
+        committer.finish()
+        self.summary.processing_ended()
+        progress.update(self.summary, final=True)
+
+    def _run_pass(self, attempted: Pass, model: Any, committer: Committer, progress: ProgressReporter) -> Outcome:
+        """One execution of the graph, its results committed as they come."""
+        outcome = Outcome()
+        last_commit = time.monotonic()
+        with closing(self._manifests(attempted, model)) as manifests:
+            for manifest in manifests:
                 if isinstance(manifest, BaseException):
-                    broken = manifest
+                    outcome.broken = manifest
                 elif manifest is not None:
                     committer.add(staged_set(manifest))
                     self.summary.add(manifest)
-                    done.update(manifest.filter(pc.invert(manifest["deferred"]))["segment_id"].to_pylist())
-                    on = manifest.filter(pc.greater(manifest["beyond"], 0))
-                    beyond |= dict(zip(on["segment_id"].to_pylist(), on["beyond"].to_pylist(), strict=True))
+                    outcome.add(manifest)
                 due = time.monotonic() - last_commit >= self._config.commit_interval_s
                 if due or committer.pending_bytes >= COMMIT_BYTES:
                     committer.commit()
                     last_commit = time.monotonic()
                 committer.check_open()
                 progress.update(self.summary)
-            committer.commit()
-            if self._stop.is_set():
-                break
-            following = windows_beyond(attempted.segments, beyond, self._extraction)
-            if self._config.limit is not None:
-                following = following.slice(0, max(0, self._config.limit - self.summary.segments_planned))
-            self.summary.segments_planned += following.num_rows
-            passes.add(following)
-            missing = attempted.segments.filter(
-                pc.invert(pc.is_in(attempted.segments["segment_id"], pa.array(sorted(done), pa.string())))
-            )
-            if broken is None:
-                passes.add(missing)
-            else:
-                self._recover(passes, attempted, missing, broken, committer, progress)
-                broken = manifest = None  # both hold the exception
-                graph.release_actors()
-        committer.finish()
-        self.summary.processing_ended()
-        progress.update(self.summary, final=True)
+        return outcome
 
     def _recover(
         self,
@@ -324,11 +344,11 @@ class Driver:
         else:
             progress.note(f"an actor was lost ({_first_line(cause)}); {missing.num_rows} segments run again")
 
-    def _manifests(self, attempted: Pass, model: Any) -> Iterator[pa.Table | BaseException | None]:
+    def _manifests(self, attempted: Pass, model: Any) -> Generator[pa.Table | BaseException | None]:
         """Manifests as they come; None now and then, so that the driver can commit, renew and notice a stop.
 
-        A thread drains Ray's iterator. When the run stops or fails, it ends the execution with the next manifest, or
-        `ray.shutdown` does.
+        A thread drains Ray's iterator. When the run stops or fails, the execution and the thread are ended before Ray's
+        connection is taken away under them: the process could die of that with an exit code that isn't ours.
         """
         config = graph.GraphConfig(
             worker=self._worker_config(),
@@ -355,7 +375,8 @@ class Driver:
                 results.put(error)
             results.put(None)
 
-        threading.Thread(target=drain, name="manifests", daemon=True).start()
+        thread = threading.Thread(target=drain, name="manifests", daemon=True)
+        thread.start()
         try:
             while not self._stop.is_set():
                 try:
@@ -368,6 +389,8 @@ class Driver:
                 yield item
         finally:
             abandoned.set()
+            ExecutionWatch.end()
+            thread.join(END_S)
 
     @property
     def _resources(self) -> resources.Resources:

@@ -23,9 +23,9 @@ import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
+from pipeline.execution_watch import ExecutionWatch
 from pipeline.extract import DecodeActor
 from pipeline.infer import InferConfig, RanActor
-from pipeline.lost_nodes import LostNodes
 from pipeline.rescore import RescoreActor
 from pipeline.resources import Resources
 from pipeline.stage import StageConfig, StageWriter
@@ -123,8 +123,8 @@ def configure_ray_data(*, wait_for_nodes_s: float = 0.0) -> None:
     context.wait_for_min_actors_s = int(max(ACTOR_START_S, wait_for_nodes_s))
     context.raise_original_map_exception = True  # pickling Ray Data's own wrapper would lose what it wraps
     context.execution_no_progress_timeout_s = NO_PROGRESS_S
-    context.custom_execution_callback_classes = [LostNodes]
-    LostNodes.patience_s = max(LOST_NODES_S, wait_for_nodes_s)
+    context.custom_execution_callback_classes = [ExecutionWatch]
+    ExecutionWatch.patience_s = max(LOST_NODES_S, wait_for_nodes_s)
     context.memory_usage_poll_interval_s = None  # a thread per task that reads what nobody looks at
     _start_ray_datas_own_actors()
 
@@ -141,9 +141,10 @@ def _start_ray_datas_own_actors() -> None:
 
 
 def manifests(dataset: Dataset) -> Iterator[pa.Table]:
-    """The manifest of each unit as soon as it is staged."""
+    """The manifest of each unit as soon as it is staged. `ExecutionWatch.end` ends it from another thread."""
+    ExecutionWatch.begin()
     for manifest in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        LostNodes.output_came()
+        ExecutionWatch.output_came()
         yield manifest
 
 

@@ -62,12 +62,15 @@ def test_what_a_broken_execution_holds_is_let_go() -> None:
                 raise ValueError("three")
             return rows
 
+    def breaks() -> None:  # a Dataset that lives on would hold them too
+        pool = ray.data.ActorPoolStrategy(min_size=2, max_size=2)
+        rows = ray.data.from_blocks([pa.table({"number": [number]}) for number in range(8)])
+        dataset = rows.map_batches(FailsAtThree, compute=pool, num_cpus=0.1, batch_format="pyarrow", max_restarts=-1)
+        with pytest.raises(ValueError, match="three"):
+            list(graph.manifests(dataset))
+
     graph.configure_ray_data()
-    pool = ray.data.ActorPoolStrategy(min_size=2, max_size=2)
-    rows = ray.data.from_blocks([pa.table({"number": [number]}) for number in range(8)])
-    dataset = rows.map_batches(FailsAtThree, compute=pool, num_cpus=0.1, batch_format="pyarrow", max_restarts=-1)
-    with pytest.raises(ValueError, match="three"):
-        list(graph.manifests(dataset))
+    breaks()
     time.sleep(2)
     assert actors("FailsAtThree"), "nothing holds them: the release is not needed any more"
     graph.release_actors()

@@ -1,4 +1,5 @@
-"""Ends an execution that waits for nodes that are gone.
+"""Ends an execution of Ray Data from within its own loop: when the driver wants no more of it, or when it waits for
+nodes that are gone.
 
 An actor whose node died is restarted where there is room. On a full cluster that is nowhere until a node comes back,
 and what was given to the actor waits with it, while Ray Data only sees that nothing moves (`graph.NO_PROGRESS_S`: a
@@ -25,16 +26,30 @@ class LostNodesError(StoreError):
     """Nodes of the cluster died, and what they held has found no other place."""
 
 
-class LostNodes(ExecutionCallback):
-    """Looks, in Ray Data's own loop, whether nodes died and nothing has come out of the execution since.
+class EndedError(Exception):
+    """Whoever reads the execution's results wants no more of them."""
 
-    Ray Data makes one for each execution; a process has one at a time. It ends an execution at most once per loss: the
-    next one counts the nodes anew.
+
+class ExecutionWatch(ExecutionCallback):
+    """Ray Data makes one for each execution and calls it in every turn of its loop; a process has one at a time.
+
+    An execution is ended for lost nodes at most once per loss: the next one counts the nodes anew.
     """
 
-    #: How long nothing may come out after a loss.
+    #: How long nothing may come out after nodes were lost.
     patience_s: ClassVar[float]
     _last_output: ClassVar[float] = 0.0
+    _is_unwanted: ClassVar[bool] = False
+
+    @classmethod
+    def begin(cls) -> None:
+        """To be called before an execution: its results are wanted."""
+        cls._is_unwanted = False
+
+    @classmethod
+    def end(cls) -> None:
+        """The execution fails with EndedError in its next turn, and lets go of its actors."""
+        cls._is_unwanted = True
 
     @classmethod
     def output_came(cls) -> None:
@@ -47,7 +62,9 @@ class LostNodes(ExecutionCallback):
         self.output_came()
 
     def on_execution_step(self, executor: StreamingExecutor) -> None:
-        """Raises LostNodesError, which is then what the execution fails with."""
+        """Raises what the execution then fails with: EndedError or LostNodesError."""
+        if self._is_unwanted:
+            raise EndedError
         now = time.monotonic()
         if now - self._looked < LOOK_S:
             return
