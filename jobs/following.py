@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from concurrent.futures import Future
+from threading import Thread
 
 import aiohttp
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
@@ -26,7 +28,7 @@ def follow(client: JobSubmissionClient, job_id: str) -> JobDetails:
     while True:
         try:
             job = client.get_job_info(job_id)
-            shown = asyncio.run(_copy_log(client, job_id, shown))
+            shown = _copied(client, job_id, shown)
             heard_at = time.monotonic()
             if job.status.is_terminal():
                 return job
@@ -34,6 +36,21 @@ def follow(client: JobSubmissionClient, job_id: str) -> JobDetails:
             if time.monotonic() - heard_at > SILENT_S:
                 raise StoreError(f"the cluster has not answered for {SILENT_S:g} s ({error})") from error
         time.sleep(POLL_S)
+
+
+def _copied(client: JobSubmissionClient, job_id: str, shown: int) -> int:
+    """`_copy_log` in a thread. In the main one asyncio would turn Ctrl-C into a cancellation, which can get lost on its
+    way through the connection; so it interrupts the waiting here, always."""
+    copied: Future[int] = Future()
+
+    def copy() -> None:
+        try:
+            copied.set_result(asyncio.run(_copy_log(client, job_id, shown)))
+        except BaseException as error:
+            copied.set_exception(error)
+
+    Thread(target=copy, name="job log", daemon=True).start()
+    return copied.result()
 
 
 async def _copy_log(client: JobSubmissionClient, job_id: str, shown: int) -> int:
