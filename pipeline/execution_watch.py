@@ -1,9 +1,9 @@
 """Ends an execution of Ray Data from within its own loop: when the driver wants no more of it, or when it waits for
 nodes that are gone.
 
-An actor whose node died is restarted where there is room. On a full cluster that is nowhere until a node comes back,
-and what was given to the actor waits with it, while Ray Data only sees that nothing moves (`graph.NO_PROGRESS_S`: a
-file may take so long to arrive). What such an execution has not done runs again, on the nodes that are left.
+An actor whose node died is restarted where there is room: on a full cluster, once others have no work left. If no node
+that is left can hold it, what was given to it waits, and Ray Data only sees that nothing moves (`graph.NO_PROGRESS_S`:
+a file may take so long to arrive). What such an execution has not done runs again, on the nodes that are left.
 """
 
 from __future__ import annotations
