@@ -9,7 +9,7 @@ import click
 from jobs.leaving import leave
 from pipeline import __version__
 from pipeline.errors import RanError
-from pipeline.terminal import printable
+from pipeline.terminal import printable_lines
 from pipeline.urls import without_credentials
 
 INTERRUPTED = 130
@@ -71,7 +71,7 @@ def main() -> None:
         error.show()
         code = 2
     except RanError as error:
-        click.echo(f"error: {printable(without_credentials(str(error)))}", err=True)
+        click.echo(f"error: {printable_lines(without_credentials(str(error)))}", err=True)
         code = error.exit_code
     except KeyboardInterrupt:
         code = INTERRUPTED

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import queue
 import signal
 import sys
 import threading
@@ -19,11 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from pipeline import capacity, graph, planning, resources
+from pipeline import capacity, execution, graph, planning, resources
 from pipeline.cluster import check_output_is_shared, connected, size_of_cluster
 from pipeline.config import Extraction
-from pipeline.errors import CapacityError, ErrorCode, MediaError, RanError, StoreError
-from pipeline.execution_watch import ExecutionWatch, LostNodesError
+from pipeline.errors import CapacityError, ErrorCode, MediaError, StoreError
+from pipeline.execution import LostNodesError, cause_of, first_line, raise_for_users
 from pipeline.extract import failed_block
 from pipeline.failures import Failures, covered_segments, find_failures
 from pipeline.infer import CPU_BATCH, GPU_BATCH, InferConfig, without_predictions
@@ -47,8 +46,6 @@ from pipeline.summary import Summary
 from pipeline.urls import without_credentials
 from pipeline.worker import WorkerConfig
 
-POLL_S = 0.5
-END_S = 5.0  # for an execution to let go of its actors; one that still starts them can't be ended
 COMMIT_BYTES = 512 << 20  # staged files that wait for a commit; crops get there before the minute is over
 
 
@@ -118,7 +115,7 @@ class Driver:
                 with self._probed_meanwhile(unknown) as few, connected(self._config.address) as size:
                     check_output_is_shared(self._store)
                     self._size, summary.resources = size, resources.share(size, **self._config.placement)
-                    graph.configure_ray_data(wait_for_nodes_s=self._config.wait_for_nodes_s)
+                    execution.configure_ray_data(wait_for_nodes_s=self._config.wait_for_nodes_s)
                     if unknown:
                         known = pa.concat_tables([known, *self._probe(unknown, few, committer)])
                         plan = self._plan(known, changed, log.state, failures)
@@ -245,10 +242,10 @@ class Driver:
                 resources=self._resources,
             )
         except Exception as error:
-            cause = _cause(error)
-            _raise_for_users(cause)
+            cause = cause_of(error)
+            raise_for_users(cause)
             if isinstance(cause, ray.exceptions.RayError):
-                raise StoreError(f"probing failed: {_first_line(cause)}; run the same command again") from error
+                raise StoreError(f"probing failed: {first_line(cause)}; run the same command again") from error
             raise
 
     def _process(
@@ -283,7 +280,7 @@ class Driver:
             else:
                 self._recover(passes, attempted, missing, outcome.broken, committer, progress)
                 del outcome  # it holds the exception
-                graph.release_actors()
+                execution.release_actors()
         committer.finish()
         self.summary.processing_ended()
         progress.update(self.summary, final=True)
@@ -317,13 +314,13 @@ class Driver:
         committer: Committer,
         progress: ProgressReporter,
     ) -> None:
-        cause = _cause(broken)
+        cause = cause_of(broken)
         if not isinstance(cause, LostNodesError):
-            _raise_for_users(cause)
+            raise_for_users(cause)
         if self._divide_anew() or isinstance(cause, LostNodesError):
             passes.again(attempted, missing)
             if passes.hopeless:
-                raise StoreError(f"the cluster keeps losing nodes: {_first_line(cause)}; run the same command again")
+                raise StoreError(f"the cluster keeps losing nodes: {first_line(cause)}; run the same command again")
             progress.note(f"nodes were lost; {missing.num_rows} segments run again on what is left of the cluster")
             return
         if isinstance(cause, ray.exceptions.GetTimeoutError):
@@ -333,23 +330,20 @@ class Driver:
             )
         failed = passes.lost(attempted, missing)
         if passes.hopeless:
-            raise StoreError(f"the cluster keeps failing: {_first_line(cause)}; run the same command again to resume")
+            raise StoreError(f"the cluster keeps failing: {first_line(cause)}; run the same command again to resume")
         if failed.num_rows:
-            error = MediaError(ErrorCode.INTERNAL, f"processing it alone failed twice: {_first_line(cause)}")
+            error = MediaError(ErrorCode.INTERNAL, f"processing it alone failed twice: {first_line(cause)}")
             block = without_predictions(failed_block(failed, error, self._extraction))
             manifest = StageWriter(self._stage_config())(block)
             committer.add(staged_set(manifest))
             committer.commit()
             self.summary.add(manifest)
         else:
-            progress.note(f"an actor was lost ({_first_line(cause)}); {missing.num_rows} segments run again")
+            progress.note(f"an actor was lost ({first_line(cause)}); {missing.num_rows} segments run again")
 
     def _manifests(self, attempted: Pass, model: Any) -> Generator[pa.Table | BaseException | None]:
-        """Manifests as they come; None now and then, so that the driver can commit, renew and notice a stop.
-
-        A thread drains Ray's iterator. When the run stops or fails, the execution and the thread are ended before Ray's
-        connection is taken away under them: the process could die of that with an exit code that isn't ours.
-        """
+        """Manifests as they come; None now and then, so that the driver can commit, renew and notice a stop; last, if
+        the execution failed, the exception. To be closed."""
         config = graph.GraphConfig(
             worker=self._worker_config(),
             infer=self._infer_config(),
@@ -361,36 +355,8 @@ class Driver:
         )
         if self._stored is not None:
             attempted = Pass(segments=self._stored.attach(attempted.segments), unit_rows=attempted.unit_rows)
-        dataset = graph.build(planning.dispatch_units(attempted, self._resources.decode_pool[1]), config)
-        results: queue.Queue[pa.Table | BaseException | None] = queue.Queue()
-        abandoned = threading.Event()
-
-        def drain() -> None:
-            try:
-                for manifest in graph.manifests(dataset):
-                    if abandoned.is_set():
-                        return
-                    results.put(manifest)
-            except BaseException as error:
-                results.put(error)
-            results.put(None)
-
-        thread = threading.Thread(target=drain, name="manifests", daemon=True)
-        thread.start()
-        try:
-            while not self._stop.is_set():
-                try:
-                    item = results.get(timeout=POLL_S)
-                except queue.Empty:
-                    yield None
-                    continue
-                if item is None:
-                    return
-                yield item
-        finally:
-            abandoned.set()
-            ExecutionWatch.end()
-            thread.join(END_S)
+        units = planning.dispatch_units(attempted, self._resources.decode_pool[1])
+        return execution.blocks_until(self._stop, graph.build(units, config))
 
     @property
     def _resources(self) -> resources.Resources:
@@ -466,20 +432,3 @@ def staged_set(manifest: pa.Table) -> StagedSet:
         files=[StagedFile(**file) for file in files],
         tails={row["video_key"]: row["window"] + 1 + row["beyond"] for row in rows if row["beyond"]},
     )
-
-
-def _cause(error: BaseException) -> BaseException:
-    """What really happened inside Ray's wrapping."""
-    inner = getattr(error, "cause", None) or error.__cause__
-    return _cause(inner) if isinstance(inner, BaseException) and inner is not error else error
-
-
-def _raise_for_users(cause: BaseException) -> None:
-    """Raises an error of ours as it was, without what Ray adds to it."""
-    if isinstance(cause, RanError):
-        raise type(cause)(str(cause).splitlines()[0]) from None
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0] if text else ''}"

@@ -12,18 +12,14 @@ replayed task, a lost actor or another grouping can change neither which rows ex
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.data import ActorPoolStrategy, Dataset
 
-from pipeline.execution_watch import ExecutionWatch
 from pipeline.extract import DecodeActor
 from pipeline.infer import InferConfig, RanActor
 from pipeline.rescore import RescoreActor
@@ -36,10 +32,6 @@ warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
 # Ray's defaults restart and retry for ever: a segment that kills its actor would loop all night. A node that died is
 # known as dead after 15 s, in which tasks that it had are retried, in vain, every two seconds.
 BOUNDED: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 12}
-ACTOR_START_S = 600
-LOST_NODES_S = 300.0  # without any result after a node's death; new nodes take minutes to start
-NO_PROGRESS_S = 3600  # of a whole execution; a unit may wait so long for the bytes of its file
-
 
 #: An actor's class and what it is made with.
 Stage = tuple[type, tuple[Any, ...]]
@@ -107,51 +99,3 @@ def _actors(rows: Dataset, stage: Stage, pool: tuple[int, int], *, cpus: float, 
         batch_format="pyarrow",
         **BOUNDED,
     )
-
-
-def configure_ray_data(*, wait_for_nodes_s: float = 0.0) -> None:
-    """One block per task, so that a replay can't split differently; no progress bars but ours.
-
-    wait_for_nodes_s: how long the cluster may take to start nodes for the fewest actors of each pool.
-    """
-    context = DataContext.get_current()
-    context.target_max_block_size = None
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.max_errored_blocks = 0
-    # decoders that run ahead of a loading model only fill the object store
-    context.wait_for_min_actors_s = int(max(ACTOR_START_S, wait_for_nodes_s))
-    context.raise_original_map_exception = True  # pickling Ray Data's own wrapper would lose what it wraps
-    context.execution_no_progress_timeout_s = NO_PROGRESS_S
-    context.custom_execution_callback_classes = [ExecutionWatch]
-    ExecutionWatch.patience_s = max(LOST_NODES_S, wait_for_nodes_s)
-    context.memory_usage_poll_interval_s = None  # a thread per task that reads what nobody looks at
-    _start_ray_datas_own_actors()
-
-
-def _start_ray_datas_own_actors() -> None:
-    """Each takes a second of CPU to start. Left to the first execution, they start after our actors and take it from
-    the first segments: a tenth of the speed of a two-minute clip on two cores."""
-    with contextlib.suppress(ImportError):  # not public; without this nothing is wrong
-        from ray.data._internal.cluster_autoscaler import get_or_create_autoscaling_coordinator
-        from ray.data._internal.stats import get_or_create_stats_actor
-
-        get_or_create_stats_actor()
-        get_or_create_autoscaling_coordinator()  # type: ignore[no-untyped-call]
-
-
-def manifests(dataset: Dataset) -> Iterator[pa.Table]:
-    """The manifest of each unit as soon as it is staged. `ExecutionWatch.end` ends it from another thread."""
-    ExecutionWatch.begin()
-    for manifest in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        ExecutionWatch.output_came()
-        yield manifest
-
-
-def release_actors() -> None:
-    """Lets go of the actors of an execution that broke, once the caller holds its exception no more.
-
-    The exception and the frames that hold the actors refer to each other, and a driver that waits for the CPUs that
-    they keep makes no garbage, so Python's collector would never come by itself.
-    """
-    gc.collect()

@@ -68,7 +68,8 @@ def probe(
     """Rows of the `sources` table from the cluster, in units, as they are ready."""
     from ray.data import ActorPoolStrategy, from_blocks  # a second to import, which `plan` need not pay
 
-    from pipeline.graph import BOUNDED, manifests
+    from pipeline.execution import blocks
+    from pipeline.graph import BOUNDED
 
     units = [_table(sources[start : start + UNIT_SOURCES]) for start in range(0, len(sources), UNIT_SOURCES)]
     actors = min(len(units), resources.decode_actors)
@@ -80,7 +81,7 @@ def probe(
         batch_format="pyarrow",
         **BOUNDED,
     )
-    yield from manifests(dataset)
+    yield from blocks(dataset)
 
 
 def _table(sources: Sequence[Source]) -> pa.Table:

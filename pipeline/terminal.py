@@ -6,3 +6,8 @@ from __future__ import annotations
 def printable(text: str) -> str:
     """`text` without characters that a terminal obeys: names of files may hold colours, bells and line ends."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def printable_lines(text: str) -> str:
+    """Each line of `text` printable, and all but the first indented: none can pass for a line of ours."""
+    return "\n  ".join(printable(line) for line in text.split("\n") if line.strip())

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 import ray
 
-from pipeline import graph
+from pipeline import execution, graph
 from tests.faults.comparison import assert_same_tables
 from tests.faults.holding import held, waiting
 from tests.faults.job import Job
@@ -46,7 +46,7 @@ def test_actor_killed_until_the_pass_breaks(
                 kill(actor)
                 wait_for("the end of its decode process", lambda child=child: not is_alive(child))
             time.sleep(0.1)
-        assert not psutil.wait_procs(others, timeout=5)[1], "the broken pass keeps its actors while the next one runs"
+        wait_for("the end of the broken pass' actors while the next one runs", lambda: not any(map(is_alive, others)))
         hold.unlink()
         assert run.result()["passes"] > 1
     assert_same_tables(undisturbed, tmp_path / "out", without=("decoder",))
@@ -67,13 +67,13 @@ def test_what_a_broken_execution_holds_is_let_go() -> None:
         rows = ray.data.from_blocks([pa.table({"number": [number]}) for number in range(8)])
         dataset = rows.map_batches(FailsAtThree, compute=pool, num_cpus=0.1, batch_format="pyarrow", max_restarts=-1)
         with pytest.raises(ValueError, match="three"):
-            list(graph.manifests(dataset))
+            list(execution.blocks(dataset))
 
-    graph.configure_ray_data()
+    execution.configure_ray_data()
     breaks()
     time.sleep(2)
     assert actors("FailsAtThree"), "nothing holds them: the release is not needed any more"
-    graph.release_actors()
+    execution.release_actors()
     wait_for("the end of its actors", lambda: not actors("FailsAtThree"))
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import pyarrow as pa
 import pytest
 import ray
 
-from pipeline import graph
+from pipeline import execution
 from pipeline.errors import StoreError
+from pipeline.passes import Pass, PassQueue
 from tests.faults.comparison import assert_same_tables
 from tests.faults.holding import held, waiting
 from tests.faults.job import Job
@@ -53,11 +56,34 @@ def test_node_killed(job: Job, media: Path, undisturbed: Path, second_node: int,
     assert_same_tables(undisturbed, tmp_path / "out", without=("decoder",))
 
 
+def test_actors_that_wait_for_a_node_that_is_gone(
+    job: Job, media: Path, undisturbed: Path, second_node: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those on the first node leave them no room: the run ends that pass and divides the cluster as it is now."""
+    ended, again = threading.Event(), PassQueue.again
+
+    def noticed(passes: PassQueue, attempted: Pass, missing: pa.Table) -> None:
+        ended.set()
+        again(passes, attempted, missing)
+
+    monkeypatch.setattr(PassQueue, "again", noticed)
+    monkeypatch.setattr(execution, "LOST_NODES_S", 1.0)
+    with held(media) as hold:
+        run = job.but(decoder=HELD, decode_actors=None, ran_actors=None).beside(tmp_path / "out")
+        wait_for("frames of b.mp4 on both nodes", lambda: are_on_both(waiting(media), second_node))
+        kill(second_node)
+        wait_for("the end of the pass", lambda: ended.is_set() or run.done())
+        hold.unlink()
+        summary = run.result(timeout=120)
+    assert (summary["status"], summary["passes"]) == ("done", 2)
+    assert_same_tables(undisturbed, tmp_path / "out", without=("decoder",))
+
+
 def test_only_node_that_can_hold_the_actors_killed(
     job: Job, media: Path, undisturbed: Path, second_node: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They wait for a place that nobody has: the run says so, and the next one needs no more than what is left."""
-    monkeypatch.setattr(graph, "LOST_NODES_S", 3.0)
+    monkeypatch.setattr(execution, "LOST_NODES_S", 3.0)
     with held(media) as hold:
         run = job.but(decoder=HELD, ran_actors=None, decode_cpus=3.2).beside(tmp_path / "out")
         wait_for("a frame of b.mp4", lambda: waiting(media))
@@ -70,6 +96,12 @@ def test_only_node_that_can_hold_the_actors_killed(
             run.result(timeout=120)
     assert job.but(decoder=HELD).run(tmp_path / "out")["status"] == "done"
     assert_same_tables(undisturbed, tmp_path / "out", without=("decoder",))
+
+
+def are_on_both(processes: list[psutil.Process], node: int) -> bool:
+    """Whether some are below this node and some are not."""
+    below = {process.pid for process in psutil.Process(node).children(recursive=True)}
+    return {process.pid in below for process in processes} == {True, False}
 
 
 def alive_nodes() -> list[dict[str, object]]:

@@ -8,7 +8,7 @@ import duckdb
 
 from jobs.text import table
 from pipeline.progress import ProgressReporter
-from pipeline.terminal import printable
+from pipeline.terminal import printable, printable_lines
 
 NAME = "\x1b[2J\x1b]0;title\x07\nred\u202e.png"
 
@@ -16,6 +16,13 @@ NAME = "\x1b[2J\x1b]0;title\x07\nred\u202e.png"
 def test_characters_that_a_terminal_obeys_are_shown_as_codes() -> None:
     assert printable(NAME) == r"\x1b[2J\x1b]0;title\x07\nred\u202e.png"
     assert printable("Ærø 図.png") == "Ærø 図.png"
+
+
+def test_no_line_of_an_error_passes_for_one_of_ours() -> None:
+    text = f"{NAME} is not media\n\nerror: \x1b[1mnothing is wrong"
+    first, *others = printable_lines(text).split("\n")
+    assert first == r"\x1b[2J\x1b]0;title\x07"
+    assert others == [r"  red\u202e.png is not media", r"  error: \x1b[1mnothing is wrong"]
 
 
 def test_neither_cells_nor_columns_of_a_table_write_to_the_terminal() -> None:

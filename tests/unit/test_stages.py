@@ -1,0 +1,95 @@
+"""A recipe's stages: each goes on from its own checkpoint, and from none that other stages came before."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from jobs.stages import Stages
+from ran_model.config import ModelConfig
+from ran_model.data import FaceSet
+from ran_model.network import RegionAttentionNetwork
+from ran_model.recipe import Recipe, Teacher
+from ran_model.train_config import TrainConfig
+from tests.conftest import save_tiny_model
+
+SMALL = ModelConfig(name="tiny", input_size=32, aligned_size=48)
+SHORT = TrainConfig(optimizer="adamw", epochs=1, batch_size=8, learning_rate=1e-3, bf16=False)
+OTHER = replace(SHORT, learning_rate=2e-3)
+REFUSED = "has a checkpoint of other settings, data, start or teacher"
+
+
+def some_faces(seed: int) -> FaceSet:
+    labels, random = torch.arange(8), torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (8, 1, 48, 48), dtype=torch.uint8, generator=random)
+    return FaceSet(faces_BCSS=pixels, targets_BK=torch.eye(8)[labels], labels_B=labels)
+
+
+def trained(stages: Stages) -> RegionAttentionNetwork:
+    torch.manual_seed(0)
+    teacher = stages.teacher()
+    single = stages.single_pass(teacher)
+    stages.twin(single, teacher)
+    return stages.ran(single, teacher)
+
+
+@pytest.fixture
+def stages(tmp_path: Path) -> Stages:
+    """Those of a recipe with a teacher and a start, trained."""
+    recipe = Recipe(
+        data=tmp_path / "faces",
+        model=SMALL,
+        start=save_tiny_model(tmp_path / "start", seed=1),
+        teacher=Teacher(model=SMALL, train=SHORT),
+        single_pass=SHORT,
+        ran=SHORT,
+    )
+    faces = some_faces(0)
+    stages = Stages(recipe=recipe, faces=faces, validation=faces, work=tmp_path / "work", device="cpu")
+    trained(stages)
+    return stages
+
+
+def test_the_same_recipe_goes_on_where_it_was(stages: Stages) -> None:
+    written = {path: path.stat().st_mtime_ns for path in stages.work.rglob("*.safetensors")}
+    assert {path.parent.name for path in written} == {"teacher", "single_pass", "ran", "twin"}
+    again = trained(replace(stages)).state_dict()
+    for name, tensor in trained(replace(stages, work=stages.work.with_name("anew"))).state_dict().items():
+        torch.testing.assert_close(again[name], tensor, rtol=0, atol=0)
+    assert {path: path.stat().st_mtime_ns for path in stages.work.rglob("*.safetensors")} == written
+
+
+def test_other_faces_are_refused_by_the_first_stage(stages: Stages) -> None:
+    other = replace(stages, faces=some_faces(1))
+    with pytest.raises(ValueError, match=rf"work/teacher {REFUSED}"):
+        trained(other)
+    shutil.rmtree(stages.work / "teacher")
+    with pytest.raises(ValueError, match=rf"work/single_pass {REFUSED}"):
+        trained(other)
+
+
+def test_another_start_is_refused_by_what_started_there(stages: Stages) -> None:
+    assert stages.recipe.start is not None
+    save_tiny_model(stages.recipe.start, seed=2)
+    with pytest.raises(ValueError, match=rf"work/single_pass {REFUSED}"):
+        trained(replace(stages))
+
+
+def test_another_teacher_is_refused_by_what_it_would_teach(stages: Stages) -> None:
+    assert stages.recipe.teacher is not None
+    teacher = replace(stages.recipe.teacher, train=OTHER)
+    shutil.rmtree(stages.work / "teacher")
+    with pytest.raises(ValueError, match=rf"work/single_pass {REFUSED}"):
+        trained(replace(stages, recipe=replace(stages.recipe, teacher=teacher)))
+
+
+@pytest.mark.parametrize("last", ["ran", "twin"])
+def test_another_single_pass_is_refused_by_the_last_stage(stages: Stages, last: str) -> None:
+    shutil.rmtree(stages.work / "single_pass")
+    shutil.rmtree(stages.work / ({"ran", "twin"} - {last}).pop())
+    with pytest.raises(ValueError, match=rf"work/{last} {REFUSED}"):
+        trained(replace(stages, recipe=replace(stages.recipe, single_pass=OTHER)))
