@@ -97,9 +97,12 @@ def _train_variants(device: str, recipe: Recipe, chosen: list[Variant], seeds: i
             network = _trained(stages, variant, seed, own, single, teacher)  # at once, where it is trained already
             path = _answers_path(work, variant, seed)
             is_answered = path.exists() and (not lists or set(own.lists) <= set(json.loads(path.read_text())))
-            if is_first() and not is_answered:
+            if is_answered:
+                continue
+            answers = _answers(network, own, lists, recipe.ran.bf16)
+            if is_first():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(json.dumps(_answers(network, own, lists, recipe.ran.bf16)))
+                path.write_text(json.dumps(answers))
 
 
 def _trained(
@@ -136,14 +139,14 @@ def _answers(
 ) -> dict[str, str]:
     """By list, which faces are answered right."""
     from ran_model.ablation import right_to_text
-    from ran_model.evaluate import over_expressions, predict_probabilities
+    from ran_model.evaluate import over_expressions, predict_together
 
     validation = data.validation()
-    answers_B = predict_probabilities(network, validation, bf16=bf16).argmax(dim=1)
+    answers_B = predict_together(network, validation, bf16=bf16).argmax(dim=1)
     rights = {"validation": right_to_text(answers_B == validation.labels_B)}
     for name in data.lists if lists else ():
         faces = data.test(name)
-        probabilities_BK = over_expressions(predict_probabilities(network, faces, bf16=bf16), network.config)
+        probabilities_BK = over_expressions(predict_together(network, faces, bf16=bf16), network.config)
         rights[name] = right_to_text(probabilities_BK.argmax(dim=1) == faces.labels_B)
     return rights
 

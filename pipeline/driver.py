@@ -279,8 +279,7 @@ class Driver:
                 passes.add(missing)
             else:
                 self._recover(passes, attempted, missing, outcome.broken, committer, progress)
-                del outcome  # it holds the exception
-                execution.release_actors()
+                del outcome  # it holds the exception, and that the actors
         committer.finish()
         self.summary.processing_ended()
         progress.update(self.summary, final=True)

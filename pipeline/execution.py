@@ -119,15 +119,6 @@ def blocks_until(stop: threading.Event, dataset: Dataset) -> Generator[pa.Table 
         thread.join(END_S)
 
 
-def release_actors() -> None:
-    """Lets go of the actors of an execution that broke, once the caller holds its exception no more.
-
-    The exception and the frames that hold the actors refer to each other, and a driver that waits for the CPUs that
-    they keep makes no garbage, so Python's collector would never come by itself.
-    """
-    gc.collect()
-
-
 def cause_of(error: BaseException) -> BaseException:
     """What really happened inside Ray's wrapping."""
     inner = getattr(error, "cause", None) or error.__cause__
@@ -150,6 +141,10 @@ class ExecutionWatch(ExecutionCallback):
     """Ray Data makes one for each execution and calls it in every turn of its loop; a process has one at a time.
 
     An execution is ended for lost nodes at most once per loss: the next one counts the nodes anew.
+
+    Until something has come out, it may be waiting for the CPUs of actors whose execution broke. The exception and the
+    frames that hold those refer to each other, and a driver that waits makes no garbage, so Python's collector would
+    never come by itself: it is called here.
     """
 
     #: How long nothing may come out after nodes were lost.
@@ -176,6 +171,7 @@ class ExecutionWatch(ExecutionCallback):
         self._seen = _alive()
         self._looked = self._first_loss = 0.0
         self.output_came()
+        self._begun = self._last_output
 
     def on_execution_step(self, executor: StreamingExecutor) -> None:
         """Raises what the execution then fails with: EndedError or LostNodesError."""
@@ -185,6 +181,8 @@ class ExecutionWatch(ExecutionCallback):
         if now - self._looked < LOOK_S:
             return
         self._looked = now
+        if self._last_output == self._begun:
+            gc.collect()
         alive = _alive()
         self._seen |= alive
         lost = len(self._seen - alive)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.distributed
 from torch import Tensor
 
 from ran_model.config import ModelConfig
@@ -30,6 +31,19 @@ def predict_probabilities(network: Network, faces: FaceSet, *, batch_size: int =
         answers.append(logits.float().softmax(dim=1).cpu())
     network.train(was_training)
     return torch.cat(answers) if answers else torch.empty(0, len(network.config.classes))
+
+
+def predict_together(network: Network, faces: FaceSet, *, bf16: bool = False) -> Tensor:
+    """`predict_probabilities` by all processes of torch.distributed, which hold the same network: each answers a part,
+    and all get the whole."""
+    if not torch.distributed.is_initialized():
+        return predict_probabilities(network, faces, bf16=bf16)
+    own = torch.arange(torch.distributed.get_rank(), len(faces), torch.distributed.get_world_size())
+    device = next(network.parameters()).device
+    answers_BK = torch.zeros(len(faces), len(network.config.classes), device=device)
+    answers_BK[own] = predict_probabilities(network, faces.take(own), bf16=bf16).to(device)
+    torch.distributed.all_reduce(answers_BK)
+    return answers_BK.cpu()
 
 
 def over_expressions(probabilities_BK: Tensor, config: ModelConfig) -> Tensor:

@@ -16,7 +16,7 @@ from ran_model import train as training
 from ran_model.batches import shuffled
 from ran_model.config import ModelConfig
 from ran_model.data import FaceSet
-from ran_model.evaluate import predict_probabilities
+from ran_model.evaluate import predict_probabilities, predict_together
 from ran_model.network import RegionAttentionNetwork, SinglePassNetwork, ran_from_single_pass
 from ran_model.train import train
 from ran_model.train_config import TrainConfig, learning_rate
@@ -144,7 +144,10 @@ def _one_of_two(rank: int, folder: Path) -> list[float]:
     config = TrainConfig(epochs=1, batch_size=8, learning_rate=0.05, mean_decay=0.0, bf16=False)
     start = single.classifier.weight.detach().clone()
     train(single, faces, faces, config, folder / "trained")
+    odd = halves(17)
+    together = predict_together(single, odd)
     torch.distributed.destroy_process_group()
+    torch.testing.assert_close(together, predict_probabilities(single, odd), rtol=1e-5, atol=1e-6)
     assert not torch.equal(single.classifier.weight, start)
     return [float(value) for value in single.classifier.weight.flatten()]
 
