@@ -1,4 +1,4 @@
-"""A dataset in plain pandas, without this package: `python examples/read_with_pandas.py OUT`.
+"""A dataset in plain pandas, without this package: `python examples/read_with_pandas.py OUT [MODEL_ID]`.
 
 Every sampled frame counts, also those without a face: the denominators are in `segments`.
 """
@@ -11,13 +11,15 @@ from pathlib import Path
 import pandas as pd
 
 
-def main(folder: str) -> None:
+def main(folder: str, model_id: str | None = None) -> None:
     """Prints, per source: sampled frames, the share with a face, and the share with a confident happy face."""
     faces = pd.read_parquet(Path(folder) / "faces")
     segments = pd.read_parquet(Path(folder) / "segments")
+    model_id = model_id or segments["model_id"].iloc[-1]  # after `reprocess` there are rows of several
+    faces, segments = (table[table["model_id"] == model_id] for table in (faces, segments))
 
     frames = segments.explode(["frames", "face_counts"])[["source_uri", "segment_id", "frames", "face_counts"]]
-    frames = frames.dropna(subset="frames")  # a segment that failed has none
+    frames = frames.dropna()  # a segment that failed has no frames, and a picture that could not be read no count
     by_source = frames.groupby("source_uri").agg(
         frames=("frames", "size"), with_a_face=("face_counts", lambda counts: (counts > 0).mean())
     )
@@ -29,4 +31,4 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -42,7 +42,8 @@ class Moment:
         where = self.frame.member or ""
         if self.frame.timestamp is not None:
             where = f"{self.frame.timestamp:.2f} s, frame {self.frame.frame}"
-        found = {0: "no face found", 1: "1 face"}.get(self.frame.face_count, f"{self.frame.face_count} faces")
+        count = self.frame.face_count
+        found = {None: "could not be read", 0: "no face found", 1: "1 face"}.get(count, f"{count} faces")
         return f"{where} · {found}" if where else found
 
 
@@ -130,7 +131,7 @@ def _frame_height(image: NDArray[np.uint8]) -> int:
 def _header(draw: ImageDraw.ImageDraw, source: SourceFrames, width: int) -> None:
     text(draw, (MARGIN, 22), source.name, 26, bold=True, most_px=width - 2 * MARGIN)
     faces = sum(len(frame.faces) for frame in source.frames)
-    empty = sum(not frame.face_count for frame in source.frames)
+    empty = sum(frame.face_count == 0 for frame in source.frames)
     unit = "sampled frame" if source.kind == "video" else "picture"
     frames = f"{len(source.frames)} {unit}{'' if len(source.frames) == 1 else 's'}"
     line = f"{frames}, {faces} {'face' if faces == 1 else 'faces'}, {empty} without a face · model {source.model_id}"

@@ -27,14 +27,14 @@ FEWEST_FOR_USUAL = 5
 @dataclass(frozen=True, kw_only=True)
 class SampledFrame:
     """A sampled frame. position: in its segment. faces: its rows, by descending score. face_count: faces found, which
-    may be more. error: why the frame could not be read."""
+    may be more; None where it could not be read. error: why the frame could not be read."""
 
     segment: Segment
     position: int
     frame: int
     timestamp: float | None
     member: str | None
-    face_count: int
+    face_count: int | None
     error: str | None
     faces: tuple[Row, ...]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import pyarrow.compute as pc
 
 from pipeline.config import Extraction
 from pipeline.errors import CapacityError
-from pipeline.resources import Resources
+from pipeline.resources import Cluster, Resources
 from pipeline.run_config import RunConfig
 from pipeline.storage.store import Store
 from ran_model.config import ModelConfig
@@ -34,8 +35,19 @@ class Need:
     memory_gib: float
 
 
-def estimate(todo: pa.Table, extraction: Extraction, model: ModelConfig, config: RunConfig, share: Resources) -> Need:
-    """An upper estimate: every video window full, FACES_PER_FRAME faces in each frame."""
+def estimate(
+    todo: pa.Table,
+    extraction: Extraction,
+    model: ModelConfig,
+    config: RunConfig,
+    cluster: Cluster,
+    share: Resources,
+) -> Need:
+    """An upper estimate: every video window full, FACES_PER_FRAME faces in each frame, decode actors spread evenly.
+
+    On a cluster that starts nodes on demand, nobody knows yet how many actors share a node's scratch: one is sure.
+    """
+    actors_of_node = 1 if config.wait_for_nodes_s else math.ceil(share.decode_actors / max(1, cluster.nodes))
     archives = todo.filter(pc.equal(todo["kind"], "archive"))
     members = pc.sum(pc.fill_null(pc.list_value_length(archives["members"]), 0)).as_py() or 0
     videos = todo.filter(pc.equal(todo["kind"], "video")).num_rows
@@ -46,14 +58,14 @@ def estimate(todo: pa.Table, extraction: Extraction, model: ModelConfig, config:
     return Need(
         frames=frames,
         output_bytes=int(rows * STAGING_FACTOR),
-        scratch_bytes=_scratch_bytes(todo, share.decode_actors),
+        scratch_bytes=_scratch_bytes(todo, actors_of_node),
         memory_gib=share.decode_actors * DECODE_ACTOR_GIB + share.ran_actors * RAN_ACTOR_GIB,
     )
 
 
 def _scratch_bytes(todo: pa.Table, actors: int) -> int:
-    """What scratch holds at once, when each actor is at another source and those are the largest: sources that are
-    remote, and one copied video of an archive per actor."""
+    """What a node's scratch holds at once, when each of its actors is at another source and those are the largest:
+    sources that are remote, and one copied video of an archive per actor."""
     size = pc.fill_null(pc.struct_field(pc.list_element(todo["members"], 0), "size"), 0)
     fetched = pc.if_else(pc.match_substring(todo["location"], "://"), todo["size_bytes"], 0)
     needs = pa.table({"source": todo["source_id"], "bytes": fetched})
@@ -75,8 +87,12 @@ def scratch_folder(config: RunConfig) -> str:
     return config.scratch or tempfile.gettempdir()
 
 
-def check(need: Need, store: Store, config: RunConfig, memory_gib: float | None) -> None:
-    """Raises CapacityError with both numbers and the flag to change."""
+def check(need: Need, store: Store, config: RunConfig, cluster: Cluster) -> None:
+    """Raises CapacityError with both numbers and the flag to change.
+
+    What other nodes have free on their disks is not known here, nor what nodes that come later bring.
+    """
+    may_grow = config.wait_for_nodes_s > 0
     if store.is_local and need.output_bytes > (free := free_bytes(store.url_of(""))):
         raise CapacityError(
             f"the rows need about {_gib(need.output_bytes)} on the disk of {store.url}, which has {_gib(free)} free; "
@@ -87,11 +103,13 @@ def check(need: Need, store: Store, config: RunConfig, memory_gib: float | None)
             f"the largest inputs need {_gib(need.scratch_bytes)} of scratch at once, over --scratch-gib "
             f"{config.scratch_gib:g} ({_gib(cap)}); raise it or lower --decode-actors"
         )
-    if need.scratch_bytes > (free := free_bytes(scratch_folder(config))):
+    is_alone = cluster.nodes <= 1 and not may_grow
+    if is_alone and need.scratch_bytes > (free := free_bytes(scratch_folder(config))):
         raise CapacityError(
             f"the largest inputs need {_gib(need.scratch_bytes)} of scratch in {scratch_folder(config)}, which has "
             f"{_gib(free)} free; point --scratch to a larger disk or lower --decode-actors"
         )
+    memory_gib = None if may_grow else cluster.memory_gib
     if memory_gib is not None and need.memory_gib > memory_gib:
         raise CapacityError(
             f"the actors need about {need.memory_gib:.1f} GiB of memory and the cluster has {memory_gib:.1f}; "

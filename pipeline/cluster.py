@@ -85,7 +85,7 @@ def size_of_cluster() -> Cluster:
     import ray
 
     total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    nodes = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
+    nodes = sum(node["Alive"] and "CPU" in node["Resources"] for node in ray.nodes())  # type: ignore[no-untyped-call]
     memory_gib = total["memory"] / 2**30 if "memory" in total else None
     return Cluster(cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0), nodes=nodes, memory_gib=memory_gib)
 

@@ -186,9 +186,9 @@ class Driver:
             progress.note(f"{plan.already_done} segments are already done and stay as they are")
 
     def _check_capacity(self, plan: planning.Plan, size: resources.Cluster) -> None:
-        need = capacity.estimate(plan.todo, self._extraction, model_config(self._model), self._config, self._resources)
-        memory_gib = None if self._config.wait_for_nodes_s else size.memory_gib  # nodes that come bring theirs
-        capacity.check(need, self._store, self._config, memory_gib=memory_gib)
+        model = model_config(self._model)
+        need = capacity.estimate(plan.todo, self._extraction, model, self._config, size, self._resources)
+        capacity.check(need, self._store, self._config, size)
 
     @contextmanager
     def _probed_meanwhile(self, unknown: Sequence[Source]) -> Iterator[Future[pa.Table] | None]:

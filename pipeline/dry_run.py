@@ -73,8 +73,8 @@ def dry_run(config: RunConfig, extraction: Extraction) -> DryRun:
     todo = plan.todo if config.limit is None else plan.todo.slice(0, config.limit)
     size = _cluster(config)
     shares = share(size, **config.placement)
-    need = capacity.estimate(todo, extraction, model_config(model), config, shares)
-    capacity.check(need, store, config, memory_gib=None if config.wait_for_nodes_s else size.memory_gib)
+    need = capacity.estimate(todo, extraction, model_config(model), config, size, shares)
+    capacity.check(need, store, config, size)
     listed = pa.array([source.source_id for source in listing.sources], pa.string())
     kinds = Counter(pc.fill_null(known.filter(pc.is_in(known["source_id"], listed))["kind"], "unknown").to_pylist())
     return DryRun(

@@ -54,7 +54,7 @@ class ExtractedSegment:
     timestamps: list[float | None] = field(default_factory=list)
     members: list[str | None] = field(default_factory=list)
     ordinals: list[int] = field(default_factory=list)
-    face_counts: list[int] = field(default_factory=list)
+    face_counts: list[int | None] = field(default_factory=list)
     frame_errors: list[str | None] = field(default_factory=list)
     faces: dict[str, NDArray[Any]] = field(
         default_factory=lambda: {name: np.empty(0, dtype) for name, dtype in FACE_COLUMNS.items()}

@@ -22,7 +22,7 @@ GPU_RAN_CPUS = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """What there is: logical CPUs, GPUs and memory over all nodes."""
+    """What there is: logical CPUs, GPUs and memory over all nodes. nodes: those that have CPUs."""
 
     cpus: float
     gpus: float

@@ -79,11 +79,20 @@ FACES = _table(
     ),
     _column("frame_width", pa.int32(), "width of the upright frame, pixels"),
     _column("frame_height", pa.int32(), "height of the upright frame, pixels"),
-    _column("Pitch", pa.float32(), "head pose in degrees, estimated from the five landmarks", null=True),
-    _column("Roll", pa.float32(), "head pose in degrees, estimated from the five landmarks", null=True),
-    _column("Yaw", pa.float32(), "head pose in degrees, estimated from the five landmarks", null=True),
-    _column("sharpness", pa.float32(), "sharpness of the aligned face"),
-    _column("brightness", pa.float32(), "brightness of the aligned face"),
+    _column(
+        "Pitch",
+        pa.float32(),
+        "head pose from the five landmarks, degrees, to some 5 to 10; positive: looks down",
+        null=True,
+    ),
+    _column("Roll", pa.float32(), "likewise; positive: leans clockwise in the picture", null=True),
+    _column("Yaw", pa.float32(), "likewise; positive: looks to the right of the picture", null=True),
+    _column(
+        "sharpness",
+        pa.float32(),
+        "variance of the aligned face's Laplacian; low: blurred or enlarged",
+    ),
+    _column("brightness", pa.float32(), "mean luma of the aligned face, 0 to 255"),
     *(
         _column(f"prob_{name}", pa.float32(), f"softmax probability of {name}; null if the model lacks it", null=True)
         for name in EXPRESSIONS
@@ -129,12 +138,16 @@ SEGMENTS = _table(
     _column("first_member", pa.string(), "the video, or the first of the pictures; archives only", null=True),
     _column("frames", pa.list_(pa.int64()), "index of each sampled frame: the denominator"),
     _column("timestamps", pa.list_(pa.float64()), "presentation time of each sampled frame, seconds; null in pictures"),
-    _column("face_counts", pa.list_(pa.int32()), "faces found in each sampled frame, before `--max-faces`"),
+    _column(
+        "face_counts",
+        pa.list_(pa.int32()),
+        "faces found in each sampled frame, before `--max-faces`; null where it could not be read",
+    ),
     _column("members", pa.list_(pa.string()), "member of each sampled frame; archives only", null=True),
     _column(
         "frame_errors",
         pa.list_(pa.string()),
-        "error code of each sampled frame, null where it is good; null if none failed",
+        "`code: message` of each sampled frame, null where it is good; null if none failed",
         null=True,
     ),
     _column("faces_kept", pa.int32(), "rows in `faces` of this segment"),

@@ -152,7 +152,7 @@ class SegmentExtractor:
             result.timestamps.append(frame.timestamp)
             result.members.append(frame.member)
             result.ordinals.append(frame.ordinal)
-            result.face_counts.append(0)
+            result.face_counts.append(None if isinstance(frame, FrameError) else 0)
             if isinstance(frame, FrameError):
                 result.frame_errors.append(f"{frame.error.code}: {frame.error.message}")
                 continue

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.capacity import estimate
+from pipeline.capacity import Need, check, estimate
 from pipeline.config import Extraction
-from pipeline.resources import Resources
+from pipeline.errors import CapacityError
+from pipeline.resources import Cluster, Resources
 from pipeline.run_config import RunConfig
 from pipeline.segments import plan_table
+from pipeline.storage.store import Store
 from ran_model.config import ModelConfig
 
 LOCAL, REMOTE = "/in/", "s3://in/"
 
 
-def scratch_bytes(*sources: tuple[str, dict[str, Any]], actors: int = 2) -> int:
+def scratch_bytes(*sources: tuple[str, dict[str, Any]], actors: int = 2, nodes: int = 1, **config: Any) -> int:
     rows, locations = [], {}
     for number, (location, values) in enumerate(sources):
         source_id = f"{number:016x}"
@@ -27,8 +30,9 @@ def scratch_bytes(*sources: tuple[str, dict[str, Any]], actors: int = 2) -> int:
         locations[source_id] = location
     todo = plan_table(rows, locations=locations, extraction=Extraction())
     share = Resources(decode_actors=actors, decode_cpus=0.2, ran_actors=1, ran_cpus=0.2, ran_gpus=0.0)
-    config = RunConfig(inputs=("x",), output="out")
-    return estimate(todo, Extraction(), ModelConfig(name="m"), config, share).scratch_bytes
+    run = RunConfig(inputs=("x",), output="out", **config)
+    cluster = Cluster(cpus=8, gpus=0, nodes=nodes)
+    return estimate(todo, Extraction(), ModelConfig(name="m"), run, cluster, share).scratch_bytes
 
 
 def video(location: str, size: int) -> tuple[str, dict[str, Any]]:
@@ -54,3 +58,23 @@ def archive(location: str, size: int, *members: tuple[str, int, int]) -> tuple[s
 )
 def test_scratch_at_once(sources: list[tuple[str, dict[str, Any]]], expected: int) -> None:
     assert scratch_bytes(*sources) == expected
+
+
+def test_nodes_have_a_scratch_each() -> None:
+    films = [video(REMOTE + f"{size}.mp4", size) for size in (100, 80, 60, 40)]
+    assert scratch_bytes(*films, actors=4) == 280
+    assert scratch_bytes(*films, actors=4, nodes=2) == 180
+    assert scratch_bytes(*films, actors=3, nodes=2) == 180
+    assert scratch_bytes(*films, actors=4, nodes=0, wait_for_nodes_s=600.0) == 100
+
+
+def test_the_disk_here_says_nothing_of_other_nodes(tmp_path: Path) -> None:
+    need = Need(frames=1, output_bytes=0, scratch_bytes=2**60, memory_gib=0.0)
+    config = RunConfig(inputs=("x",), output="out", scratch=str(tmp_path), scratch_gib=2.0**40)
+    store = Store(str(tmp_path))
+    with pytest.raises(CapacityError, match="point --scratch to a larger disk"):
+        check(need, store, config, Cluster(cpus=8, gpus=0))
+    check(need, store, config, Cluster(cpus=8, gpus=0, nodes=2))
+    small = RunConfig(inputs=("x",), output="out", scratch=str(tmp_path), scratch_gib=1.0)
+    with pytest.raises(CapacityError, match="over --scratch-gib 1 "):
+        check(need, store, small, Cluster(cpus=8, gpus=0, nodes=2))
