@@ -87,7 +87,7 @@ class Driver:
         """Everything that this command's inputs still need for this model. Raises the errors of DESIGN's exit codes."""
         summary, listing = self.summary, self._listing
         log = CommitLog(self._store)
-        log.refresh()
+        log.refresh(write_checkpoints=True)
         run = Run.create(self._store, interval_s=self._config.heartbeat_s, stale_after_s=self._config.stale_after_s)
         summary.run_id, summary.sources = run.run_id, len(listing.sources)
         with run, self._interruptible(progress):
@@ -122,7 +122,9 @@ class Driver:
                     self._begin(plan, progress)
                     self._check_capacity(plan, size)
                     self._process(plan, committer, progress)
-                    unplanned = _absent(failures.of_probe, plan.todo)
+                    listed = {source.source_id for source in listing.sources}
+                    failed = {segment_id for segment_id, source_id in failures.rows.items() if source_id in listed}
+                    unplanned = _absent(failed, plan.todo)
                     if unplanned and not self._stop.is_set() and self._config.limit is None:
                         drop_segments(self._store, log, run, self._model_id, failures.replacing, unplanned)
             else:
@@ -145,7 +147,7 @@ class Driver:
         refuse_while_at_work(self._store, log.state, self._config.stale_after_s, "run", but=run.run_id)
         uris = pa.array([source.uri for source in changed], pa.string())
         old = known.filter(pc.is_in(known["source_uri"], uris))
-        ids = {*old["source_id"].to_pylist(), *(source.source_id for source in changed)}
+        ids = {*old["source_id"].to_pylist(), *planning.change_rows(self._store, log.state, uris)}
         drop_sources(self._store, log, run, ids, covered_segments(log.state, old, self._extraction))
 
     def _plan(self, known: pa.Table, changed: list[Source], state: LogState, failures: Failures) -> planning.Plan:
@@ -177,13 +179,13 @@ class Driver:
         return is_less
 
     def _begin(self, plan: planning.Plan, progress: ProgressReporter) -> None:
-        todo = plan.todo.num_rows
-        if self._config.limit is not None and todo > self._config.limit:
+        already_done = plan.already_done
+        if self._config.limit is not None:
             plan.todo = plan.todo.slice(0, self._config.limit)
         self.summary.segments_planned = plan.todo.num_rows
-        self.summary.segments_already_done = plan.already_done
-        if plan.already_done:
-            progress.note(f"{plan.already_done} segments are already done and stay as they are")
+        self.summary.segments_already_done = already_done
+        if already_done:
+            progress.note(f"{already_done} segments are already done and stay as they are")
 
     def _check_capacity(self, plan: planning.Plan, size: resources.Cluster) -> None:
         model = model_config(self._model)
@@ -278,8 +280,12 @@ class Driver:
             if outcome.broken is None:
                 passes.add(missing)
             else:
-                self._recover(passes, attempted, missing, outcome.broken, committer, progress)
+                why = self._recover(passes, attempted, missing, outcome.broken, committer, progress)
                 del outcome  # it holds the exception, and that the actors
+                if passes.hopeless:
+                    if not self._cluster_works(missing, model):
+                        raise StoreError(f"the cluster keeps failing: {why}; run the same command again to resume")
+                    passes.go_on()
         committer.finish()
         self.summary.processing_ended()
         progress.update(self.summary, final=True)
@@ -312,7 +318,8 @@ class Driver:
         broken: BaseException,
         committer: Committer,
         progress: ProgressReporter,
-    ) -> None:
+    ) -> str:
+        """Plans what a broken pass has left to do. What broke it, in a line."""
         cause = cause_of(broken)
         if not isinstance(cause, LostNodesError):
             raise_for_users(cause)
@@ -321,15 +328,13 @@ class Driver:
             if passes.hopeless:
                 raise StoreError(f"the cluster keeps losing nodes: {first_line(cause)}; run the same command again")
             progress.note(f"nodes were lost; {missing.num_rows} segments run again on what is left of the cluster")
-            return
+            return first_line(cause)
         if isinstance(cause, ray.exceptions.GetTimeoutError):
             raise StoreError(
                 "the cluster did not start the actors in time: has it nodes for them? See `ray status`; run the same "
                 "command again to resume, with a longer --wait-for-nodes-s if nodes are still coming"
             )
         failed = passes.lost(attempted, missing)
-        if passes.hopeless:
-            raise StoreError(f"the cluster keeps failing: {first_line(cause)}; run the same command again to resume")
         if failed.num_rows:
             error = MediaError(ErrorCode.INTERNAL, f"processing it alone failed twice: {first_line(cause)}")
             block = without_predictions(failed_block(failed, error, self._extraction))
@@ -339,6 +344,15 @@ class Driver:
             self.summary.add(manifest)
         else:
             progress.note(f"an actor was lost ({first_line(cause)}); {missing.num_rows} segments run again")
+        return first_line(cause)
+
+    def _cluster_works(self, some: pa.Table, model: Any) -> bool:
+        """Whether a segment of which nothing is read comes through: then it is inputs that fail, however many."""
+        row = some.slice(0, 1)
+        for name, value in (("error_code", str(ErrorCode.INTERNAL)), ("error_message", "not read")):
+            row = row.set_column(row.schema.get_field_index(name), row.schema.field(name), pa.array([value]))
+        with closing(self._manifests(Pass(segments=row, unit_rows=1), model)) as manifests:
+            return any(isinstance(manifest, pa.Table) for manifest in manifests) or self._stop.is_set()
 
     def _manifests(self, attempted: Pass, model: Any) -> Generator[pa.Table | BaseException | None]:
         """Manifests as they come; None now and then, so that the driver can commit, renew and notice a stop; last, if

@@ -15,19 +15,23 @@ from pipeline.ledger.entry import CommittedFile
 from pipeline.ledger.live import read_live
 from pipeline.ledger.removal import Replacing
 from pipeline.ledger.state import LogState
-from pipeline.segments import plan_table
+from pipeline.segments import Segment, plan_table
 from pipeline.storage.store import Store
 
 
 @dataclass(kw_only=True)
 class Failures:
-    """replacing: rows that give way to new ones. source_ids: sources with a failure. probe: those of them that could
-    not even be probed, and are probed again; of_probe: their error rows, which the new plan may have no segment for."""
+    """replacing: rows that give way to new ones. rows: failed segment -> its source. probe: sources that could not even
+    be probed, and are probed again."""
 
     replacing: Replacing = field(default_factory=Replacing)
-    source_ids: set[str] = field(default_factory=set)
+    rows: dict[str, str] = field(default_factory=dict)
     probe: set[str] = field(default_factory=set)
-    of_probe: set[str] = field(default_factory=set)
+
+    @property
+    def source_ids(self) -> set[str]:
+        """Sources with a failure."""
+        return set(self.rows.values())
 
 
 def find_failures(
@@ -40,7 +44,6 @@ def find_failures(
     """
     found, replacing = Failures(), Replacing()
     partial: set[str] = set()
-    owners: dict[str, str] = {}
     for file in state.files("segments", model_id):
         rows = _read(store, file, ["segment_id", "source_id", "status", "error_code"])
         rows = rows.filter(pc.not_equal(rows["status"], "ok"))
@@ -50,14 +53,13 @@ def find_failures(
         if rows.num_rows:
             replacing.files.add(file.path)
             replacing.segments.update(rows["segment_id"].to_pylist())
-            owners |= dict(zip(rows["segment_id"].to_pylist(), rows["source_id"].to_pylist(), strict=True))
-            found.source_ids.update(rows["source_id"].to_pylist())
+            found.rows |= dict(zip(rows["segment_id"].to_pylist(), rows["source_id"].to_pylist(), strict=True))
             partial.update(rows.filter(pc.equal(rows["status"], "partial"))["segment_id"].to_pylist())
     failed = known.filter(pc.is_in(known["source_id"], pa.array(sorted(found.source_ids), pa.string())))
     found.probe = set(failed.filter(pc.is_valid(failed["error_code"]))["source_id"].to_pylist())
-    found.of_probe = {segment_id for segment_id, source_id in owners.items() if source_id in found.probe}
     replacing.sources = set(found.probe)
-    replacing.segments.update(_covered(state, model_id, failed, extraction))
+    replacing.followers = _followers(state, model_id, failed, extraction, found.rows)
+    replacing.segments.update(*replacing.followers.values())
     replacing.files.update(_files_with(store, state.files("faces", model_id), partial, "segment_id"))
     replacing.files.update(_files_with(store, state.files("crops"), partial, "segment_id"))
     replacing.files.update(_files_with(store, state.files("sources"), found.probe, "source_id"))
@@ -67,13 +69,33 @@ def find_failures(
 
 def covered_segments(state: LogState, sources: pa.Table, extraction: Extraction) -> set[str]:
     """Segments of the sources (rows of `sources`) that have no row because of a break before them, for any model."""
-    return {one for model_id in state.models for one in _covered(state, model_id, sources, extraction)}
+    plan = _plan_of(sources, state, extraction)
+    return {one for model_id in state.models for one in _covered(state, model_id, plan)["segment_id"].to_pylist()}
 
 
-def _covered(state: LogState, model_id: str, sources: pa.Table, extraction: Extraction) -> Iterator[str]:
+def _followers(
+    state: LogState, model_id: str, sources: pa.Table, extraction: Extraction, failed: Collection[str]
+) -> dict[str, frozenset[str]]:
+    """Of each failed window: those of its video that have no row because of it, if there are any."""
+    plan = _plan_of(sources, state, extraction)
+    followers: dict[str, set[str]] = {}
+    for segment in map(Segment.from_row, _covered(state, model_id, plan).to_pylist()):
+        followers.setdefault(segment.video_key, set()).add(segment.segment_id)
+    breaks = plan.filter(pc.is_in(plan["segment_id"], pa.array(sorted(failed), pa.string())))
+    return {
+        segment.segment_id: frozenset(followers[segment.video_key])
+        for segment in map(Segment.from_row, breaks.to_pylist())
+        if segment.video_key in followers
+    }
+
+
+def _plan_of(sources: pa.Table, state: LogState, extraction: Extraction) -> pa.Table:
     nowhere = dict.fromkeys(sources["source_id"].to_pylist(), "")
-    ids = plan_table(sources, locations=nowhere, extraction=extraction, tails=state.tails)["segment_id"]
-    yield from ids.filter(pa.array(state.covered(model_id).contains(ids))).to_pylist()
+    return plan_table(sources, locations=nowhere, extraction=extraction, tails=state.tails)
+
+
+def _covered(state: LogState, model_id: str, plan: pa.Table) -> pa.Table:
+    return plan.filter(pa.array(state.covered(model_id).contains(plan["segment_id"])))
 
 
 def _files_with(store: Store, files: list[CommittedFile], ids: Collection[str], column: str) -> Iterator[str]:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 WAVE_SEGMENTS = 50_000  # of one execution; bounds the driver's and the object store's memory whatever the plan
 FAILURES_ALONE = 2
-MOST_FRUITLESS = 32  # passes in a row that moved nothing: the cluster is at fault, not an input
+MOST_FRUITLESS = 32  # passes in a row that moved nothing: the cluster may be at fault, not an input
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,11 @@ class PassQueue:
         if missing.num_rows:
             self._waiting.append(Pass(segments=missing, unit_rows=attempted.unit_rows))
 
+    def go_on(self) -> None:
+        """To be called when the cluster turned out to work: what fails are inputs."""
+        self._fruitless = 0
+
     @property
     def hopeless(self) -> bool:
-        """So many passes moved nothing that something other than an input must be wrong."""
+        """So many passes moved nothing that something other than an input may be wrong."""
         return self._fruitless >= MOST_FRUITLESS

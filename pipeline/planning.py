@@ -121,13 +121,26 @@ def dispatch_units(attempted: Pass, actors: int) -> list[pa.Table]:
 
 
 def count_failed(store: Store, state: LogState, model_id: str, listing: Listing) -> int:
-    """Listed sources with a live error row for the model, `partial` included. Error rows have their own part files."""
+    """Listed sources with a live error or partial row for the model. Such rows have their own part files."""
     failed: set[str] = set()
     for file in state.files("segments", model_id):
         if file.path.endswith(ERRORS_SUFFIX):
             table = pq.read_table(pa.BufferReader(read_live(store, file)), columns=["source_id"])
             failed.update(table["source_id"].to_pylist())
     return len(failed & {source.source_id for source in listing.sources})
+
+
+def change_rows(store: Store, state: LogState, uris: pa.Array) -> set[str]:
+    """Source ids of the error rows that told of changes of these sources, one for each content that was met."""
+    found: set[str] = set()
+    for file in state.files("segments"):
+        if file.path.endswith(ERRORS_SUFFIX):
+            columns = ["source_id", "source_uri", "error_code"]
+            rows = pq.read_table(pa.BufferReader(read_live(store, file)), columns=columns)
+            is_change = pc.equal(rows["error_code"], str(ErrorCode.SOURCE_CHANGED))
+            rows = rows.filter(pc.and_(is_change, pc.is_in(rows["source_uri"], uris)))
+            found.update(rows["source_id"].to_pylist())
+    return found
 
 
 def _changed_row(source: Source) -> dict[str, Any]:

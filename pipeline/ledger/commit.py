@@ -6,6 +6,7 @@ add ──> commit: select what the log lacks ──> merge into one file per ta
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from pipeline.errors import StoreError
 from pipeline.ledger import sweep
@@ -44,6 +45,7 @@ class Committer:
         self._model_id = model_id
         self._replacing = replacing or Replacing()
         self._sets: list[StagedSet] = []
+        self._waiting: list[StagedSet] = []  # for others, see Replacing.must_wait
         self._published = 0
         self._unpublished: list[Entry] = []
         self._leftovers: set[str] = set()
@@ -67,9 +69,10 @@ class Committer:
 
     def commit(self) -> Entry | None:
         """Commits and publishes what was added; None if the log has all of it already."""
+        sets, waiting = self._ready()
         try:
-            builder = _Builder(self)
-            entry = self._log.append(builder.build) if self._sets else None
+            builder = _Builder(self, sets)
+            entry = self._log.append(builder.build) if sets else None
         except StoreError as error:
             if isinstance(error.__cause__, FileNotFoundError):
                 self._refuse_if_closed()  # that is why the staged files are gone
@@ -80,10 +83,21 @@ class Committer:
         for one in own:
             self._replacing.settle(one, builder.rest)
         committed = {file.staged for own in self._unpublished for file in own.add}
-        self._leftovers |= {file.path for staged in self._sets for file in staged.files} - committed
-        self._sets = []
+        self._leftovers |= {file.path for staged in sets for file in staged.files} - committed
+        self._sets, self._waiting = [], waiting
         self._publish()
         return entry
+
+    def _ready(self) -> tuple[list[StagedSet], list[StagedSet]]:
+        """What can be committed now, and what must wait."""
+        ready, waiting = self._waiting + self._sets, list[StagedSet]()
+        while True:
+            ids = {segment_id for staged in ready for segment_id in staged.segment_ids}
+            late = [staged for staged in ready if self._replacing.must_wait(staged.segment_ids, ids)]
+            if not late:
+                return ready, waiting
+            waiting += late
+            ready = [staged for staged in ready if staged not in late]
 
     def publish_missing(self) -> None:
         """Completes the publication of every committed entry, whoever committed it. Call at each start."""
@@ -119,8 +133,9 @@ class Committer:
 class _Builder:
     """Makes the entry of one commit, again and again until no other driver comes first."""
 
-    def __init__(self, committer: Committer) -> None:
+    def __init__(self, committer: Committer, sets: Sequence[StagedSet]) -> None:
         self._of = committer
+        self._sets = sets
         self._batch: Batch | None = None
         self._merged = Merged()
         self.rest = Replacement()
@@ -129,7 +144,7 @@ class _Builder:
         """The entry for what `state` lacks; None if it lacks nothing. Merges again only if somebody took a part."""
         of = self._of
         state.refuse_if_closed(of._run.run_id)  # even with nothing left to commit: a closed driver stops
-        batch = select(of._sets, state, of._model_id, of._replacing.segments)
+        batch = select(self._sets, state, of._model_id, of._replacing.segments)
         taken = state.sources.contains(self._merged.sources).any()
         if self._batch is None or taken or batch.selections != self._batch.selections:
             of._store.delete_many(self._merged.written)

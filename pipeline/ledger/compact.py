@@ -43,11 +43,11 @@ def compact(store: Store, *, target_bytes: int = TARGET_BYTES, stale_after_s: fl
     Memory: one of them and a row group. Raises UsageError while another run is at work, StoreError if the store fails.
     """
     log = CommitLog(store)
-    log.refresh()
-    refuse_while_at_work(store, log.state, stale_after_s, "compact")
-    files = log.state.files()
-    result = Compaction(files_before=len(files), bytes_before=sum(file.bytes for file in files))
-    with Run.create(store, stale_after_s=stale_after_s) as run:
+    with Run.create(store, stale_after_s=stale_after_s) as run:  # before it looks: of two commands one sees the other
+        log.refresh(write_checkpoints=True)
+        refuse_while_at_work(store, log.state, stale_after_s, "compact", but=run.run_id)
+        files = log.state.files()
+        result = Compaction(files_before=len(files), bytes_before=sum(file.bytes for file in files))
         publish_missing(store, log)
         sweep(store, log, run)
         for group in list(_groups(log.state, target_bytes)):

@@ -33,7 +33,8 @@ _READ_AHEAD = 4
 class Merged:
     """The commit's files in publication order, each still staged, and the ids of the sources that they hold.
 
-    errors: paths among them with nothing but error rows. written: paths that were written here, not by a worker.
+    errors: paths among them with nothing but error and partial rows. written: paths that were written here, not by a
+    worker.
     """
 
     files: list[StagedFile] = field(default_factory=list)
@@ -125,15 +126,16 @@ def _new_sources(read: Iterable[tuple[_Piece, pa.Table]], known: IdSet, taken: l
 
 
 def _write_segments(store: Store, run_id: str, pieces: list[_Piece], batch: Batch, merged: Merged) -> None:
-    """Error rows get a file of their own, so that `retry` can drop it without rewriting good rows."""
+    """Error and partial rows get a file of their own: `retry` drops it without rewriting good rows, and every run
+    counts the failed sources in it."""
     found: list[str] = []
     with RowsFile(store, run_id, "segments") as good, RowsFile(store, run_id, "segments") as failed:
         for piece, rows in _read_all(store, pieces):
             selected = piece.selected(rows)
             found += selected["segment_id"].to_pylist()
-            is_error = pc.equal(selected["status"], "error")
-            good.add(selected.filter(pc.invert(is_error)))
-            failed.add(selected.filter(is_error))
+            is_good = pc.equal(selected["status"], "ok")
+            good.add(selected.filter(is_good))
+            failed.add(selected.filter(pc.invert(is_good)))
         expected = sum(chosen.rows for chosen in batch.selections)
         if len(found) != expected or len(set(found)) != expected:
             raise ValueError(f"{expected} segments are to be committed, but {len(found)} rows of them are staged")

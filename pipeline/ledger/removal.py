@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -31,12 +31,20 @@ class Replacement:
 class Replacing:
     """Rows that are to give way to new ones in the entry that commits those; until then they stay.
 
-    segments, sources: ids whose new rows replace live ones. files: live files that may hold rows of them.
+    segments, sources: ids whose new rows replace live ones. files: live files that may hold rows of them. followers: of
+    a failed window of a video, those of the segments that have no row because of it.
     """
 
     segments: set[str] = field(default_factory=set)
     sources: set[str] = field(default_factory=set)
     files: set[str] = field(default_factory=set)
+    followers: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def must_wait(self, segments: Collection[str], beside: Collection[str]) -> bool:
+        """Whether new rows of these segments can't be committed yet, only with those `beside` them: as long as one
+        follower has no new answer, the old row must go on saying what became of it, or nobody would ask again."""
+        followers = (one for segment_id in segments for one in self.followers.get(segment_id, ()))
+        return any(one in self.segments and one not in beside for one in followers)
 
     def replaced(
         self,
@@ -48,13 +56,26 @@ class Replacing:
         sources: Collection[str] = (),
     ) -> Replacement:
         """What the entry of the model's new rows for `segments`, and for `sources`, removes; and what stays of it."""
-        files = [state.live[path] for path in sorted(self.files) if path in state.live]
+        if not all(path in state.live for path in self.files):
+            self.files = set(self._holders(store, state, model_id))
+        files = [state.live[path] for path in sorted(self.files)]
         files = [file for file in files if file.model_id in ("", model_id)]
         of_segments = [file for file in files if file.table != "sources"]
         of_sources = [file for file in files if file.table == "sources"]
         first = without(store, run_id, of_segments, segments)
         second = without(store, run_id, of_sources, sources, column="source_id")
         return Replacement(remove=first.remove + second.remove, add=first.add + second.add)
+
+    def _holders(self, store: Store, state: LogState, model_id: str) -> Iterator[str]:
+        """Live files that have rows of them; looked for when somebody has merged files into others meanwhile."""
+        segments, sources = pa.array(sorted(self.segments), pa.string()), pa.array(sorted(self.sources), pa.string())
+        for file in state.files():
+            if file.model_id not in ("", model_id):
+                continue
+            column, ids = ("source_id", sources) if file.table == "sources" else ("segment_id", segments)
+            rows = pq.read_table(pa.BufferReader(read_live(store, file)), columns=[column])
+            if pc.any(pc.is_in(rows[column], ids)).as_py():
+                yield file.path
 
     def settle(self, entry: Entry, rest: Replacement) -> None:
         """The entry is committed."""

@@ -52,14 +52,18 @@ class Repair:
 def repair(store: Store, *, stale_after_s: float = STALE_AFTER_S, checkpoint_every: int = CHECKPOINT_EVERY) -> Repair:
     """Mends what `verify` finds. Raises UsageError while a run is at work, or if dataset.json can't be made again."""
     before = verify(store)
-    result = Repair(before=before, after=before)
     if before.is_sound:
-        return result
-    refuse_while_at_work(store, before.replayed.state, stale_after_s, "verify --repair")
-    _mend_dataset_file(store, before, result)
-    _mend_log(store, before, result)
-    log = CommitLog(store, checkpoint_every=checkpoint_every)
+        return Repair(before=before, after=before)
     with Run.create(store, stale_after_s=stale_after_s) as run:
+        refuse_while_at_work(store, before.replayed.state, stale_after_s, "verify --repair", but=run.run_id)
+        # Again, now that nobody takes files away: what was missing may have been merged into others while we looked.
+        before = verify(store)
+        result = Repair(before=before, after=before)
+        if before.is_sound:
+            return result
+        _mend_dataset_file(store, before, result)
+        _mend_log(store, before, result)
+        log = CommitLog(store, checkpoint_every=checkpoint_every)
         _remove_lost(store, log, run, before, result)
         publish_missing(store, log)
         sweep(store, log, run)
@@ -180,6 +184,7 @@ def _recover_strays(store: Store, log: CommitLog, run: Run, before: Verification
     """Commits anew what only lost entries named: stray files of known runs. Then the strays are set aside."""
     runs = {path.split("/")[2] for path in store.list(RUNS)}
     listed = {path for table in schema.TABLES for path in store.list(table)}
+    log.refresh(write_checkpoints=True)  # after the listing: what a run publishes now is no stray
     strays = sorted(path for path in listed - log.state.live.keys() if path not in log.state.removed_files)
     ours = [path for path in strays if any(f"/part-{run_id}-" in path for run_id in runs)]
     tables = {path: rows for path in ours if (rows := _read(store, path)) is not None}

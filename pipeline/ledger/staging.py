@@ -64,7 +64,7 @@ def stage_table(store: Store, run_id: str, table_name: str, rows: pa.Table) -> S
 
 
 def to_commit(file: StagedFile, *, run_id: str, model_id: str, only_errors: bool = False) -> CommittedFile:
-    """The staged file under the public name that it gets. only_errors: it has nothing but error rows."""
+    """The staged file under the public name that it gets. only_errors: it has nothing but error and partial rows."""
     owner = model_id if file.table in ("faces", "segments") else ""
     folder = f"{file.table}/{owner}" if owner else file.table
     unique = file.path.rpartition("/")[2][:16]

@@ -9,6 +9,7 @@ import collections
 import ctypes
 import itertools
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from pipeline.media.frames_pyav import PyavFrames
 
 HOSTILE = f"{__name__}:HostileFrames"
 HELD = f"{__name__}:HeldFrames"
+DEADLY = f"{__name__}:DeadlyFrames"
 
 
 class HostileFrames(PyavFrames):
@@ -49,6 +51,19 @@ def eat() -> None:
     taken = []
     while True:
         taken.append(np.ones(16 << 20, np.uint8))
+
+
+class DeadlyFrames(PyavFrames):
+    """Kills its actor if the file is called deadly, as a bug below Python might."""
+
+    def __init__(self, path: Path, content: Any, index: Any, max_pixels: int) -> None:
+        super().__init__(path, content, index, max_pixels)
+        self._is_deadly = path.stem == "deadly"
+
+    def at_or_after(self, pts: int) -> Any:
+        if self._is_deadly:
+            os.kill(os.getppid(), signal.SIGKILL)
+        return super().at_or_after(pts)
 
 
 class HeldFrames(PyavFrames):

@@ -89,6 +89,8 @@ def test_a_changed_file_is_an_error_until_it_is_to_be_replaced(
     assert answer["failures"] == {"source_changed": 1}
     assert answer["sources_probed"] == 1  # only the new one
     assert table(output, "faces").num_rows == before + 11
+    os.utime(folder / "astronaut.png", (2, 2))
+    _run(folder, output, tiny_model, ray_address, code=3)  # each content that was met has its error row
 
     answer = _run(folder, output, tiny_model, ray_address, "--on-changed", "replace")
     assert answer["failed_sources"] == 0

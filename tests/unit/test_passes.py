@@ -31,6 +31,16 @@ def plan_of(count: int) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=PLAN)
 
 
+def test_a_cluster_that_works_after_all_is_asked_for_every_segment() -> None:
+    passes, rows = PassQueue(plan_of(40)), 0
+    while passes:
+        attempted = passes.pop()
+        rows += passes.lost(attempted, attempted.segments).num_rows
+        if passes.hopeless:
+            passes.go_on()
+    assert rows == 40
+
+
 def test_a_pass_that_no_input_broke_runs_again_whole() -> None:
     passes = PassQueue(plan_of(6))
     attempted = passes.pop()

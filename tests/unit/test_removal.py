@@ -11,12 +11,13 @@ import pytest
 
 from pipeline.config import Extraction
 from pipeline.errors import UsageError
+from pipeline.ledger import compact as compaction
 from pipeline.ledger.commit import Committer
 from pipeline.ledger.compact import compact
 from pipeline.ledger.dataset import Dataset
 from pipeline.ledger.log import CommitLog
 from pipeline.ledger.removal import Replacing
-from pipeline.ledger.runs import Run
+from pipeline.ledger.runs import RUNS, Run
 from pipeline.ledger.verify import verify
 from pipeline.storage.store import Store
 from tests.faulty_store import Died, FaultyStore, die, memory_url
@@ -119,6 +120,64 @@ def test_compact_is_refused_while_a_run_is_at_work(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "out"))
     with Run.create(store) as run, pytest.raises(UsageError, match=f"run {run.run_id} is at work"):
         compact(store)
+
+
+def test_of_two_commands_that_take_files_away_one_sees_the_other(tmp_path: Path) -> None:
+    _made(str(tmp_path / "out"))
+    store = Store(str(tmp_path / "out"))
+    with Run.create(store) as run, pytest.raises(UsageError):
+        compact(store)
+    runs = {path.split("/")[2] for path in store.list(RUNS)} - {run.run_id}
+    assert len(runs) == 2  # the one that made the dataset, and the compaction: it showed itself before it looked
+
+
+def test_a_compaction_that_began_before_a_retry_showed_itself_doubles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(memory_url())
+    _made(store.url)
+    before = _all(store)
+    log = CommitLog(store)
+    log.refresh()
+    files = {file.path for file in log.state.files() if file.path.endswith("-errors.parquet")}
+    with Run.create(store) as run:
+        replacing = Replacing(segments=set(FAILED), files=files)
+        committer = Committer(Dataset.open(store), log, run, MODEL, replacing=replacing)
+        with monkeypatch.context() as patch:
+            patch.setattr(compaction, "refuse_while_at_work", lambda *_, **__: None)  # it looked earlier
+            compact(store)
+        for failed in FAILED:
+            committer.add(stage(store, run.run_id, [int(failed, 16)]))
+            committer.commit()
+        committer.finish()
+    assert _all(store) == before
+    assert verify(store).is_sound
+
+
+def test_a_break_goes_on_standing_for_what_lies_behind_it_until_all_of_that_is_done_again() -> None:
+    store, (ok, failed, *behind) = Store(memory_url()), [3, 4, 5, 6, 7]
+    dataset = Dataset.open_or_create(store, Extraction())
+    log = CommitLog(store)
+    with Run.create(store) as run:
+        committer = Committer(dataset, log, run, MODEL)
+        committer.add(stage(store, run.run_id, [ok, failed, *behind], covered=behind))
+        committer.commit()
+    old = log.state.live_files("segments")
+    followers = {segment_id(failed): frozenset(map(segment_id, behind))}
+    with Run.create(store) as run:
+        replacing = Replacing(
+            segments=set(map(segment_id, [failed, *behind])), files=set(log.state.live), followers=followers
+        )
+        committer = Committer(dataset, log, run, MODEL, replacing=replacing)
+        committer.add(stage(store, run.run_id, [failed, behind[0]]))
+        assert committer.commit() is None
+        assert (log.state.live_files("segments"), committer.pending_bytes) == (old, 0)
+        committer.add(stage(store, run.run_id, [behind[1]]))
+        assert committer.commit() is not None  # it waits for nobody
+        assert _ids(store, "segments", "segment_id") == sorted((segment_id(n), MODEL) for n in (ok, failed, behind[1]))
+        committer.add(stage(store, run.run_id, [behind[2]]))
+        committer.commit()
+        committer.finish()
+    assert _ids(store, "segments", "segment_id") == sorted((segment_id(n), MODEL) for n in (ok, failed, *behind))
+    assert verify(store).is_sound
 
 
 def test_rows_of_a_partial_segment_give_way_with_their_faces_and_crops() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +14,9 @@ import pytest
 from pipeline import schema
 from pipeline.config import Extraction
 from pipeline.errors import StoreError, UsageError
+from pipeline.ledger import verify as verification
 from pipeline.ledger.commit import Committer
+from pipeline.ledger.compact import compact
 from pipeline.ledger.dataset import Dataset
 from pipeline.ledger.log import CommitLog, checkpoint_path, entry_path
 from pipeline.ledger.repair import repair
@@ -196,6 +199,24 @@ def test_nothing_is_repaired_while_a_run_is_at_work(output: Path) -> None:
     (output / entry_path(2)).unlink()
     with Run.create(Store(str(output))), pytest.raises(UsageError, match="is at work"):
         repair(Store(str(output)))
+
+
+def test_a_compaction_that_ends_while_verify_looks_is_no_damage(
+    output: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_file, looked = verification._check_file, []
+
+    def check(*arguments: Any) -> Any:
+        if not looked:  # the log is read, the files are not
+            looked.append(compact(Store(str(output))))
+        return check_file(*arguments)
+
+    monkeypatch.setattr(verification, "_check_file", check)
+    mended = repair(Store(str(output)))
+    assert not mended.before.lost
+    assert (mended.lost, mended.moved) == (0, [])
+    for table in ("segments", "faces", "crops", "sources"):
+        assert _rows(output, table) == _rows(whole, table)
 
 
 def test_a_folder_without_a_dataset_is_refused(tmp_path: Path) -> None:
