@@ -25,7 +25,13 @@ def open_container(file: Path | BinaryIO, content: Content) -> av.container.Inpu
     """The file, by the demuxer that its first bytes name and no other. Raises MediaError."""
     try:
         source = str(file) if isinstance(file, Path) else file
-        return av.open(source, "r", format=content.format, options={"protocol_whitelist": "file"})
+        return av.open(
+            source,
+            "r",
+            format=content.format,
+            options={"protocol_whitelist": "file"},
+            metadata_errors="replace",  # nobody reads the tags, and old cameras' are Latin-1 or worse
+        )
     except MemoryError:
         raise  # FFmpeg's is one of its own errors too
     except (av.FFmpegError, OSError, ValueError) as error:

@@ -237,6 +237,23 @@ def test_leading_frames_that_cannot_be_decoded_are_not_counted(media: Path) -> N
     assert everything(reader)[0][1] == 0.0
 
 
+@pytest.mark.parametrize("name", ["h264.mp4", "mpeg4.avi", "h264.mkv"])
+def test_a_title_that_is_not_utf_8_costs_no_frame(media: Path, name: str) -> None:
+    path = media / f"titled-{name}"
+    with av.open(str(made(media, name))) as source, av.open(str(path), "w") as target:
+        target.metadata["title"] = "Cafe at noon"
+        copy = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.size:
+                packet.stream = copy
+                target.mux(packet)
+    content = path.read_bytes()
+    assert b"Cafe at noon" in content
+    path.write_bytes(content.replace(b"Cafe at noon", "Café at noon".encode("latin-1")))
+    seen = everything(VideoReader(path, extraction=Extraction(fps="all")))
+    assert [index for _, _, index in seen] == list(range(FRAMES))
+
+
 def test_a_last_window_tells_how_many_follow(media: Path) -> None:
     reader = VideoReader(made(media, "h264.mp4"), extraction=Extraction(fps="5", segment_frames=4))
     assert reader.read(0, is_last=True).beyond == 3  # 60 frames at 25 fps: points 0 to 12
