@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import lzma
 import struct
 import tarfile
 import zipfile
@@ -25,7 +26,10 @@ from pipeline.segments import Member
 
 MAX_MEMBER_BYTES = 512 << 20
 _CHUNK_BYTES = 1 << 20
-_MEMBER_ERRORS = (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError, ValueError)
+_MEMBER_ERRORS = (
+    OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, NotImplementedError, EOFError, ValueError,
+    struct.error,
+)  # fmt: skip
 _ARCHIVE_ERRORS = (
     EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, NotImplementedError,
     ValueError, OverflowError, RecursionError, LookupError, struct.error,  # what both modules let through

@@ -132,6 +132,29 @@ def test_a_damaged_and_an_encrypted_zip_member(tmp_path: Path) -> None:
         assert caught.value.code == ErrorCode.ARCHIVE_MEMBER
 
 
+def test_a_damaged_lzma_zip_member_is_one_error(tmp_path: Path) -> None:
+    """The stream, its properties, and their length."""
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        for index in range(4):
+            archive.writestr(f"{index}.png", picture_bytes(index))
+    data = bytearray(path.read_bytes())
+    members = Archive(path).members()
+    starts = [member.offset + 30 + len(member.name) for member in members]  # a local header has 30 bytes and the name
+    data[starts[0] + 9 : starts[0] + 40] = b"\xff" * 31
+    data[starts[1] + 4] = 0xFF  # no property byte is that large
+    data[starts[2] + 2] = 1
+    path.write_bytes(data)
+    damaged = Archive(path)
+    for member in members[:3]:
+        with pytest.raises(MediaError, match=member.name) as read:
+            damaged.read(member)
+        with pytest.raises(MediaError, match=member.name) as copied:
+            damaged.copy(member, tmp_path / "x", room_bytes=10**9)
+        assert read.value.code == copied.value.code == ErrorCode.ARCHIVE_MEMBER
+    assert read_index(decode_picture(damaged.read(members[3]), 10**6)) == 3
+
+
 def test_a_webdataset_shard_gives_its_pictures_and_leaves_the_rest_alone(tmp_path: Path) -> None:
     sample = {"jpg": picture_bytes(1, "JPEG"), "txt": b"words", "json": b"{}", "cls": b"7", "npy": b"\x93NUMPY"}
     members = [(f"shard/{key:06}.{suffix}", data) for key in range(3) for suffix, data in sample.items()]
