@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,17 +65,20 @@ class RanActor:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         stored: ModelBytes = ray.get(model) if isinstance(model, ray.ObjectRef) else model
-        self._refused: ValueError | None = None
+        self._refused: UsageError | None = None  # raised by the first call: Ray would take it for an actor that died
         try:
+            _check_device(device)
             self._model = load_model_bytes(stored.config, stored.weights, device=device)
-        except ValueError as error:  # raised by the first call: Ray would take it for an actor that died
+        except UsageError as error:
             self._refused = error
+        except ValueError as error:
+            self._refused = UsageError(f"the model can't be used: {str(error).partition(': Error(s)')[0]}")
         self._device = device
         self._config = config
 
     def __call__(self, block: pa.Table) -> pa.Table:
         if self._refused is not None:
-            raise UsageError(f"the model can't be used: {str(self._refused).partition(': Error(s)')[0]}")
+            raise self._refused
         size, regions = self._model.config.aligned_size, len(self._model.config.regions)
         counts = [len(faces) for faces in block["faces"]]
         pixels = face_pictures(block["pixels"], size)
@@ -115,6 +119,23 @@ class RanActor:
                 probabilities[done:end], self_attention[done:end], attention[done:end] = output
                 done = end
         return probabilities, self_attention, attention
+
+
+def _check_device(device: str) -> None:
+    """Computes something there. Raises UsageError for a GPU that this machine's torch can't use, and torch's own
+    OutOfMemoryError for one that others have filled."""
+    import torch
+
+    try:
+        torch.zeros(1, device=device).add_(1).item()
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
+        reason = str(error).partition("\n")[0]
+        raise UsageError(
+            f"torch {torch.__version__} can't use the GPU of {platform.node()} ({reason}): "
+            "use --device cpu, or a torch build and a driver that fit"
+        ) from None
 
 
 def without_predictions(block: pa.Table) -> pa.Table:

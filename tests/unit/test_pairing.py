@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from pipeline.config import Extraction
+from pipeline.errors import UsageError
 from pipeline.extract import append_results
 from pipeline.extraction import FACE_COLUMNS, ExtractedSegment
 from pipeline.infer import InferConfig, ModelBytes, RanActor
@@ -82,6 +84,25 @@ def test_crops_travel_on_only_when_they_are_kept(
     model = ModelBytes(*read_model_bytes(tiny_model))
     assert "pixels" not in RanActor(model, InferConfig(device="cpu"))(block[0]).column_names
     assert "pixels" in RanActor(model, InferConfig(device="cpu", keep_pixels=True))(block[0]).column_names
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU that torch can use")
+def test_a_gpu_that_torch_cannot_use_is_told_with_the_mend(
+    tiny_model: Path, block: tuple[pa.Table, np.ndarray, np.ndarray]
+) -> None:
+    actor = RanActor(ModelBytes(*read_model_bytes(tiny_model)), InferConfig(device="cuda"))
+    with pytest.raises(UsageError, match=r"^torch .* can't use the GPU of .*: use --device cpu, or a torch") as told:
+        actor(block[0])
+    assert len(str(told.value).splitlines()) == 1
+
+
+def test_a_model_that_does_not_fit_is_told_by_the_first_call(
+    tiny_model: Path, block: tuple[pa.Table, np.ndarray, np.ndarray]
+) -> None:
+    config, _ = read_model_bytes(tiny_model)
+    actor = RanActor(ModelBytes(config, b"junk"), InferConfig(device="cpu"))
+    with pytest.raises(UsageError, match=r"the model can't be used: model\.safetensors is damaged"):
+        actor(block[0])
 
 
 def flat(table: pa.Table, column: str, width: int) -> np.ndarray:
