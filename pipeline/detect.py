@@ -175,7 +175,8 @@ def load_detector(
     """The detector of that name, ready to detect.
 
     weights: a local file; the MobileNet's ship with the product. threads: for one forward pass.
-    providers: "cpu", "cuda" (refused where there is none), or "auto": CUDA where this machine has it, else the CPU.
+    providers: "cpu" (decode processes, which reserve no GPU), "cuda" (refused where it can't be used), or "auto": CUDA
+    where this machine has it, else the CPU.
     Raises UsageError for an unknown name or provider, missing weights, or a missing extra.
     """
     if providers not in PROVIDERS:
@@ -223,8 +224,8 @@ def _load_onnx(path: Path, threads: int, providers: str) -> tuple[Forward, str, 
         raise UsageError(
             "detector provider is 'cuda', but this onnxruntime has none: install onnxruntime-gpu, or use cpu"
         )
-    on_gpu = has_cuda and providers != "cpu"
-    use = ["CUDAExecutionProvider", "CPUExecutionProvider"] if on_gpu else ["CPUExecutionProvider"]
+    wants_gpu = has_cuda and providers != "cpu"
+    use = ["CUDAExecutionProvider", "CPUExecutionProvider"] if wants_gpu else ["CPUExecutionProvider"]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -235,6 +236,9 @@ def _load_onnx(path: Path, threads: int, providers: str) -> tuple[Forward, str, 
         session = onnxruntime.InferenceSession(weights, options, providers=use)
     except Exception as error:  # onnxruntime's errors share no public base class
         raise UsageError(f"detector weights {path} are no ONNX model that onnxruntime can load: {error}") from error
+    on_gpu = session.get_providers()[0] == "CUDAExecutionProvider"  # without a driver it takes the CPU, with a warning
+    if providers == "cuda" and not on_gpu:
+        raise UsageError("detector provider is 'cuda', but onnxruntime could not use the GPU: use cpu")
 
     def forward(images_NHWC: Image) -> tuple[Float, Float, Float]:
         count, height, width, _ = images_NHWC.shape

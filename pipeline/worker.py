@@ -96,6 +96,7 @@ class SegmentExtractor:
                 min_score=extraction.min_score,
                 min_face_px=extraction.min_face_px,
                 max_side_px=extraction.detect_max_side_px,
+                providers="cpu",  # decode actors reserve no GPU, and there are dozens of them for each
             )
 
     def extract(

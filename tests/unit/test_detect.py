@@ -9,13 +9,25 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.detect import MOBILENET_PATH, Detections, Detector, load_detector
+from pipeline.config import Extraction
+from pipeline.detect import (
+    CPU_BATCH_PIXELS,
+    MOBILENET_PATH,
+    Detections,
+    Detector,
+    RetinaFaceDetector,
+    load_detector,
+)
 from pipeline.errors import UsageError
+from pipeline.worker import SegmentExtractor, WorkerConfig
+from ran_model.config import ModelConfig
 
 ASTRONAUT = Path(__file__).parents[2] / "examples" / "media" / "astronaut.png"
+CPU = "CPUExecutionProvider"
 Image = NDArray[np.uint8]
 
 
@@ -111,6 +123,37 @@ def test_errors_name_the_value(tmp_path: Path) -> None:
         load_detector(weights=tmp_path / "junk.onnx")
     with pytest.raises(UsageError, match="'tpu'"):
         load_detector(providers="tpu")
+
+
+@pytest.fixture
+def built_for_gpus(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """onnxruntime says that it was built with CUDA; its sessions are real ones. What each was told to use."""
+    told: list[list[str]] = []
+
+    class Session(onnxruntime.InferenceSession):
+        def __init__(self, *arguments: object, providers: list[str], **options: object) -> None:
+            told.append(providers)
+            super().__init__(*arguments, providers=providers, **options)
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", CPU])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    return told
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="it may work here")
+@pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider' is not in available")
+def test_a_gpu_that_onnxruntime_cannot_use_gets_no_batches_of_a_gpu(built_for_gpus: list[list[str]]) -> None:
+    found = load_detector()
+    assert built_for_gpus == [["CUDAExecutionProvider", CPU]]
+    assert isinstance(found, RetinaFaceDetector)
+    assert found.batch_pixels == CPU_BATCH_PIXELS
+    with pytest.raises(UsageError, match="'cuda'"):
+        load_detector(providers="cuda")
+
+
+def test_decode_processes_take_no_gpu(built_for_gpus: list[list[str]]) -> None:
+    SegmentExtractor(WorkerConfig(extraction=Extraction(), model_config=ModelConfig().to_json()))
+    assert built_for_gpus == [[CPU]]
 
 
 def test_detecting_and_aligning_need_no_torch() -> None:
