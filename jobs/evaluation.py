@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from ran_model.data import FaceSet, LabelledFaces
 from ran_model.evaluate import over_expressions, predict_probabilities, score_lists
+from ran_model.labels import EXPRESSIONS
 from ran_model.network import RegionAttentionNetwork, SinglePassNetwork
 from ran_model.occlusion_probe import probe
 from ran_model.significance import mcnemar, paired_bootstrap
@@ -36,7 +38,7 @@ def evaluation(
         },
         "lists": {name: scores.to_json() for name, scores in score_lists(network, data).items()},
     }
-    clean = _clean_faces(data, probed)
+    clean = _clean_faces(data, network.config.classes, probed)
     if len(clean):
         result["occlusion_probe"] = {"ran": _probe(network, clean)}
     if twin is not None:
@@ -47,13 +49,24 @@ def evaluation(
     return result
 
 
-def _clean_faces(data: LabelledFaces, most: int) -> FaceSet:
-    """Faces to cover: of the validation part, else of the full list; spread evenly over it."""
+def _clean_faces(data: LabelledFaces, classes: tuple[str, ...], most: int) -> FaceSet:
+    """Faces to cover, labelled in the order of `classes`: of the validation part, else of the full list; spread evenly
+    over it."""
     faces = data.validation()
     if not len(faces) and "full" in data.lists:
-        faces = data.test()
+        faces = _over_classes(data.test(), classes)
     step = max(1, len(faces) // most)
     return faces.take(torch.arange(0, len(faces), step)[:most])
+
+
+def _over_classes(faces: FaceSet, classes: tuple[str, ...]) -> FaceSet:
+    """Faces of a test list, whose labels count over EXPRESSIONS, labelled in the order of `classes`; without the faces
+    of other classes."""
+    columns = torch.tensor([EXPRESSIONS.index(name) for name in classes])
+    faces = faces.take(torch.isin(faces.labels_B, columns).nonzero()[:, 0])
+    order = torch.zeros(len(EXPRESSIONS), dtype=torch.int64)
+    order[columns] = torch.arange(len(classes))
+    return replace(faces, targets_BK=faces.targets_BK[:, columns], labels_B=order[faces.labels_B])
 
 
 def _probe(network: RegionAttentionNetwork | SinglePassNetwork, faces: FaceSet) -> list[dict[str, Any]]:

@@ -69,6 +69,18 @@ def test_every_list_is_scored_with_its_own_labels_beside_the_twin(data: Labelled
     assert "33.3" in text
 
 
+def test_without_a_validation_part_the_probe_covers_test_faces_of_the_models_classes() -> None:
+    labels = [1, 0, 2, 1, 4]  # happiness, neutral, surprise, which the model lacks, happiness, anger
+    items = [Item(key=str(n), picture=b"", split="test", label=label) for n, label in enumerate(labels)]
+    listing = Listing(name="made", items=items, lists={"full": {item.key: item.label for item in items}}, notes=[])
+    faces = np.random.default_rng(0).integers(0, 256, (5, 1, 48, 48), dtype=np.uint8)
+    network = RegionAttentionNetwork(CONFIG)
+    always(network, [2.0, 0.0, 0.0])  # happiness
+    result = evaluation(network, LabelledFaces(listing, CONFIG, faces, np.ones(5, np.bool_)), model_id="abcdef012345")
+    clean = result["occlusion_probe"]["ran"][0]
+    assert (clean["n"], clean["accuracy"]) == (4, 0.5)
+
+
 def test_the_card_states_the_figures_and_the_weak_classes(data: LabelledFaces) -> None:
     network, twin = RegionAttentionNetwork(CONFIG), SinglePassNetwork(CONFIG)
     always(network, [2.0, 0.0, 0.0])
