@@ -8,9 +8,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import timedelta
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ def device_count() -> int:
 def in_processes(processes: int, work: Path, act: Callable[..., None], *arguments: Any) -> None:
     """Calls `act(device, *arguments)` in so many processes that share one torch.distributed group.
 
-    Raises the first error of any of them. Raises ValueError for more processes than there are GPUs.
+    Raises the first error of any of them, and ends the others, which would wait for that one for an hour. Raises
+    ValueError for more processes than there are GPUs.
     """
     import torch
 
@@ -37,13 +39,23 @@ def in_processes(processes: int, work: Path, act: Callable[..., None], *argument
         raise ValueError(f"--processes {processes}, but there are only {torch.cuda.device_count()} GPUs")
     work.mkdir(parents=True, exist_ok=True)
     meeting = (work / f"meeting-{uuid.uuid4().hex}").resolve()
+    others = multiprocessing.active_children()
     try:
         with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
             ranks = [pool.submit(_member, rank, processes, meeting, act, arguments) for rank in range(processes)]
-            for done in as_completed(ranks):
-                done.result()
+            try:
+                for done in as_completed(ranks):
+                    done.result()
+            except BaseException:
+                _terminate([child for child in multiprocessing.active_children() if child not in others])
+                raise
     finally:
         meeting.unlink(missing_ok=True)
+
+
+def _terminate(children: Iterable[BaseProcess]) -> None:
+    for child in children:
+        child.terminate()
 
 
 def is_first() -> bool:
