@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from jobs.align_faces import aligned_faces
-from jobs.processes import device_count, in_processes
+from jobs.processes import in_processes, processes_for
 from jobs.stages import Stages
 from ran_model.config import ModelConfig
 from ran_model.datasets import read_listing
@@ -127,7 +127,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments or [])
     recipe, sizes = read_recipe(given.recipe), [int(size) for size in given.sizes.split(",")]
     if not given.measure_only:
-        in_processes(given.processes or device_count(), given.work, _fine_tune, recipe, sizes, given.work)
+        in_processes(given.processes or processes_for(recipe), given.work, _fine_tune, recipe, sizes, given.work)
     configs = [replace(recipe.model, input_size=size) for size in sizes]
     rows = []
     for config, speed in zip(configs, faces_per_cpu_second(configs), strict=True):

@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # torch: only when the command is called
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Trainings of each variant.")
 @click.option("--only", metavar="A,B,…", help="These variants alone; `recipe` and `single-pass` are always there.")
 @click.option("--lists", is_flag=True, help="Score the test lists too: once, at the end, not to choose by.")
-@click.option("--processes", type=int, help="One per GPU, or per core to use (default: all of them).")
+@click.option("--processes", type=int, help="One per GPU, or per core (default: all, each with 8 faces of a batch).")
 @json_option
 def ablate_command(
     recipe: Path, work: Path, seeds: int, only: str | None, lists: bool, processes: int | None, as_json: bool
@@ -47,7 +47,7 @@ def ablate_command(
     faces in the same order; seeds change order and augmentation.
     """
     from jobs.align_faces import aligned_faces
-    from jobs.processes import device_count, in_processes
+    from jobs.processes import in_processes, processes_for
     from ran_model.ablation import variants
     from ran_model.datasets import read_listing
 
@@ -58,7 +58,7 @@ def ablate_command(
             raise UsageError(f"{plan.data} has no pictures to train on, or none to validate with")
         chosen = _chosen(variants(plan), only)
         aligned_faces(listing, plan.model, work, threads=os.cpu_count() or 1)
-        in_processes(processes or device_count(), work, _train_variants, plan, chosen, seeds, lists, work)
+        in_processes(processes or processes_for(plan), work, _train_variants, plan, chosen, seeds, lists, work)
     except ValueError as error:
         raise UsageError(str(error)) from None
     result = _result(plan, chosen, seeds, work)

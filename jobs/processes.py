@@ -1,4 +1,4 @@
-"""Training processes: one per GPU, or per core to use; each batch is shared among them.
+"""Training processes: one per GPU, or per core to use, as far as batches go round; each is shared among them.
 
 On a CPU one single-threaded process per core beats threads, which wait for each other hundreds of times per step.
 """
@@ -13,9 +13,13 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import timedelta
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ran_model.recipe import Recipe
 
 PATIENCE = timedelta(hours=1)  # while the first process validates, the others wait for it
+LEAST_SHARE = 8  # faces of a batch for each process, whose BatchNorms see no others
 
 
 def device_count() -> int:
@@ -25,6 +29,13 @@ def device_count() -> int:
     if torch.cuda.is_available():
         return torch.cuda.device_count()
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processes_for(recipe: Recipe) -> int:
+    """As many as there are devices, as long as each has enough faces of every stage's batches for BatchNorm."""
+    stages = [recipe.single_pass, recipe.ran] + ([recipe.teacher.train] if recipe.teacher else [])
+    smallest = min((stage.batch_size for stage in stages if stage.epochs > 0), default=LEAST_SHARE)
+    return max(1, min(device_count(), smallest // LEAST_SHARE))
 
 
 def in_processes(processes: int, work: Path, act: Callable[..., None], *arguments: Any) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # torch: only when the command is called
     show_default=True,
     help="Aligned faces, checkpoints and curves; the same command goes on from there.",
 )
-@click.option("--processes", type=int, help="One per GPU, or per core to use (default: all of them).")
+@click.option("--processes", type=int, help="One per GPU, or per core (default: all, each with 8 faces of a batch).")
 @json_option
 def train_command(recipe: Path, output: Path, work: Path, processes: int | None, as_json: bool) -> None:
     """Train a region attention network by RECIPE.yaml and write it, with its figures and model card, to MODEL_DIR.
@@ -38,7 +38,7 @@ def train_command(recipe: Path, output: Path, work: Path, processes: int | None,
     """
     from jobs.align_faces import aligned_faces
     from jobs.evaluate import describe
-    from jobs.processes import device_count, in_processes
+    from jobs.processes import in_processes, processes_for
     from ran_model.datasets import read_listing
 
     try:
@@ -49,7 +49,7 @@ def train_command(recipe: Path, output: Path, work: Path, processes: int | None,
         if not listing.of("train") or not listing.of("validation"):
             raise UsageError(f"{plan.data} has no pictures to train on, or none to validate with")
         aligned_faces(listing, plan.model, work, threads=os.cpu_count() or 1)
-        in_processes(processes or device_count(), work, _train, plan, output, work)
+        in_processes(processes or processes_for(plan), work, _train, plan, output, work)
     except ValueError as error:
         raise UsageError(str(error)) from None
     result = json.loads((output / "evaluation.json").read_text())

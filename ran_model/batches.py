@@ -30,7 +30,8 @@ class Batches:
 
     single_pass: one region per face, the whole or another, so that the trunk knows both; else all regions.
     rank, processes: which share of every batch this process takes.
-    Raises ValueError where the faces don't fill one batch.
+    Raises ValueError where the faces don't fill one batch, and where a share has less than two faces, which BatchNorm
+    can't train on.
     """
 
     def __init__(
@@ -48,8 +49,14 @@ class Batches:
         self.steps_per_epoch = min(len(faces) // config.batch_size, config.epoch_steps or len(faces))
         if self.steps_per_epoch == 0:
             raise ValueError(f"batch_size is {config.batch_size}, but there are only {len(faces)} faces to train on")
+        self._share = config.batch_size // processes
+        if self._share < 2:
+            raise ValueError(
+                f"batch_size is {config.batch_size}, which is less than two faces for each of {processes} processes: "
+                "use a larger one, or fewer --processes"
+            )
         self._faces, self._model, self._config, self._augmentation = faces, model, config, augmentation
-        self._single_pass, self._device, self._rank, self._processes = single_pass, device, rank, processes
+        self._single_pass, self._device, self._rank = single_pass, device, rank
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
 
     def at(self, step: int) -> Batch:
@@ -59,11 +66,9 @@ class Batches:
             generator = Generator().manual_seed(self._config.seed * 1000 + epoch)
             self._epoch = epoch
             self._order = shuffled(self._faces.labels_B, self._config.class_balance, generator)
-        share = self._config.batch_size // self._processes
-        begin = index * self._config.batch_size + self._rank * share
-        faces = self._faces.take(self._order[begin : begin + share])
-        seed = (self._config.seed * 1_000_000 + step) * 64 + self._rank
-        generator = Generator(self._device).manual_seed(seed)
+        begin = index * self._config.batch_size + self._rank * self._share
+        faces = self._faces.take(self._order[begin : begin + self._share])
+        generator = Generator(self._device).manual_seed(augmentation_seed(self._config.seed, step, self._rank))
         changed = self._augmentation(faces.faces_BCSS.to(self._device).float() / 255, generator)
         return Batch(changed, faces.targets_BK.to(self._device), self._boxes(faces, generator))
 
@@ -77,6 +82,12 @@ class Batches:
         is_whole_B = torch.rand(count, generator=generator, device=self._device) < self._config.whole_share
         region_B[is_whole_B] = 0
         return boxes_BR4.expand(count, -1, -1)[torch.arange(count, device=self._device), region_B][:, None]
+
+
+def augmentation_seed(seed: int, step: int, rank: int) -> int:
+    """Of a process's share of a step; no two are alike up to a seed of 4 million. Only the 64 first ranks fit beside
+    the step, and their seeds are those of models that are trained already; the others count in the bits above."""
+    return (seed * 1_000_000 + step) * 64 + rank % 64 + (rank // 64 << 48)
 
 
 def shuffled(labels_B: Tensor, class_balance: float, generator: Generator) -> Tensor:

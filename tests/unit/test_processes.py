@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,7 +11,11 @@ import pytest
 import torch
 import torch.distributed
 
-from jobs.processes import in_processes
+from jobs import processes
+from jobs.processes import in_processes, processes_for
+from ran_model.config import ModelConfig
+from ran_model.recipe import Recipe, Teacher
+from ran_model.train_config import TrainConfig
 
 WAIT = timedelta(seconds=60)
 
@@ -21,6 +26,23 @@ def _one_raises(device: str, told: Path) -> None:
         told.write_text(str(time.time()))
         raise ValueError("the second can't go on")
     torch.distributed.all_reduce(torch.zeros(1, device=device), async_op=True).wait(WAIT)
+
+
+@pytest.mark.parametrize(
+    ("batch_sizes", "teacher", "expected"),
+    [((64, 128), None, 8), ((8, 8), None, 1), ((4, 4), None, 1), ((1024, 2048), None, 96), ((64, 64), 16, 2)],
+)
+def test_each_process_has_eight_faces_of_the_smallest_batch(
+    batch_sizes: tuple[int, int], teacher: int | None, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "device_count", lambda: 96)
+    model = ModelConfig()
+    single_pass, ran = (TrainConfig(batch_size=size) for size in batch_sizes)
+    taught = None if teacher is None else Teacher(model=model, train=TrainConfig(batch_size=teacher))
+    recipe = Recipe(data=Path("d"), model=model, single_pass=single_pass, ran=ran, teacher=taught)
+    assert processes_for(recipe) == expected
+    without = replace(recipe, single_pass=replace(single_pass, epochs=0, batch_size=1))
+    assert processes_for(without) >= expected
 
 
 @pytest.mark.skipif(torch.cuda.device_count() == 1, reason="two processes need two GPUs, or none")
