@@ -1,4 +1,4 @@
-"""Segments that kill their actor, again and again, until one might think that the cluster is broken: they become rows."""
+"""Segments that kill their actor, again and again, until the cluster itself looks broken: they become rows."""
 
 from __future__ import annotations
 
