@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_OUT ?= demo-out
 
+SOAK_FIRST_SEED ?= 0
 SOAK_SEEDS ?= 200
 SOAK_MINUTES ?= 0
 
@@ -34,7 +35,7 @@ test: setup lint types
 soak: setup
 	$(BIN)/python -m pytest tests/hostile --whole-corpus --hypothesis-profile=soak
 	$(BIN)/python -m pytest -n 2 --maxschedchunk 1 tests/faults \
-		--soak-seeds $(SOAK_SEEDS) --soak-minutes $(SOAK_MINUTES) --soak-report docs/soak.md
+		--soak-first-seed $(SOAK_FIRST_SEED) --soak-seeds $(SOAK_SEEDS) --soak-minutes $(SOAK_MINUTES) --soak-report docs/soak.md
 
 lint: setup
 	$(BIN)/ruff check .

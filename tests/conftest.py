@@ -19,7 +19,8 @@ DEMO_MEDIA = ROOT / "examples" / "media"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("soak", "Many more seeds of the tests that take one (`make soak`)")
-    group.addoption("--soak-seeds", type=int, default=0, help="run each seeded test with the seeds 0 … N-1")
+    group.addoption("--soak-seeds", type=int, default=0, help="run each seeded test with so many seeds")
+    group.addoption("--soak-first-seed", type=int, default=0, help="begin with this one: a later night goes on")
     group.addoption("--soak-minutes", type=float, default=0.0, help="leave out the seeds that this time does not allow")
     group.addoption("--soak-report", metavar="PATH", help="write the figures there, as a Markdown table")
 

@@ -1,9 +1,9 @@
 """Many seeds of the fault tests (`make soak`), and the table of what they came to.
 
 A test that takes a `seed` runs with a few in the suite, and with `--soak-seeds N` of them here: all tests with seed 0
-first, then all with seed 1, and so on until `--soak-minutes` are over. The seed stands in the test's name, so a failure
-is repeated by `pytest "tests/faults/test_….py::test_…[seed-17]" --soak-seeds 18`. What a test broke on the way it
-says by `record_property("faults", n)`.
+(or `--soak-first-seed`) first, then all with the next, and so on until `--soak-minutes` are over. The seed stands in
+the test's name, so a failure is repeated by `pytest "tests/faults/test_….py::test_…[seed-17]" --soak-first-seed 17`.
+What a test broke on the way it says by `record_property("faults", n)`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Soak:
     """A pytest plugin."""
 
     def __init__(self, config: pytest.Config) -> None:
+        self._first: int = config.getoption("--soak-first-seed")
         self._seeds: int = config.getoption("--soak-seeds")
         self._minutes: float = config.getoption("--soak-minutes")
         self._report: str | None = config.getoption("--soak-report")
@@ -46,7 +47,11 @@ class Soak:
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         marker = metafunc.definition.get_closest_marker("seeds")
         if marker is not None:
-            metafunc.parametrize("seed", range(self._seeds or marker.args[0]), ids=lambda seed: f"seed-{seed}")
+            metafunc.parametrize(
+                "seed",
+                range(self._first, self._first + (self._seeds or marker.args[0])),
+                ids=lambda seed: f"seed-{seed}",
+            )
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         if self._seeds:
@@ -76,7 +81,7 @@ class Soak:
         rows = []
         for name, figures in sorted(self._figures.items()):
             result = f"seeds {figures.failed} failed" if figures.failed else "same tables"
-            seeds = f"0–{max(figures.seeds)}" if figures.seeds else ""
+            seeds = f"{min(figures.seeds)}–{max(figures.seeds)}" if figures.seeds else ""
             figures_shown = (name, seeds, len(figures.seeds), figures.faults, f"{figures.seconds / 60:.1f}", result)
             rows.append("| " + " | ".join(map(str, figures_shown)) + " |")
         every = self._figures.values()
