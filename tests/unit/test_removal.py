@@ -69,14 +69,18 @@ def _compact(store: Store) -> None:
     compact(store, stale_after_s=0.0)
 
 
-def _retry(store: Store) -> None:
-    """New rows for what failed (they fail again: which rows a segment has depends on its id alone)."""
+def _retrying(store: Store, run: Run) -> Committer:
     log = CommitLog(store)
     log.refresh()
     files = {file.path for file in log.state.files() if file.path.endswith("-errors.parquet")}
+    replacing = Replacing(segments=set(FAILED), files=files)
+    return Committer(Dataset.open(store), log, run, MODEL, replacing=replacing)
+
+
+def _retry(store: Store) -> None:
+    """New rows for what failed (they fail again: which rows a segment has depends on its id alone)."""
     with Run.create(store) as run:
-        replacing = Replacing(segments=set(FAILED), files=files)
-        committer = Committer(Dataset.open(store), log, run, MODEL, replacing=replacing)
+        committer = _retrying(store, run)
         committer.publish_missing()
         committer.add(stage(store, run.run_id, [int(one, 16) for one in FAILED]))
         entry = committer.commit()
@@ -135,12 +139,8 @@ def test_a_compaction_that_began_before_a_retry_showed_itself_doubles_nothing(mo
     store = Store(memory_url())
     _made(store.url)
     before = _all(store)
-    log = CommitLog(store)
-    log.refresh()
-    files = {file.path for file in log.state.files() if file.path.endswith("-errors.parquet")}
     with Run.create(store) as run:
-        replacing = Replacing(segments=set(FAILED), files=files)
-        committer = Committer(Dataset.open(store), log, run, MODEL, replacing=replacing)
+        committer = _retrying(store, run)
         with monkeypatch.context() as patch:
             patch.setattr(compaction, "refuse_while_at_work", lambda *_, **__: None)  # it looked earlier
             compact(store)
