@@ -1,7 +1,8 @@
-"""kill -9 of a real run right after a change that its driver makes to the store; then the same run again.
+"""kill -9 of a real run at a change that its driver makes to the store; then the same run again.
 
 Whatever step it was, the next run ends with the table of an undisturbed one, and no reader ever saw a row twice. Seeds
-take the steps in turn; `test_commit_killed_at_every_step` has all of them in each run of the suite, without Ray.
+take the steps in turn, then several deaths at random; `test_commit_killed_at_every_step` has all steps in each run of
+the suite, without Ray.
 """
 
 from __future__ import annotations
@@ -16,10 +17,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import DEMO_MEDIA, ROOT
-from tests.faults.comparison import assert_no_row_twice, assert_same_tables
+from tests.faults.comparison import assert_same_tables
+from tests.faults.deaths import deaths_of, die
 from tests.faults.job import Job
-
-LEAST_STEPS = 12  # of this small job, whichever way its units come
 
 
 @pytest.fixture(scope="module")
@@ -43,15 +43,11 @@ def whole(small: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_step_can_be_the_last(
     small: Job, whole: Path, tmp_path: Path, seed: int, record_property: Callable[[str, object], None]
 ) -> None:
-    step = 1 + (5 * seed + 8) % LEAST_STEPS if seed < LEAST_STEPS else 1 + seed
     output = tmp_path / "out"
-    driver = small.start(output, tmp_path, "kill", str(step), "after")
-    stderr = driver.communicate(timeout=240)[1]
-    if driver.returncode == 0 and step > LEAST_STEPS:
-        pytest.skip(f"the run has fewer than {step} steps")
-    assert driver.returncode == -signal.SIGKILL, f"step {step}: exit code {driver.returncode}: {stderr}"
-    record_property("faults", 1)
-    assert_no_row_twice(output)
+    died = die(small, output, tmp_path, deaths_of(seed))
+    if not died:
+        pytest.skip("the run has fewer steps")
+    record_property("faults", died)
     small.run(output)
     assert_same_tables(whole, output)
 

@@ -1,20 +1,18 @@
-"""kill -9 of `reprocess` right after a change that its driver makes to the store; then the same command again."""
+"""kill -9 of `reprocess` at a change that its driver makes to the store; then the same command again."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import save_tiny_model
-from tests.faults.comparison import assert_no_row_twice, assert_same_tables, table
+from tests.faults.comparison import assert_same_tables, table
+from tests.faults.deaths import deaths_of, die
 from tests.faults.job import Job
-
-LEAST_STEPS = 12
 
 
 @pytest.fixture(scope="module", params=["crops", "decoding"])
@@ -48,16 +46,12 @@ def test_reprocess_killed(
     seed: int,
     record_property: Callable[[str, object], None],
 ) -> None:
-    step = 1 + (5 * seed + 8) % LEAST_STEPS if seed < LEAST_STEPS else 1 + seed
     output = tmp_path / "out"
     shutil.copytree(base, output)
-    driver = other.start(output, tmp_path, "kill", str(step), "after")
-    stderr = driver.communicate(timeout=240)[1]
-    if driver.returncode == 0 and step > LEAST_STEPS:
-        pytest.skip(f"the run has fewer than {step} steps")
-    assert driver.returncode == -signal.SIGKILL, f"step {step}: exit code {driver.returncode}: {stderr}"
-    record_property("faults", 1)
-    assert_no_row_twice(output)
+    died = die(other, output, tmp_path, deaths_of(seed))
+    if not died:
+        pytest.skip("the run has fewer steps")
+    record_property("faults", died)
     other.run(output)
     assert_same_tables(reprocessed, output)
     assert set(table(output, "faces")["model_id"].to_pylist()) > set(table(base, "faces")["model_id"].to_pylist())
