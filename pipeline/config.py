@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
@@ -25,6 +26,8 @@ class Extraction:
     max_faces: the most faces kept per frame, by descending score.
     detect_max_side_px: frames are shrunk for detection (only) until their longer side is at most this.
     max_pixels: pictures and frames with more pixels than this are refused before decoding.
+    grid_version: 2: points of the sampling grid begin at whole ticks of a container's clock; 1: at their exact times,
+    in datasets that were begun before. A dataset keeps its own.
     """
 
     fps: str = "5"
@@ -36,6 +39,7 @@ class Extraction:
     max_faces: int = 64
     detect_max_side_px: int = 960
     max_pixels: int = 100_000_000
+    grid_version: int = 2
 
     def __post_init__(self) -> None:
         if self.fps != "all":
@@ -52,6 +56,7 @@ class Extraction:
         _between("max_faces", self.max_faces, 1, 10_000)
         _between("detect_max_side_px", self.detect_max_side_px, 64, 16_384)
         _between("max_pixels", self.max_pixels, 1, 2**31)
+        _between("grid_version", self.grid_version, 1, 2)
 
     @property
     def rate(self) -> Fraction | None:
@@ -60,7 +65,15 @@ class Extraction:
 
     def to_json(self) -> dict[str, Any]:
         """The extraction as dataset.json stores it."""
-        return asdict(self)
+        values = asdict(self)
+        if self.grid_version == 1:
+            del values["grid_version"]  # segments keep the ids that they had before there was another
+        return values
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Extraction:
+        """The extraction of a dataset.json, which may be older than some fields. Raises TypeError for unknown ones."""
+        return cls(**{"grid_version": 1, **values})
 
     @property
     def id(self) -> str:

@@ -55,7 +55,7 @@ def dry_run(config: RunConfig, extraction: Extraction) -> DryRun:
     model, model_id = load(config.model)
     state = LogState()
     if Dataset.exists(store):
-        Dataset.open(store, extraction, root=normalised_root(config))
+        extraction = Dataset.open(store, extraction, root=normalised_root(config)).extraction
         log = CommitLog(store)
         log.refresh()
         state = log.state

@@ -62,6 +62,7 @@ class Dataset:
 
     def _require(self, wanted: Extraction) -> None:
         ours, theirs = asdict(wanted), asdict(self.extraction)
+        del ours["grid_version"]  # nobody asks for it: what the dataset was begun with goes on
         differing = [name for name in ours if ours[name] != theirs[name]]
         if differing:
             listed = "; ".join(f"{name} is {theirs[name]!r} there and {ours[name]!r} now" for name in differing)
@@ -98,7 +99,7 @@ def _parsed(store: Store, data: bytes) -> Dataset:
             raise UsageError(f"{where} has unknown extraction fields {', '.join(unknown)}: upgrade ran-pipeline")
         return Dataset(
             store=store,
-            extraction=Extraction(**values["extraction"]),
+            extraction=Extraction.from_json(values["extraction"]),
             root=values["root"],
             schema_version=version,
             created_by=str(values["created_by"]),

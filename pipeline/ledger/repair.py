@@ -93,7 +93,7 @@ def _mend_dataset_file(store: Store, before: Verification, result: Repair) -> No
     roots = [config["run"].get("root") for config in configs if config["run"].get("root")]
     for config in reversed(configs):
         try:
-            extraction = Extraction(**config["extraction"])
+            extraction = Extraction.from_json(config["extraction"])
         except (TypeError, UsageError):
             continue
         if _is_of_this_dataset(store, extraction, before):

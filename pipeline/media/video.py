@@ -69,7 +69,8 @@ class VideoReader:
         self.index = index or full_index(path, self._content, extraction.max_pixels)
         self._grid = None
         if extraction.rate is not None:
-            self._grid = Grid(rate=extraction.rate, time_base=self.index.time_base)
+            is_exact_grid = extraction.grid_version == 1
+            self._grid = Grid(rate=extraction.rate, time_base=self.index.time_base, exact=is_exact_grid)
         if self.last_window() >= most_windows(len(self.index)):
             span_s = float((int(self.index.pts[-1]) - int(self.index.pts[0])) * self.index.time_base)
             raise MediaError(

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.config import Extraction
 from pipeline.errors import StoreError, UsageError
-from pipeline.ledger.dataset import Dataset
+from pipeline.ledger.dataset import Dataset, dataset_file
 from pipeline.ledger.seal import sealed
 from pipeline.schema import SCHEMA_VERSION
 from pipeline.storage.store import Store
@@ -26,6 +26,16 @@ def test_same_command_opens_what_the_first_created(store: Store) -> None:
     assert Dataset.open(store).extraction == Extraction()
     assert Dataset.open(store).root == "/data"
     assert Dataset.open(store).created_by.startswith("ran-pipeline ")
+
+
+def test_a_dataset_with_the_grid_of_before_goes_on_with_it(store: Store) -> None:
+    """Windows of two grids would share frames, or lose some between them."""
+    older = Extraction(grid_version=1)
+    store.put_if_absent("dataset.json", dataset_file(older, None))
+    assert "grid_version" not in json.loads(store.read_bytes("dataset.json"))["extraction"]
+    assert Dataset.open_or_create(store, Extraction()).extraction == older
+    assert older.id == "63eb11dbbf91bbe8", "segments keep their ids"
+    assert Extraction().id != older.id
 
 
 def test_another_extraction_is_refused_with_every_difference_and_the_mend(store: Store) -> None:

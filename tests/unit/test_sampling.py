@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from math import ceil
+from math import ceil, floor
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +15,9 @@ rates = st.one_of(
     st.sampled_from([Fraction(30000, 1001), Fraction(24000, 1001), Fraction(1, 2), Fraction(1, 60), Fraction("0.9")]),
 )
 time_bases = st.sampled_from([Fraction(1, n) for n in (1, 24, 25, 600, 1000, 11988, 12800, 30000, 90000)])
-grids = st.builds(lambda rate, time_base: Grid(rate=rate, time_base=time_base), rates, time_bases)
+grids = st.builds(
+    lambda rate, time_base, exact: Grid(rate=rate, time_base=time_base, exact=exact), rates, time_bases, st.booleans()
+)
 times = st.lists(st.integers(0, 200_000), unique=True, max_size=80).map(sorted)
 
 
@@ -27,8 +29,32 @@ def test_a_frame_on_a_grid_point_belongs_to_it() -> None:
 
 
 @given(grids, st.integers(0, 10**12))
-def test_a_point_is_the_ceiling_of_time_times_rate(grid: Grid, tick: int) -> None:
-    assert grid.point(tick) == ceil(tick * grid.time_base * grid.rate)
+def test_a_point_is_the_first_whose_beginning_in_whole_ticks_is_not_before_the_frame(grid: Grid, tick: int) -> None:
+    assert grid.point(tick) == (ceil(tick * grid.time_base * grid.rate) if grid.exact else rounded_point(grid, tick))
+
+
+def rounded_point(grid: Grid, tick: int) -> int:
+    """The first point at or after the frame, if points are rounded up to ticks; by looking about."""
+    step = grid.rate * grid.time_base
+    near = ceil(tick * step)
+    beginnings = {point: ceil(point / step) for point in range(max(0, near - ceil(step) - 2), near + 1)}
+    return min(point for point, beginning in beginnings.items() if beginning >= tick)
+
+
+@given(rates, st.integers(0, 10**6), st.sampled_from([1000, 12800, 90000]), st.integers(0, 999))
+def test_rounded_times_lose_no_frame_of_a_steady_rate(rate: Fraction, frame: int, clock: int, start: int) -> None:
+    """Frame k of a video at this rate is point k, though the container rounds its time, and the first one's too."""
+    grid = Grid(rate=rate, time_base=Fraction(1, clock))
+    first = Fraction(start, 1000)
+    ticks = [floor((first + at / rate) * clock + Fraction(1, 2)) for at in (0, frame)]
+    assert grid.point(ticks[1] - ticks[0]) == frame
+
+
+def test_a_grid_of_exact_times_stays_what_it_was() -> None:
+    times_ms = [0, 33, 67, 100, 133, 167, 200]  # 30 frames per second in Matroska
+    exact = Grid(rate=Fraction(30), time_base=Fraction(1, 1000), exact=True)
+    assert [exact.point(tick) for tick in times_ms] == [0, 1, 3, 3, 4, 6, 6]
+    assert [Grid(rate=Fraction(30), time_base=Fraction(1, 1000)).point(tick) for tick in times_ms] == list(range(7))
 
 
 @given(grids, st.integers(0, 10**7))
@@ -42,7 +68,7 @@ def test_the_first_tick_of_a_point_is_the_earliest_that_reaches_it(grid: Grid, p
 @given(grids, times, st.integers(1, 9))
 def test_windows_are_disjoint_and_their_union_is_the_whole_sampling(grid: Grid, ticks: list[int], size: int) -> None:
     whole = [ticks[at] for at in sample(ticks, grid)]
-    points = [ceil(tick * grid.time_base * grid.rate) for tick in ticks]
+    points = [grid.point(tick) for tick in ticks]
     assert whole == [tick for at, tick in enumerate(ticks) if points[at] not in points[:at]]
     parts = []
     for window in sorted(

@@ -9,6 +9,7 @@ import contextlib
 import random
 import struct
 from fractions import Fraction
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +64,24 @@ def packets(path: Path) -> int:
         return sum(packet.size > 0 for packet in container.demux(video=0))
 
 
-def sampled(frames: list[tuple[int, Fraction]], fps: str) -> Seen:
-    """The first frame of each grid point (DESIGN: point ceil(t * fps)), by the definition."""
+def tick(path: Path) -> Fraction:
+    """Seconds of one tick of the file's clock."""
+    with av.open(str(path)) as container:
+        time_base = container.streams.best("video").time_base  # type: ignore[union-attr]
+        assert time_base is not None
+        return time_base
+
+
+def sampled(frames: list[tuple[int, Fraction]], fps: str, tick: Fraction) -> Seen:
+    """The first frame of each grid point (ceil(t * fps), a point rounded up to whole ticks), by the definition."""
     kept: dict[int, tuple[int, Fraction]] = {}
     for at, (index, time) in enumerate(frames):
-        kept.setdefault(at if fps == "all" else -(-time * Fraction(fps) // 1), (index, time))
+        point = at
+        if fps != "all":
+            point = ceil(time * Fraction(fps))
+            while point and tick * ceil((point - 1) / Fraction(fps) / tick) >= time:
+                point -= 1
+        kept.setdefault(point, (index, time))
     return [(index, float(time)) for index, time in kept.values()]
 
 
@@ -91,7 +105,7 @@ def ours(path: Path, fps: str, decoder: str, segment_frames: int = 7) -> tuple[S
 
 def check(path: Path, decoder: str, fps: str = "all", segment_frames: int = 7) -> list[tuple[int, Fraction]]:
     frames = plain(path)
-    assert ours(path, fps, decoder, segment_frames) == (sampled(frames, fps), None)
+    assert ours(path, fps, decoder, segment_frames) == (sampled(frames, fps, tick(path)), None)
     return frames
 
 
@@ -102,6 +116,22 @@ def test_every_codec_in_every_container(tmp_path: Path, codec: str, suffix: str,
     path = write_video(tmp_path / f"a.{suffix}", frames=30, codec=codec, b_frames=b_frames, gop=8)
     for fps in ("all", "6"):
         assert [index for index, _ in check(path, decoder, fps)] == list(range(30))
+
+
+@pytest.mark.parametrize(
+    ("rate", "fps"),
+    [(30, "30"), (30, "15"), (60, "60"), (24, "24"), ("24000/1001", "24000/1001"), ("24000/1001", "12000/1001")],
+)
+def test_every_container_gives_the_same_frames_at_the_video_s_own_rate(
+    tmp_path: Path, rate: str | int, fps: str
+) -> None:
+    chosen = {}
+    for suffix in ("mp4", "mkv", "webm", "ts"):
+        codec = "libvpx" if suffix == "webm" else "libx264"
+        path = write_video(tmp_path / f"a.{suffix}", frames=50, fps=Fraction(rate), codec=codec, gop=8)
+        chosen[suffix] = [index for index, _ in ours(path, fps, "pyav")[0]]
+    assert len(set(map(tuple, chosen.values()))) == 1, chosen
+    assert len(chosen["mkv"]) >= (50 if Fraction(fps) == Fraction(rate) else 25)
 
 
 SUFFIXES = {
@@ -205,7 +235,7 @@ def test_a_broken_tail_gives_true_frames_and_one_error(tmp_path: Path, name: str
         write_video(whole, frames=60, codec=codec, b_frames=0 if name == "d.avi" else 2, container_options=front)
     path = truncated(whole, tmp_path / f"cut-{name}", keep)
     assume(name != "c.ts" or path.stat().st_size % 188)  # between two packets nothing shows that more came
-    expected = sampled(plain(whole), "all")
+    expected = sampled(plain(whole), "all", tick(whole))
     seen: Seen = []
     try:
         seen, error = ours(path, "all", decoder)
@@ -214,7 +244,7 @@ def test_a_broken_tail_gives_true_frames_and_one_error(tmp_path: Path, name: str
     # what is stored before the cut may be shown after a frame that is stored behind it
     assert seen == [entry for entry in expected if entry in seen]
     assert seen[:-3] == expected[: len(seen[:-3])]
-    there = [entry for entry in sampled(plain(path), "all") if entry in expected]
+    there = [entry for entry in sampled(plain(path), "all", tick(whole)) if entry in expected]
     assert len(seen) >= len(there) - 1  # a last frame whose end is missing decodes to something; it is not data
     assert error == ErrorCode.TRUNCATED or (error is None and seen == expected)
 
@@ -231,7 +261,7 @@ def test_streams_joined_end_to_end_lose_nothing(tmp_path: Path, name: str, fps: 
     path = tmp_path / name
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     assert [index for index, _ in plain(path)] == list(range(90))
-    expected = sampled([(index, Fraction(index, 25)) for index in range(90)], fps)
+    expected = sampled([(index, Fraction(index, 25)) for index in range(90)], fps, Fraction(1, 1000))
     seen, error = ours(path, fps, "pyav")
     assert error is None
     assert [index for index, _ in seen] == [index for index, _ in expected]
