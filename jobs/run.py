@@ -78,7 +78,8 @@ def describe_plan(report: DryRun) -> str:
     todo = report.segments - report.segments_already_done
     lines = [
         f"{sum(report.sources.values())} sources ({kinds}), {human_bytes(report.bytes)}; "
-        f"{report.sources_to_probe} are new to {report.output}, {report.skipped_files} other files skipped",
+        f"{report.sources_to_probe} are new to {report.output}",
+        *report.notes,
         f"{report.segments} segments, {report.segments_already_done} already done for model {report.model_id}; "
         f"{todo} to do, at most {report.frames_at_most} frames"
         + (f"; {report.videos_in_archives} videos in archives may have more" if report.videos_in_archives else ""),

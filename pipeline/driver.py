@@ -90,6 +90,9 @@ class Driver:
         log.refresh(write_checkpoints=True)
         run = Run.create(self._store, interval_s=self._config.heartbeat_s, stale_after_s=self._config.stale_after_s)
         summary.run_id, summary.sources = run.run_id, len(listing.sources)
+        summary.skipped_files, summary.unmatched_inputs = listing.skipped.total(), listing.unmatched
+        for note in listing.notes():
+            progress.note(note)
         with run, self._interruptible(progress):
             run.save_config({"run": self._config.to_json(), "extraction": self._extraction.to_json()})
             failures = self._failures(log)

@@ -27,13 +27,15 @@ from pipeline.worker import WorkerConfig
 @dataclass(kw_only=True)
 class DryRun:
     """What `run` would find. free_bytes is null for a remote output. videos_in_archives: each is one segment here; how
-    many more it has is known once it is read."""
+    many more it has is known once it is read. notes: of the listing, for people."""
 
     output: str
     model_id: str
     sources: dict[str, int]
     bytes: int
     skipped_files: int
+    unmatched_inputs: list[str]
+    notes: list[str]
     sources_to_probe: int
     segments: int
     segments_already_done: int
@@ -82,7 +84,9 @@ def dry_run(config: RunConfig, extraction: Extraction) -> DryRun:
         model_id=model_id,
         sources=dict(kinds),
         bytes=sum(source.size_bytes for source in listing.sources),
-        skipped_files=listing.skipped,
+        skipped_files=listing.skipped.total(),
+        unmatched_inputs=listing.unmatched,
+        notes=listing.notes(),
         sources_to_probe=len(unknown),
         segments=plan.total,
         segments_already_done=plan.already_done,

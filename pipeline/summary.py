@@ -17,6 +17,7 @@ from pipeline.resources import Resources
 class Summary:
     """Tallied from manifest rows while the run goes on; written to runs/<run_id>/summary.json at the end.
 
+    skipped_files: in folders, no media by their names. unmatched_inputs: patterns and folders that gave no source.
     Times are in seconds; fetch_s … infer_s are summed over actors. failed_sources counts live errors of this run's
     sources, from this run or an earlier one.
     """
@@ -26,6 +27,8 @@ class Summary:
     output: str = ""
     status: str = "running"
     sources: int = 0
+    skipped_files: int = 0
+    unmatched_inputs: list[str] = field(default_factory=list)
     sources_probed: int = 0
     segments_planned: int = 0
     segments_already_done: int = 0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
-from pipeline.media.locations import is_glob
 from pipeline.media.sniff import suffix
+
+HIDDEN = "hidden"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +21,12 @@ class Found:
 
 @dataclass
 class Tally:
-    """skipped: files in directories that are no media by their names."""
+    """skipped: files in directories that are no media by their names, by suffix or as `hidden` or `no suffix`."""
 
-    skipped: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
 
-
-def ends_open(pattern: str) -> bool:
-    """Whether a pattern names no suffix, so that the known ones decide."""
-    return is_glob(suffix(pattern)) or not suffix(pattern)
+    def skip(self, name: str) -> None:
+        """Counts a file that is left out."""
+        if not name.endswith("/"):  # else a folder's mark in an object store
+            hidden = any(part.startswith(".") for part in name.split("/"))
+            self.skipped[HIDDEN if hidden else suffix(name) or "no suffix"] += 1

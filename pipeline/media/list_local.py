@@ -10,8 +10,9 @@ import os
 import stat
 from collections.abc import Iterator
 
-from pipeline.media.found import Found, Tally, ends_open
+from pipeline.media.found import Found, Tally
 from pipeline.media.locations import MISSING, is_glob, local_fingerprint, path_of, printable
+from pipeline.media.patterns import Pattern, ends_open
 from pipeline.media.sniff import is_media_name
 
 
@@ -21,13 +22,15 @@ def list_local(given: str, tally: Tally) -> Iterator[Found]:
     if os.path.lexists(path) or not is_glob(path):
         yield from named(path, tally)
         return
+    if "**" in path:
+        yield from _matches_below(Pattern(path), tally)
+        return
     filtered = ends_open(path)
-    for match in glob.iglob(path, recursive=True, include_hidden=False):
+    for match in glob.iglob(path, include_hidden=False):
         if os.path.isdir(match):
-            if "**" not in path:  # `**` already visits what is below
-                yield from _walk(match, tally, ())
+            yield from _walk(match, tally)
         elif filtered and not is_media_name(match):
-            tally.skipped += 1
+            tally.skip(os.path.basename(match))
         else:
             yield _file(match)
 
@@ -36,7 +39,7 @@ def named(given: str, tally: Tally) -> Iterator[Found]:
     """A file, or what is below a directory, of exactly this name."""
     path = path_of(given)
     if os.path.isdir(path):
-        yield from _walk(path, tally, ())
+        yield from _walk(path, tally)
     else:
         yield _file(path)
 
@@ -49,8 +52,37 @@ def _file(path: str) -> Found:
     return Found(printable(path), local_fingerprint(status), status.st_size)
 
 
-def _walk(folder: str, tally: Tally, above: tuple[tuple[int, int], ...]) -> Iterator[Found]:
-    """Media below a directory. Links to directories are followed, but never into a directory that holds them."""
+def _walk(folder: str, tally: Tally) -> Iterator[Found]:
+    """Media below a directory."""
+    for entry in _below(folder, tally):
+        if isinstance(entry, Found):
+            yield entry
+        elif not is_media_name(entry.name):
+            tally.skip(entry.name)
+        else:
+            yield from _entry(entry, tally)
+
+
+def _matches_below(pattern: Pattern, tally: Tally) -> Iterator[Found]:
+    """What a pattern with `**` gives; glob's own would follow links round in circles."""
+    if not os.path.isdir(pattern.fixed or "/"):
+        return
+    for entry in _below(pattern.fixed or "/", tally):
+        if isinstance(entry, Found):
+            yield entry
+            continue
+        taken = pattern.takes(entry.path)
+        if taken:
+            yield from _entry(entry, tally)
+        elif taken is False:
+            tally.skip(entry.name)
+
+
+def _below(folder: str, tally: Tally, above: tuple[tuple[int, int], ...] = ()) -> Iterator[os.DirEntry[str] | Found]:
+    """All files below a directory, and what can't be listed as missing.
+
+    Links to directories are followed, but never into a directory that holds them.
+    """
     try:
         entries = list(os.scandir(folder))
         status = os.stat(folder)
@@ -60,15 +92,11 @@ def _walk(folder: str, tally: Tally, above: tuple[tuple[int, int], ...]) -> Iter
     above = (*above, (status.st_dev, status.st_ino))
     for entry in entries:
         if entry.name.startswith("."):
-            tally.skipped += 1
-        elif _is_dir(entry):
-            if entry.is_symlink() and (entry.stat().st_dev, entry.stat().st_ino) in above:
-                continue
-            yield from _walk(entry.path, tally, above)
-        elif not is_media_name(entry.name):
-            tally.skipped += 1
-        else:
-            yield from _entry(entry, tally)
+            tally.skip(entry.name)
+        elif not _is_dir(entry):
+            yield entry
+        elif not entry.is_symlink() or (entry.stat().st_dev, entry.stat().st_ino) not in above:
+            yield from _below(entry.path, tally, above)
 
 
 def _is_dir(entry: os.DirEntry[str]) -> bool:
@@ -87,4 +115,4 @@ def _entry(entry: os.DirEntry[str], tally: Tally) -> Iterator[Found]:
     if stat.S_ISREG(status.st_mode):
         yield Found(printable(entry.path), local_fingerprint(status), status.st_size)
     else:
-        tally.skipped += 1
+        tally.skip(entry.name)

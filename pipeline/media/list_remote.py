@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import fsspec
-from fsspec.utils import glob_translate
 
 from pipeline.errors import StoreError, UsageError
-from pipeline.media.found import Found, Tally, ends_open
+from pipeline.media.found import Found, Tally
 from pipeline.media.locations import MISSING, is_glob, open_filesystem, remote_fingerprint, without_secrets
-from pipeline.media.sniff import is_media_name
+from pipeline.media.patterns import Pattern, is_shown_media
+from pipeline.urls import without_credentials
+
+#: Errors of the libraries below that say: what was asked for can't be right.
+_OF_THE_ARGUMENTS = {"NoCredentialsError", "PartialCredentialsError", "ParamValidationError", "ProfileNotFound"}
 
 _Objects = Iterator[tuple[str, Mapping[str, Any]]]
 
@@ -34,10 +36,7 @@ def list_named(given: str, tally: Tally, storage_options: Mapping[str, Any]) -> 
     """The object of exactly this name, by one request, or what is below the prefix. Raises as `list_remote`."""
 
     def look(filesystem: fsspec.AbstractFileSystem, path: str) -> _Objects:
-        try:
-            info = filesystem.info(path)
-        except (FileNotFoundError, PermissionError):
-            info = {}
+        info = _answer(filesystem, lambda: filesystem.info(path))
         return _directory_or_object(filesystem, path, tally) if info.get("type") != "file" else iter([(path, info)])
 
     return list(_found(given, storage_options, look))
@@ -52,14 +51,15 @@ def _found(
     given = clean if clean.startswith("s3://") else given
     try:
         filesystem, path = open_filesystem(given, storage_options)
-    except (ImportError, ValueError, TypeError) as error:
-        raise UsageError(f"{clean} can't be opened: {error}") from None
-    try:
-        names = list(look(filesystem, path))
+        names = [(name, _known(filesystem, name, info)) for name, info in look(filesystem, path)]
     except Exception as error:
         kind = type(error).__name__
-        if kind in ("NoCredentialsError", "PartialCredentialsError", "ParamValidationError", "ProfileNotFound"):
-            raise UsageError(f"{clean} can't be listed ({kind}): check the name and the credentials") from None
+        if isinstance(error, ImportError | FileNotFoundError):
+            raise UsageError(f"{clean} can't be opened: {without_credentials(str(error))}") from None
+        if isinstance(error, ValueError | TypeError) or kind in _OF_THE_ARGUMENTS:
+            raise UsageError(
+                f"{clean} can't be listed ({kind}): check the name, the credentials and each --storage-option"
+            ) from None
         raise StoreError(f"{clean} can't be listed ({kind}): check network and endpoint, then run again") from None
     origin = given[: len(given) - len(path)] if given.endswith(path) else f"{given.partition('://')[0]}://"
     for name, info in names:
@@ -70,28 +70,45 @@ def _found(
         )
 
 
+def _known(filesystem: fsspec.AbstractFileSystem, name: str, info: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What tells one state of a file from another, where a listing has only names, as of an HTTP server's folder."""
+    if not _is_web(filesystem) or info.get("size") is not None:
+        return info
+    return _answer(filesystem, lambda: filesystem.info(name))
+
+
+def _answer(filesystem: fsspec.AbstractFileSystem, ask: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+    """What the store says; nothing where there is nothing, or where listing is not allowed but reading may be.
+
+    Each address on the web may be another server's. One that fails is a missing file, whose probe says why, and no
+    other input suffers from it.
+    """
+    try:
+        return ask()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return {}
+    except Exception as error:
+        if _is_web(filesystem) and not isinstance(error, ValueError):  # the address itself
+            return {}
+        raise
+
+
+def _is_web(filesystem: fsspec.AbstractFileSystem) -> bool:
+    return "https" in filesystem.protocol
+
+
 def _directory_or_object(filesystem: fsspec.AbstractFileSystem, path: str, tally: Tally) -> _Objects:
     """What is below a prefix, by one listing; else the object of that name; else the name as missing."""
-    try:
-        objects = filesystem.find(path, detail=True)
-    except NotADirectoryError:
-        objects = {}
-    except FileNotFoundError:
-        objects = {}
-    except PermissionError:  # reading an object may be allowed where listing is not
-        objects = {}
+    objects = _answer(filesystem, lambda: filesystem.find(path, detail=True))
     for name, info in objects.items():
         if name == path.rstrip("/"):
             yield name, info  # it was named, so its suffix doesn't matter
-        elif _taken(name, path):
+        elif is_shown_media(name, path):
             yield name, info
-        elif not name.endswith("/"):
-            tally.skipped += 1
+        else:
+            tally.skip(name[len(path) :])
     if not objects:
-        try:
-            info = filesystem.info(path)
-        except (FileNotFoundError, PermissionError):
-            info = {}
+        info = _answer(filesystem, lambda: filesystem.info(path))
         if info.get("type") != "directory":
             yield path, info
 
@@ -100,33 +117,13 @@ def _glob(filesystem: fsspec.AbstractFileSystem, path: str, tally: Tally) -> _Ob
     """Matches of a pattern, by one listing of the fixed part before it; None when an object has that very name."""
     if "*" not in path and filesystem.exists(path):
         return None
-    fixed = path[: next(at for at, letter in enumerate(path) if letter in "*?[")].rpartition("/")[0]
-    pattern = re.compile(glob_translate(path))
-    filtered = ends_open(path)
-    try:
-        objects = filesystem.find(fixed, detail=True)
-    except FileNotFoundError:
-        objects = {}
+    pattern = Pattern(path)
+    objects = _answer(filesystem, lambda: filesystem.find(pattern.fixed, detail=True))
     matches = []
     for name, info in objects.items():
-        # a pattern that matches a directory takes the media below it, as on disk
-        below = next((at for at in _slashes(name, len(fixed)) if pattern.match(name[:at])), None)
-        if below is None and not pattern.match(name):
-            continue
-        if (filtered or below is not None) and not _taken(name, fixed):
-            tally.skipped += not name.endswith("/")
-        elif not name.endswith("/"):
+        taken = pattern.takes(name)
+        if taken and not name.endswith("/"):
             matches.append((name, info))
+        elif taken is False:
+            tally.skip(name[len(pattern.fixed) :])
     return iter(matches)
-
-
-def _slashes(name: str, start: int) -> Iterator[int]:
-    at = name.find("/", start + 1)
-    while at != -1:
-        yield at
-        at = name.find("/", at + 1)
-
-
-def _taken(name: str, folder: str) -> bool:
-    """Whether an object below `folder` is taken: known media, nothing hidden."""
-    return is_media_name(name) and not any(part.startswith(".") for part in name[len(folder) :].split("/"))

@@ -15,6 +15,12 @@ from pipeline.urls import without_user_info
 
 MISSING = "missing"
 
+#: Object stores, and what lies in a file; everywhere else a query may hold a signature.
+_NAMES_MAY_HOLD_QUESTION_MARKS = {
+    *("s3", "gs", "gcs", "abfs", "abfss", "az", "wasb", "wasbs", "adl", "oss", "oci", "cos", "obs", "b2"),
+    *("hf", "hdfs", "file", "local", "memory", "zip", "tar", "libarchive"),
+}
+
 
 def local_path(location: str) -> str | None:
     """The path of a local location, or None for a remote one."""
@@ -80,12 +86,22 @@ def printable(path: str) -> str:
 
 
 def without_secrets(url: str) -> str:
-    """The URL without user info; without the query too, but in object stores, where `?` may belong to a key."""
+    """The URL without user info; without the query too, but in object stores, where `?` may belong to a key.
+
+    So is every part of a chain (`zip://a.mp4::https://host/a.zip?signature=…`).
+    """
     if not is_remote(url):
         return url
-    scheme, _, rest = without_user_info(url).partition("://")
+    return "::".join(_part_without_secrets(part) for part in without_user_info(url).split("::"))
+
+
+def _part_without_secrets(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url
     scheme = "s3" if scheme.lower() in ("s3a", "s3n") else scheme.lower()
     authority, slash, path = rest.partition("/")
-    if scheme in ("http", "https", "ftp", "sftp", "webdav"):
+    if scheme not in _NAMES_MAY_HOLD_QUESTION_MARKS:
+        authority = authority.partition("?")[0]
         path = path.partition("?")[0].partition("#")[0]
     return f"{scheme}://{authority}{slash}{path}"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from pipeline.errors import UsageError
-from pipeline.media.found import Found, Tally
+from pipeline.media.found import HIDDEN, Found, Tally
 from pipeline.media.list_local import list_local, named
 from pipeline.media.list_remote import list_named, list_remote
 from pipeline.media.locations import MISSING, is_remote, local_path, normalise, open_filesystem, without_secrets
@@ -19,6 +21,8 @@ __all__ = ["MISSING", "Listing", "Source", "list_sources", "local_path", "open_f
 
 REQUESTS_AT_ONCE = 16  # of a list of objects
 NAMES_AT_ONCE = 10_000  # of them; each that waits is several Python objects
+MOST_NAMED = 8  # in a message
+NOT_UNICODE = "file:"  # begins a uri that stands for a name's bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,12 +43,28 @@ class Source:
 
 @dataclass(kw_only=True)
 class Listing:
-    """sources: sorted by uri, each once. skipped: files in directories that are no media by their names.
+    """sources: sorted by uri, each once. skipped: files in directories that are no media by their names, by suffix.
     unmatched: patterns and directories that gave nothing, as they were written."""
 
     sources: list[Source]
-    skipped: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
     unmatched: list[str] = field(default_factory=list)
+
+    def notes(self) -> list[str]:
+        """What somebody should hear who expects more sources than there are; a line each."""
+        notes = []
+        if self.unmatched:
+            named, more = self.unmatched[:MOST_NAMED], len(self.unmatched) - MOST_NAMED
+            rest = f" and {more} more" if more > 0 else ""
+            notes.append(f"nothing was found by {', '.join(named)}{rest}: no media there, or the name differs")
+        shown = Counter({suffix: count for suffix, count in self.skipped.items() if suffix != HIDDEN})
+        if shown:
+            suffixes = ", ".join(f"{suffix} {count}" for suffix, count in shown.most_common(MOST_NAMED))
+            rest = ", …" if len(shown) > MOST_NAMED else ""
+            notes.append(
+                f"left out by their names, as no media: {suffixes}{rest}; a file that is named is always taken"
+            )
+        return notes
 
 
 def source_id(uri: str, fingerprint: str) -> str:
@@ -65,7 +85,7 @@ def list_sources(
     Hidden files in directories are skipped. listed: more inputs, of which none is a glob, however many.
     Raises UsageError when nothing at all is found, or outside of `root`.
     """
-    base = normalise(root) if root is not None else None
+    base = None if root is None else normalise(root)
     listing, tally = Listing(sources=[]), Tally()
     found: dict[str, Found] = {}
     for given, items in _expanded(inputs, listed, tally, storage_options or {}):
@@ -121,9 +141,23 @@ def _add(found: dict[str, Found], item: Found) -> None:
         found[uri] = item
 
 
+def location_below(root: str, uri: str) -> str:
+    """Where a source lies whose uri is relative to `root`."""
+    folder = root.rstrip("/")
+    if not uri.startswith(NOT_UNICODE):
+        return f"{folder}/{uri}"
+    return (
+        f"{folder if folder.startswith(NOT_UNICODE) else NOT_UNICODE + '//' + quote(folder)}/{uri[len(NOT_UNICODE) :]}"
+    )
+
+
 def _relative(uri: str, base: str) -> str:
-    prefix = base.rstrip("/") + "/"
-    uri = uri.removeprefix("file://")  # a name that is no Unicode
+    """The uri below `base`. A name that is no Unicode keeps its mark: `file:` and its bytes, percent-encoded."""
+    folder, marked = base.rstrip("/") + "/", uri.startswith(NOT_UNICODE) and not base.startswith(NOT_UNICODE)
+    prefix = f"{NOT_UNICODE}//{quote(folder)}" if marked else folder
     if not uri.startswith(prefix):
         raise UsageError(f"{uri} is outside of --root {base}: give a root that holds every input, or none")
-    return uri[len(prefix) :]
+    below = uri[len(prefix) :]
+    if marked or base.startswith(NOT_UNICODE):
+        return NOT_UNICODE + below
+    return NOT_UNICODE + quote(below) if below.startswith(NOT_UNICODE) else below

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.options import read_list
-from pipeline.errors import UsageError
-from pipeline.media.locations import MISSING, local_path, normalise
-from pipeline.media.sources import Listing, list_sources
+from pipeline.errors import StoreError, UsageError
+from pipeline.media.locations import MISSING, local_path, normalise, open_filesystem, remote_fingerprint
+from pipeline.media.sources import Listing, list_sources, location_below
 
 
 @pytest.fixture
@@ -39,7 +45,10 @@ def names(listing: Listing, tree: Path) -> list[str]:
 def test_a_directory_gives_known_media_and_counts_the_rest(tree: Path) -> None:
     listing = list_sources([str(tree)])
     assert names(listing, tree) == ["a.mp4", "b.mov", "deep/c.mp4", "deep/er/d.jpg"]
-    assert listing.skipped == 3
+    assert listing.skipped == {".txt": 1, "hidden": 1, "no suffix": 1}
+    (note,) = listing.notes()
+    assert ".txt 1, no suffix 1;" in note
+    assert "hidden" not in note
 
 
 def test_a_named_file_is_taken_whatever_its_suffix(tree: Path) -> None:
@@ -48,6 +57,32 @@ def test_a_named_file_is_taken_whatever_its_suffix(tree: Path) -> None:
 
 def test_an_input_that_overlaps_another_counts_once(tree: Path) -> None:
     assert ids(list_sources([str(tree), "a.mp4", "deep", "**/*.mp4"])) == ids(list_sources(["."]))
+
+
+def test_a_folder_that_a_pattern_names_gives_what_is_below(tree: Path) -> None:
+    assert names(list_sources(["**/er*"]), tree) == ["deep/er/d.jpg"]
+    assert names(list_sources(["*/er*"]), tree) == ["deep/er/d.jpg"]
+
+
+def test_a_pattern_does_not_follow_links_in_circles(tree: Path) -> None:
+    (tree / "deep" / "up").symlink_to(tree)
+    (tree / "deep" / "again").symlink_to(tree / "deep")
+    assert names(list_sources(["**/*.mp4"]), tree) == ["a.mp4", "deep/c.mp4"]
+    assert names(list_sources(["**"]), tree) == ["a.mp4", "b.mov", "deep/c.mp4", "deep/er/d.jpg"]
+
+
+def test_names_that_are_no_unicode_are_relative_to_a_root_too(tree: Path) -> None:
+    root = tree / "my dir"
+    root.mkdir()
+    undecodable = os.fsdecode(b"caf\xe9.png")
+    for name in (undecodable, "caf%E9.png", "file:x.png"):
+        (root / name).write_bytes(b"x")
+    listing = list_sources([str(root)], root=str(root))
+    uris = sorted(source.uri for source in listing.sources)
+    assert uris == ["caf%E9.png", "file:caf%E9.png", "file:file%3Ax.png"]
+    for source in listing.sources:
+        assert local_path(location_below(str(root), source.uri)) == local_path(source.location)
+    assert len({source.source_id for source in listing.sources}) == 3
 
 
 def test_globs(tree: Path) -> None:
@@ -129,7 +164,9 @@ def test_nothing_at_all_is_an_error_that_names_the_inputs(tree: Path) -> None:
     (tree / "empty").mkdir()
     with pytest.raises(UsageError, match=r"empty, x\*\.mp4"):
         list_sources(["empty", "x*.mp4"])
-    assert list_sources(["empty", "a.mp4", "x*.mp4", "a.mp4"]).unmatched == ["empty", "x*.mp4"]
+    listing = list_sources(["empty", "a.mp4", "x*.mp4", "a.mp4"])
+    assert listing.unmatched == ["empty", "x*.mp4"]
+    assert "nothing was found by empty, x*.mp4" in listing.notes()[0]
 
 
 def test_a_list_is_taken_word_for_word(tree: Path) -> None:
@@ -195,6 +232,65 @@ def test_a_changed_file_is_another_source(tree: Path) -> None:
 def test_user_info_and_query_never_reach_the_uri() -> None:
     assert normalise("https://me:secret@host/a.mp4?token=t#x") == "https://host/a.mp4"
     assert normalise("s3a://key:secret@bucket/a.mp4") == "s3://bucket/a.mp4"
+    assert normalise("simplecache::https://h/a.mp4?token=T") == "simplecache::https://h/a.mp4"
+    assert normalise("zip://a?.mp4::https://me:pw@h/z.zip?sig=T") == "zip://a?.mp4::https://h/z.zip"
+    assert normalise("webdavs://h/a.mp4?token=T") == "webdavs://h/a.mp4"
+    assert normalise("s3://bucket/what?.jpg") == "s3://bucket/what?.jpg"
+
+
+def test_an_azure_container_is_part_of_the_name() -> None:
+    first, second = (normalise(f"abfss://{container}@account.dfs/v/x.mp4") for container in ("c1", "c2"))
+    assert (first, second) == ("abfss://c1@account.dfs/v/x.mp4", "abfss://c2@account.dfs/v/x.mp4")
+
+
+class FailingFolder(SimpleHTTPRequestHandler):
+    """A folder on the web, of which one file can't be had."""
+
+    def send_head(self) -> Any:
+        if "broken" in self.path:
+            self.send_error(500)
+            return None
+        return super().send_head()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def website(tree: Path) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(FailingFolder, directory=str(tree))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_files_on_the_web(website: str, tree: Path) -> None:
+    named = list_sources([f"{website}/a.mp4"])
+    (source,) = named.sources
+    assert source.size_bytes == (tree / "a.mp4").stat().st_size
+    filesystem, path = open_filesystem(source.location, {})
+    assert source.fingerprint == remote_fingerprint(filesystem.info(path)) != MISSING
+    assert list_sources([], listed=[f"{website}/a.mp4"]) == named
+    below = list_sources([f"{website}/deep/"])
+    assert [source.uri for source in below.sources] == [f"{website}/deep/c.mp4", f"{website}/deep/er/d.jpg"]
+    assert all(source.size_bytes and source.fingerprint != MISSING for source in below.sources)
+    assert list_sources([f"{website}/deep/*.mp4"]).sources == below.sources[:1]
+
+
+def test_a_file_that_the_web_does_not_give_stops_no_other(website: str) -> None:
+    listing = list_sources([f"{website}/{name}" for name in ("a.mp4", "broken.mp4", "gone.mp4")])
+    assert [source.fingerprint == MISSING for source in listing.sources] == [False, True, True]
+
+
+@pytest.mark.parametrize("given", ["zip://a.mp4::/nonexistent.zip", "https://", "unknown://a.mp4"])
+def test_a_url_that_can_not_be_right_is_a_usage_error(given: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(given)):
+        list_sources([given])
+
+
+def test_a_server_that_does_not_answer_when_it_is_opened_is_a_store_error() -> None:
+    with pytest.raises(StoreError, match="check network"):
+        list_sources(["ftp://user:word@127.0.0.1:9/x"])
 
 
 def test_any_fsspec_filesystem_will_do() -> None:
@@ -204,4 +300,4 @@ def test_any_fsspec_filesystem_will_do() -> None:
     memory.pipe({"/media/a.mp4": b"1", "/media/b/c.mp4": b"2", "/media/d.txt": b"3"})
     listing = list_sources(["memory://media"])
     assert [source.uri for source in listing.sources] == ["memory://media/a.mp4", "memory://media/b/c.mp4"]
-    assert listing.skipped == 1
+    assert listing.skipped == {".txt": 1}

@@ -18,6 +18,11 @@ from pipeline.urls import without_credentials, without_user_info
         ("http://host:8080/a@b.mp4", "http://host:8080/a@b.mp4"),
         ("https://user:word@host/a.mp4?X-Amz-Signature=f00&x=1", "https://host/a.mp4"),
         ("put s3://k:s@b/x: refused by http://u:p@h/y?sig=1 twice", "put s3://b/x: refused by http://h/y twice"),
+        (
+            "abfss://container@account.dfs.core.windows.net/a.mp4",
+            "abfss://container@account.dfs.core.windows.net/a.mp4",
+        ),
+        ("abfs://name:key@account/a.mp4", "abfs://account/a.mp4"),
         ("/videos/a@b?c=d.mp4", "/videos/a@b?c=d.mp4"),
     ],
 )
