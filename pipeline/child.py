@@ -24,6 +24,7 @@ from pipeline.worker import WorkerConfig
 T = TypeVar("T")
 
 START_DEADLINE_S = 180.0  # imports and detector weights, on a machine under load
+SLOW_DISK_BYTES_PER_S = 20_000_000
 STDERR_TAIL_BYTES = 2000
 EXIT_DEADLINE_S = 10.0  # between closing its pipe and being gone
 
@@ -35,7 +36,8 @@ class DeathError(MediaError):
 class DecodeChild:
     """One killable decode process. Not thread-safe; one per actor.
 
-    deadline_s: from the moment a segment's bytes are local until its faces are back.
+    deadline_s: from the moment a segment's bytes are local until its faces are back; a large file may first be read
+    from a slow disk.
     fetch_deadline_s: until its bytes are local, or reached in a tar.gz. warm: start at once, with the detector
     loaded, so that the first segment does not pay for it.
     """
@@ -96,7 +98,7 @@ class DecodeChild:
 
     def _extract(self, segment: Segment, stored: StoredDetections | None) -> tuple[ExtractedSegment, bytearray]:
         with self._asked((segment, stored)):
-            self._receive("started", within_s=self._deadline(segment.location))
+            self._receive("started", within_s=self._deadline(segment))
             end = time.monotonic() + self._deadline_s
             pixels = bytearray()
             while True:
@@ -107,7 +109,7 @@ class DecodeChild:
 
     def _probe(self, source: Source) -> dict[str, Any]:
         with self._asked(source):
-            row: dict[str, Any] = self._receive("done", within_s=self._deadline(source.location))[1]
+            row: dict[str, Any] = self._receive("done", within_s=self._deadline(source))[1]
             return row
 
     @contextlib.contextmanager
@@ -121,9 +123,11 @@ class DecodeChild:
             self.stop()
             raise
 
-    def _deadline(self, location: str) -> float:
-        is_at_hand = "://" not in location and suffix(location) != ".tgz"
-        return self._deadline_s if is_at_hand else self._fetch_deadline_s
+    def _deadline(self, source: Segment | Source) -> float:
+        is_at_hand = "://" not in source.location and suffix(source.location) != ".tgz"
+        if not is_at_hand:
+            return self._fetch_deadline_s
+        return self._deadline_s + source.size_bytes // SLOW_DISK_BYTES_PER_S  # a video's packets are all looked at
 
     def _ensure_started(self) -> None:
         if self._process is None or self._process.poll() is not None:
@@ -174,7 +178,10 @@ class DecodeChild:
         """The next message, whose kind must be one of `expected`. end: when the time is over, if it runs already."""
         left_s = within_s if end is None else max(0.0, end - time.monotonic())
         if not self._pipe.poll(left_s):
-            raise MediaError(ErrorCode.TIMEOUT, f"no answer from the decoder within {within_s:g} s; it was killed")
+            raise MediaError(
+                ErrorCode.TIMEOUT,
+                f"no answer from the decoder within {within_s:g} s (see --deadline-s); it was killed",
+            )
         try:
             kind, payload = self._pipe.recv()
         except (EOFError, OSError):

@@ -37,6 +37,7 @@ _ARCHIVE_ERRORS = (
 _LARGEST_BYTES = 1 << 60  # no member has more, and offsets still fit 64 bits
 _MOST_HEADER_BYTES = 16 << 20
 _LOST = -1  # size of the entry that stands for the rest of a damaged tar
+_SPARSE = -2  # size of a file with holes, whose bytes are not together
 
 
 class Archive:
@@ -70,13 +71,14 @@ class Archive:
 
     def go_to(self, member: Member) -> None:
         """Takes the time that it takes to get there: much, only in a tar.gz."""
-        if isinstance(self._file, Gunzip) and member.size != _LOST:
+        if isinstance(self._file, Gunzip) and member.size >= 0:
             self._file.seek(member.offset)
 
     def read(self, member: Member) -> io.BytesIO:
         """A member's bytes. Raises MediaError with code archive_member; the other members can still be read."""
         if member.size == _LOST:
             raise MediaError(ErrorCode.ARCHIVE_MEMBER, f"damaged at byte {member.offset}: what follows is lost")
+        _check_is_whole(member)
         if member.size > MAX_MEMBER_BYTES:
             raise _bad(member, f"{member.size} bytes; at most {MAX_MEMBER_BYTES} are read")
         try:
@@ -93,6 +95,7 @@ class Archive:
 
         Raises MediaError archive_member, and too_large for more than `room_bytes`.
         """
+        _check_is_whole(member)
         if member.size > room_bytes:
             raise MediaError(
                 ErrorCode.TOO_LARGE, f"{member.name}: {member.size} bytes; scratch has room for {room_bytes}"
@@ -116,23 +119,43 @@ class Archive:
         self._file.close()
 
     def _tar_members(self) -> Iterator[Member]:
-        self._file.seek(0)
-        file: Any = _Headers(self._file)
-        with tarfile.open(fileobj=file, mode="r:", errorlevel=1) as archive:
-            ordinal = 0
-            with contextlib.suppress(tarfile.ReadError):  # the end is missing; the last member, cut, says so when read
-                while (entry := archive.next()) is not None:
-                    if not 0 <= entry.size <= _LARGEST_BYTES:  # below zero, reading would go round for ever
-                        yield Member(ordinal=ordinal, name="", offset=entry.offset, size=_LOST)
-                        return
-                    if entry.isreg() and not entry.issparse() and _is_wanted(entry.name):
-                        yield _member(ordinal, entry.name, entry.offset_data, entry.size)
-                    archive.members = []  # type: ignore[attr-defined]  # tarfile keeps every entry otherwise
-                    ordinal += 1
-            end = archive.offset
+        start: int | None = 0
+        ordinal = 0
+        while start is not None:
+            self._file.seek(start)
+            file: Any = _Headers(self._file)
+            with tarfile.open(fileobj=file, mode="r:", errorlevel=1) as archive:
+                with contextlib.suppress(
+                    tarfile.ReadError
+                ):  # the end is missing; a last member, cut, says so when read
+                    while (entry := archive.next()) is not None:
+                        if not 0 <= entry.size <= _LARGEST_BYTES:  # below zero, reading would go round for ever
+                            yield Member(ordinal=ordinal, name="", offset=entry.offset, size=_LOST)
+                            return
+                        if entry.isreg() and _is_wanted(entry.name):
+                            size = _SPARSE if entry.issparse() else entry.size
+                            yield _member(ordinal, entry.name, entry.offset_data, size)
+                        archive.members = []  # type: ignore[attr-defined]  # tarfile keeps every entry otherwise
+                        ordinal += 1
+                end = archive.offset
+            self._file.seek(end)
+            if any(self._file.read(tarfile.BLOCKSIZE)):  # tarfile takes a damaged header for the end
+                yield Member(ordinal=ordinal, name="", offset=end, size=_LOST)
+                return
+            start = self._next_part(end)
+
+    def _next_part(self, end: int) -> int | None:
+        """Where another tar begins behind the zeros that end one, if archives were joined (`cat a.tar b.tar`)."""
         self._file.seek(end)
-        if any(self._file.read(tarfile.BLOCKSIZE)):  # tarfile takes a damaged header for the end
-            yield Member(ordinal=ordinal, name="", offset=end, size=_LOST)
+        while block := self._file.read(tarfile.BLOCKSIZE):
+            if any(block):
+                try:
+                    tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+                except tarfile.HeaderError:  # whatever it is, tar's own programs don't look at it
+                    return None
+                return end
+            end += tarfile.BLOCKSIZE
+        return None
 
     def _zip_members(self) -> Iterator[Member]:
         for ordinal, entry in enumerate(self._entries):
@@ -188,6 +211,11 @@ def _member(ordinal: int, name: str, offset: int, size: int) -> Member:
 def _is_wanted(name: str) -> bool:
     hidden = name.rsplit("/", 1)[-1].startswith(".")  # ._name: attributes that macOS puts beside a picture
     return (suffix(name) in PICTURE_SUFFIXES or is_video_name(name)) and not hidden
+
+
+def _check_is_whole(member: Member) -> None:
+    if member.size == _SPARSE:
+        raise _bad(member, "it is stored with holes, which are not read; pack it without --sparse")
 
 
 def _bad(member: Member, reason: str) -> MediaError:

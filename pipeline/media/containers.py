@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 import av
+from av.bitstream import BitStreamFilterContext
 from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from pipeline.errors import ErrorCode, MediaError
-from pipeline.media.sniff import Content
+from pipeline.media.sniff import Content, transport_packets
 
 av.logging.set_level(None)  # libav's own lines would fill the actor's log; errors are classified here
 
@@ -50,6 +51,25 @@ def video_stream(container: av.container.InputContainer) -> VideoStream:
     if stream.codec_context is None:
         raise MediaError(ErrorCode.UNSUPPORTED, "no decoder for this video's codec")
     return stream
+
+
+def packets_of(container: av.container.InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
+    """The stream's packets from where the container stands, one frame in each; last an empty one.
+
+    DivX and Xvid packed a B-frame into the packet of the frame after it, with a frame that is not coded as a
+    placeholder in the B-frame's own packet. FFmpeg's filter puts them back.
+    """
+    if stream.codec_context.name != "mpeg4":
+        yield from container.demux(stream)
+        return
+    unpack = BitStreamFilterContext("mpeg4_unpack_bframes", stream)
+    for packet in container.demux(stream):
+        if not packet.size:
+            yield packet
+            continue
+        for unpacked in unpack.filter(packet):
+            unpacked.stream = stream
+            yield unpacked
 
 
 def is_clean_start(stream: VideoStream, packet: Packet[VideoStream]) -> bool:
@@ -109,7 +129,12 @@ def is_cut(path: Path, content: Content) -> bool:
         if content.format == "matroska":
             return _segment_end(file.read(_HEADER_BYTES)) > size
         # a stream of packets has no end of its own: a cut between two of them is not seen
-        return content.format == "mpegts" and size % (188 if file.read(1) == b"\x47" else 192) != 0
+        return content.format == "mpegts" and _ends_within_packet(file.read(_HEADER_BYTES), size)
+
+
+def _ends_within_packet(head: bytes, size: int) -> bool:
+    packets = transport_packets(head)
+    return packets is not None and (size - packets[0]) % packets[1] != 0
 
 
 def _boxes_end(file: BinaryIO, size: int) -> int:
@@ -128,16 +153,26 @@ def _boxes_end(file: BinaryIO, size: int) -> int:
 
 
 def _chunks_end(file: BinaryIO, size: int) -> int:
-    """Where the last RIFF chunk of an AVI file ends; a large file has several."""
-    at = 0
+    """Where the last list of frames of an AVI file ends; a large file has several RIFF chunks with one in each.
+
+    The lengths of the RIFF chunks are not believed: some writers put the file's own there, or none.
+    """
+    at, end, has_frames = 0, 0, False
     while at + 12 <= size:
         file.seek(at)
-        head = file.read(8)
+        head = file.read(12)
         length = int.from_bytes(head[4:8], "little")
-        if head[:4] != b"RIFF" or length == 0:  # 0: a recording that was never finished
+        if head[:4] == b"RIFF":
+            at += 12  # into it
+            continue
+        is_frames = head[:4] == b"LIST" and head[8:12] == b"movi"
+        if is_frames and length == 0:  # a recording that was never finished
             return size
+        if is_frames or not has_frames:  # behind the frames there may be anything
+            end = at + 8 + length
+        has_frames |= is_frames
         at += 8 + length + length % 2
-    return at - 1  # a last padding byte may be left out
+    return end if has_frames else size + 1
 
 
 def _segment_end(head: bytes) -> int:

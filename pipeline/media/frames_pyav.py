@@ -15,7 +15,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipeline.errors import ErrorCode, MediaError
-from pipeline.media.containers import open_container, video_stream
+from pipeline.media.containers import open_container, packets_of, video_stream
 from pipeline.media.display import Display
 from pipeline.media.packets import PacketIndex, ticks_added
 from pipeline.media.sniff import Content
@@ -196,7 +196,7 @@ class PyavFrames:
             if time is not None:
                 self._container.seek(time, stream=self._stream, backward=True)
             read = 0
-            for packet in self._container.demux(self._stream):
+            for packet in packets_of(self._container, self._stream):
                 if len(self._index.splices) and packet.size:
                     added = int(ticks_added(self._index.splices, np.array(read)))
                     packet.pts, packet.dts = (None if t is None else t + added for t in (packet.pts, packet.dts))

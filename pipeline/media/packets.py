@@ -14,7 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ErrorCode, MediaError
-from pipeline.media.containers import NO_FRAME, is_clean_start, is_cut, open_container, shows_nothing, video_stream
+from pipeline.media.containers import (
+    NO_FRAME,
+    is_clean_start,
+    is_cut,
+    open_container,
+    packets_of,
+    shows_nothing,
+    video_stream,
+)
 from pipeline.media.sniff import Content
 from pipeline.media.transport import CLOCK_MASK, damaged_times
 
@@ -150,11 +158,12 @@ def read_index(path: Path, content: Content) -> PacketIndex:
         pid = stream.id if content.format == "mpegts" else None
         # AVI stores decode times only; what FFmpeg makes of them is wrong when frames are reordered
         reorder_depth = int(stream.codec_context.has_b_frames)
-        untimed = content.format == "avi" and bool(reorder_depth)
+        rate = stream.average_rate if content.format == "mpegvideo" else None  # all that a bare stream says
+        untimed = (content.format == "avi" and bool(reorder_depth)) or rate is not None
         promised = len(stream.index_entries) if content.format == "mov" else 0
         clean_starts, read, hidden = True, 0, 0
         try:
-            for packet in container.demux(stream):
+            for packet in packets_of(container, stream):
                 read += bool(packet.size)
                 if packet.is_keyframe and clean_starts:
                     clean_starts = is_clean_start(stream, packet)
@@ -187,6 +196,8 @@ def read_index(path: Path, content: Content) -> PacketIndex:
     if untimed:
         given = [time for time in (shown if None not in shown else decoded) if time is not None]
         times = sorted(given) if len(set(given)) == len(packets) else list(range(len(packets)))
+        if rate is not None:
+            times = [round(at / rate / time_base) for at in range(len(packets))]
     else:
         times = [time for time in shown if time is not None]
     added = ticks_added(splices, np.array([number for *_, number in packets]))

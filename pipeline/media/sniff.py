@@ -137,6 +137,8 @@ def _picture(head: bytes) -> Content | None:
         (b"GIF89a", "GIF"),
         (b"II*\x00", "TIFF"),
         (b"MM\x00*", "TIFF"),
+        (b"II+\x00", "TIFF"),  # BigTIFF
+        (b"MM\x00+", "TIFF"),
     ):
         if head.startswith(magic):
             return Content(kind="picture", format=name)
@@ -158,12 +160,23 @@ def _video(head: bytes) -> Content | None:
         (_ASF, "asf"),
         (_MXF, "mxf"),
         (b"\x00\x00\x01\xba", "mpeg"),
+        (b"\x00\x00\x01\xb3", "mpegvideo"),
     ):
         if head.startswith(magic):
             return Content(kind="video", format=name)
-    for first, step in ((0, 188), (4, 192)):  # transport stream, with or without the time code of a camera
-        if len(head) > first + 4 * step and all(head[first + n * step] == 0x47 for n in range(5)):
-            return Content(kind="video", format="mpegts")
+    return Content(kind="video", format="mpegts") if transport_packets(head) is not None else None
+
+
+def transport_packets(head: bytes) -> tuple[int, int] | None:
+    """Where the first whole packet of a transport stream begins, and bytes from one to the next; None: it is none.
+
+    188 bytes (ISO/IEC 13818-1), 192 with the time code of a camera before each, 204 with a broadcaster's check bytes
+    after each. A recording may begin within a packet.
+    """
+    for step, before in ((188, 0), (192, 4), (204, 0)):
+        for first in range(before, min(step + before, len(head) - 4 * step)):
+            if all(head[first + n * step] == 0x47 for n in range(5)):
+                return first - before, step
     return None
 
 

@@ -14,11 +14,13 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.media.sniff import HEAD_BYTES, transport_packets
+
 CLOCK_MASK = (1 << 33) - 1  # of the 90 kHz clock in the stream
 _BACK, _AHEAD = 45_000, 10 * 90_000  # ticks between frames that follow each other; more is another clock
 _TABLES = (0, 17)  # packet ids of what programs there are, and what they are called: sent at different intervals
 _SYNC = 0x47
-_PACKET_BYTES = {0: 188, 4: 192}  # by where the first sync byte is; 192: four bytes of time before each (BDAV)
+_TIME_CODE_BYTES = {192: 4}  # before each packet's sync byte, by the bytes from one to the next (BDAV)
 _ROWS = 1 << 16  # packets looked at at once
 _MOST_BREAKS = 0.5  # of the video's packets; more come from a muxer that doesn't count
 _MOST_OUT_OF_STEP = 0.05  # of the packets; FFmpeg finds its way in a stream that lost single bytes, this does not
@@ -83,12 +85,12 @@ def damaged_times(path: Path, pid: int) -> NDArray[np.int64]:
     """
     nothing = np.empty(0, np.int64)
     with path.open("rb") as file:
-        head = file.read(max(_PACKET_BYTES) + 1)
-        start = next((at for at in _PACKET_BYTES if len(head) > at and head[at] == _SYNC), None)
-        if start is None:
+        packets = transport_packets(file.read(HEAD_BYTES))
+        if packets is None:
             return nothing
-        size, scan = _PACKET_BYTES[start], _Scan()
-        for heads in _heads(file, size, start):
+        (first, size), scan = packets, _Scan()
+        sync = _TIME_CODE_BYTES.get(size, 0)
+        for heads in _heads(file, first, size, sync):
             scan.add(heads, pid)
         breaks = np.concatenate([*scan.breaks, np.empty((0, 3), np.int64)])
         is_counted = scan.out_of_step <= _MOST_OUT_OF_STEP * scan.rows and len(breaks) <= _MOST_BREAKS * scan.video_rows
@@ -97,7 +99,7 @@ def damaged_times(path: Path, pid: int) -> NDArray[np.int64]:
         starts, new_tables = np.concatenate(scan.starts), np.sort(np.concatenate(scan.new_tables))
 
         def time_of(frame: int) -> int | None:  # of one whose header is lost: that of the one before
-            found = (_time(file, int(starts[at]) * size + start) for at in range(frame, -1, -1))
+            found = (_time(file, first + int(starts[at]) * size + sync) for at in range(frame, -1, -1))
             return next((time for time in found if time is not None), None)
 
         hurt: set[int] = set()
@@ -111,11 +113,11 @@ def damaged_times(path: Path, pid: int) -> NDArray[np.int64]:
         return np.array(sorted(hurt), np.int64)
 
 
-def _heads(file: BinaryIO, size: int, start: int) -> Iterator[NDArray[np.uint8]]:
+def _heads(file: BinaryIO, first: int, size: int, sync: int) -> Iterator[NDArray[np.uint8]]:
     """The first six bytes of every packet."""
-    file.seek(0)
+    file.seek(first)
     while len(data := file.read(_ROWS * size)) >= size:
-        yield np.frombuffer(data, np.uint8, len(data) // size * size).reshape(-1, size)[:, start : start + 6]
+        yield np.frombuffer(data, np.uint8, len(data) // size * size).reshape(-1, size)[:, sync : sync + 6]
 
 
 def _is_new_clock(before: int, time: int | None) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import subprocess
 import tarfile
 import zipfile
 from pathlib import Path
@@ -44,6 +46,34 @@ def test_a_stored_zip_and_a_tar_gz(tmp_path: Path) -> None:
     assert indices(Archive(write_zip(tmp_path / "x.zip", MEMBERS, deflate=False))) == [1, 2, 3]
     assert indices(Archive(write_tar(tmp_path / "x.tar.gz", MEMBERS))) == [1, 2, 3]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["x.tar.gz", "x.zip"]
+
+
+@pytest.mark.parametrize("name", ["x.tar", "x.tgz"])
+def test_archives_joined_end_to_end_lose_nothing(tmp_path: Path, name: str) -> None:
+    parts = [write_tar(tmp_path / f"{n}.tar", [(f"{n}.png", picture_bytes(n)), ("a.txt", b"x")]) for n in (1, 2, 3)]
+    whole = b"".join(part.read_bytes() for part in parts) + bytes(1024) + b"what somebody left behind the end"
+    (tmp_path / name).write_bytes(gzip.compress(whole) if name.endswith(".tgz") else whole)
+    archive = Archive(tmp_path / name)
+    assert [(member.ordinal, member.name) for member in archive.members()] == [(0, "1.png"), (2, "2.png"), (4, "3.png")]
+    assert indices(archive) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("form", ["gnu", "posix"])
+def test_a_file_with_holes_is_an_error_of_that_member(tmp_path: Path, form: str) -> None:
+    (tmp_path / "whole.png").write_bytes(picture_bytes(1))
+    with (tmp_path / "holes.png").open("wb") as file:
+        file.truncate(1 << 20)
+        file.seek(1 << 19)
+        file.write(picture_bytes(2))
+    path = tmp_path / "x.tar"
+    command = ["tar", f"--format={form}", "--sparse", "-cf", str(path), "-C", str(tmp_path), "holes.png", "whole.png"]
+    subprocess.run(command, check=True)
+    archive = Archive(path)
+    holes, whole = archive.members()
+    with pytest.raises(MediaError, match=r"holes\.png: .*--sparse") as raised:
+        archive.read(holes)
+    assert raised.value.code == ErrorCode.ARCHIVE_MEMBER
+    assert read_index(decode_picture(archive.read(whole), 10**6)) == 1
 
 
 def test_links_directories_and_devices_are_no_pictures(tmp_path: Path) -> None:

@@ -191,6 +191,17 @@ def test_a_video_that_cannot_be_opened_says_so_once(child: DecodeChild, tmp_path
     assert (covered.status, covered.error_code, covered.covered) == ("error", "not_media", True)
 
 
+def test_a_large_file_has_the_time_to_be_read(config: WorkerConfig) -> None:
+    (source,) = list_sources([str(DEMO_MEDIA / "portrait.mp4")]).sources
+    hasty = DecodeChild(config, deadline_s=1e-6)
+    try:
+        assert hasty.probe(replace(source, size_bytes=0))["error_code"] == "timeout"
+        large = replace(source, size_bytes=10**10)  # so it has 500 s
+        assert hasty.probe(large)["error_code"] is None
+    finally:
+        hasty.stop()
+
+
 def test_unpacking_has_the_time_of_a_fetch(config: WorkerConfig, tmp_path: Path) -> None:
     packed = write_tar(tmp_path / "a.tar.gz", [(f"{index}.png", picture_bytes(index)) for index in range(3)])
     (source,) = list_sources([str(packed)]).sources

@@ -46,6 +46,15 @@ def test_every_format(image_format: str) -> None:
     assert is_upright(image)
 
 
+def test_a_tiff_of_more_than_four_gigabytes_has_a_mark_of_its_own() -> None:
+    file = io.BytesIO()
+    with Image.open(io.BytesIO(picture_bytes(5))) as picture:
+        picture.convert("RGB").save(file, "TIFF", big_tiff=True)
+    assert file.getvalue()[:4] == b"II+\0"
+    file.seek(0)
+    assert read_index(decode_picture(file, LIMIT)) == 5
+
+
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(orientation: int, image_format: str) -> None:

@@ -134,6 +134,78 @@ def test_every_container_gives_the_same_frames_at_the_video_s_own_rate(
     assert len(chosen["mkv"]) >= (50 if Fraction(fps) == Fraction(rate) else 25)
 
 
+VOP, NOT_CODED = b"\0\0\1\xb6", b"\0\0\1\xb6\x51\x00\x7f"
+
+
+def packed(path: Path, b_frames: int) -> Path:
+    """An AVI as DivX wrote them: a B-frame in the packet of the frame after it, a placeholder in its own."""
+    plain_file = write_video(path.with_name("plain.avi"), frames=40, codec="mpeg4", b_frames=b_frames, gop=12)
+    with av.open(str(plain_file)) as container:
+        coded = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    is_b = [data[data.find(VOP) + 4] >> 6 == 2 for data in coded]
+    written: list[bytes] = []
+    while len(written) < len(coded):
+        at = len(written)
+        run = next((n for n in range(at + 1, len(coded)) if not is_b[n]), len(coded)) - at - 1
+        written += [coded[at] + coded[at + 1], *coded[at + 2 : at + 1 + run], NOT_CODED] if run else [coded[at]]
+    header = written[0].find(b"\0\0\1\xb3")
+    written[0] = written[0][:header] + b"\0\0\1\xb2DivX503b1393p" + written[0][header:]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 192, 128, "yuv420p"
+        container.start_encoding()
+        for number, data in enumerate(written):
+            packet = av.Packet(data)
+            packet.stream, packet.time_base, packet.pts, packet.dts = stream, Fraction(1, 25), number, number
+            packet.is_keyframe = data[data.find(VOP) + 4] >> 6 == 0
+            container.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("b_frames", [1, 2])
+def test_packed_b_frames_are_frames_of_their_own(tmp_path: Path, b_frames: int) -> None:
+    path = packed(tmp_path / "packed.avi", b_frames)
+    assert packets(path) == 40
+    for fps in ("all", "5"):
+        frames = [(index, Fraction(index, 25)) for index in range(40)]
+        assert ours(path, fps, "pyav") == (sampled(frames, fps, Fraction(1, 25)), None)
+
+
+def in_packets_of(data: bytes, size: int) -> bytes:
+    """A transport stream with 16 check bytes behind each packet, or 4 of time before."""
+    parts = (data[at : at + 188] for at in range(0, len(data), 188))
+    return b"".join(part + b"\xff" * 16 if size == 204 else bytes(4) + part for part in parts)
+
+
+@pytest.mark.parametrize("size", [188, 192, 204])
+@pytest.mark.parametrize("lost", [0, 100])
+def test_recordings_that_begin_within_a_packet(tmp_path: Path, size: int, lost: int) -> None:
+    data = write_video(tmp_path / "a.ts", frames=30, gop=8).read_bytes()
+    path = tmp_path / "recorded.ts"
+    path.write_bytes((data if size == 188 else in_packets_of(data, size))[lost:])
+    assert [index for index, _ in check(path, "pyav")] == list(range(30))
+    path.write_bytes(path.read_bytes()[:-90])
+    assert ours(path, "all", "pyav")[1] == ErrorCode.TRUNCATED
+
+
+@pytest.mark.parametrize("codec", ["mpeg1video", "mpeg2video"])
+def test_a_stream_without_a_container_has_times_by_its_rate(tmp_path: Path, codec: str) -> None:
+    with av.open(str(write_video(tmp_path / "a.mpg", frames=30, codec=codec))) as container:
+        data = b"".join(bytes(packet) for packet in container.demux(video=0) if packet.size)
+    path = tmp_path / "bare.mpg"
+    path.write_bytes(data)
+    assert ours(path, "all", "pyav") == ([(index, index / 25) for index in range(30)], None)
+
+
+@pytest.mark.parametrize("length", [0, 8, 0xFFFFFFFF])
+def test_the_outermost_length_of_an_avi_is_not_believed(tmp_path: Path, length: int) -> None:
+    path = write_video(tmp_path / "a.avi", frames=30, codec="mpeg4", b_frames=0)
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<I", data, 4, len(data) if length == 8 else length)
+    path.write_bytes(data)
+    assert [index for index, _ in check(path, "pyav")] == list(range(30))
+
+
 SUFFIXES = {
     "libx264": ["mp4", "mov", "mkv", "ts"],
     "libx265": ["mp4", "mov", "mkv", "ts"],
