@@ -18,6 +18,7 @@ CODES = sorted(str(code) for code in ErrorCode if code != ErrorCode.SOURCE_CHANG
 @click.argument("output", metavar="OUT")
 @click.option("--code", "codes", multiple=True, type=click.Choice(CODES), help="Only failures with this code.")
 @click.option("--model", default="default", show_default=True, metavar="DIR", help="The model of the rows that failed.")
+@click.option("--detector-weights", metavar="PATH", help="Of a detector that does not ship with us.")
 @execution_options
 @json_option
 @click.option("--quiet", is_flag=True, help="No progress.")

@@ -29,7 +29,7 @@ from pipeline.infer import CPU_BATCH, GPU_BATCH, InferConfig, without_prediction
 from pipeline.ledger.commit import Committer
 from pipeline.ledger.log import CommitLog
 from pipeline.ledger.removal import drop_segments, drop_sources
-from pipeline.ledger.runs import Run, refuse_while_at_work
+from pipeline.ledger.runs import Run, other_runs, refuse_while_at_work
 from pipeline.ledger.staging import StagedFile, StagedSet, stage_table
 from pipeline.ledger.state import LogState
 from pipeline.media.sources import Source
@@ -78,6 +78,7 @@ class Driver:
         self._model_id = prepared.model_id
         self._base_model_id = prepared.base_model_id
         self._retry_codes = prepared.retry_codes
+        self._keeps_crops = config.keep_crops or prepared.keeps_crops
         self._stored: StoredSegments | None = None
         self._size = resources.Cluster(cpus=0, gpus=0)
         self._stop = threading.Event()
@@ -132,6 +133,7 @@ class Driver:
                         drop_segments(self._store, log, run, self._model_id, failures.replacing, unplanned)
             else:
                 self._begin(plan, progress)
+            self._drop_superseded(known, log, run, progress)
             summary.failed_sources = planning.count_failed(self._store, log.state, self._model_id, listing)
             summary.finish("interrupted" if self._stop.is_set() else "done")
             run.save_summary(summary.to_json())
@@ -152,6 +154,21 @@ class Driver:
         old = known.filter(pc.is_in(known["source_uri"], uris))
         ids = {*old["source_id"].to_pylist(), *planning.change_rows(self._store, log.state, uris)}
         drop_sources(self._store, log, run, ids, covered_segments(log.state, old, self._extraction))
+
+    def _drop_superseded(self, known: pa.Table, log: CommitLog, run: Run, progress: ProgressReporter) -> None:
+        """Errors of files that were mended since leave, once the files' new content has its rows.
+
+        While another run is at work they stay: the next one takes them out.
+        """
+        is_whole_run = self._retry_codes is None and self._base_model_id is None and self._config.limit is None
+        if not is_whole_run or self._stop.is_set():
+            return
+        log.refresh()
+        gone = planning.superseded(self._store, log.state, self._listing, known)
+        if gone and not other_runs(self._store, log.state, run.run_id, self._config.stale_after_s)[0]:
+            old = known.filter(pc.is_in(known["source_id"], pa.array(sorted(gone), pa.string())))
+            drop_sources(self._store, log, run, gone, covered_segments(log.state, old, self._extraction))
+            progress.note(f"{len(gone)} errors of files that have another content now were taken out")
 
     def _plan(self, known: pa.Table, changed: list[Source], state: LogState, failures: Failures) -> planning.Plan:
         if self._base_model_id is not None:
@@ -398,7 +415,7 @@ class Driver:
         return InferConfig(
             device="cuda" if gpu else "cpu",
             batch_size=self._config.batch_size or (GPU_BATCH if gpu else CPU_BATCH),
-            keep_pixels=self._config.keep_crops,
+            keep_pixels=self._keeps_crops,
         )
 
     def _stage_config(self) -> StageConfig:
@@ -407,7 +424,7 @@ class Driver:
             run_id=self.summary.run_id,
             model_id=self._model_id,
             model_config=self._model.config,
-            keep_crops=self._config.keep_crops,
+            keep_crops=self._keeps_crops,
         )
 
     @contextmanager

@@ -63,6 +63,8 @@ def dry_run(config: RunConfig, extraction: Extraction) -> DryRun:
         state = log.state
     known = planning.known_sources(store, state)
     unknown, changed = planning.new_sources(store, state, listing, known)
+    if config.on_changed == "replace":
+        unknown, changed = unknown + changed, []
     worker = WorkerConfig(
         extraction=extraction,
         model_config=model.config,
@@ -79,10 +81,11 @@ def dry_run(config: RunConfig, extraction: Extraction) -> DryRun:
     capacity.check(need, store, config, size)
     listed = pa.array([source.source_id for source in listing.sources], pa.string())
     kinds = Counter(pc.fill_null(known.filter(pc.is_in(known["source_id"], listed))["kind"], "unknown").to_pylist())
+    kinds["changed"] += len(changed)
     return DryRun(
         output=without_credentials(config.output),
         model_id=model_id,
-        sources=dict(kinds),
+        sources=dict(+kinds),
         bytes=sum(source.size_bytes for source in listing.sources),
         skipped_files=listing.skipped.total(),
         unmatched_inputs=listing.unmatched,

@@ -130,6 +130,26 @@ def count_failed(store: Store, state: LogState, model_id: str, listing: Listing)
     return len(failed & {source.source_id for source in listing.sources})
 
 
+def superseded(store: Store, state: LogState, listing: Listing, known: pa.Table) -> set[str]:
+    """Source ids of earlier content of listed files, of which there are only error rows: the file was mended since.
+
+    Content with good rows stays, until `--on-changed replace`.
+    """
+    now = {source.uri: source.source_id for source in listing.sources}
+    ids = pa.array(sorted(now.values()), pa.string())
+    uris = pa.array(sorted(now), pa.string())
+
+    def earlier(rows: pa.Table) -> pa.Table:
+        return rows.filter(pc.and_(pc.is_in(rows["source_uri"], uris), pc.invert(pc.is_in(rows["source_id"], ids))))
+
+    found = set(earlier(known)["source_id"].to_pylist())
+    for file in state.files("segments"):
+        if file.path.endswith(ERRORS_SUFFIX):
+            rows = pq.read_table(pa.BufferReader(read_live(store, file)), columns=["source_id", "source_uri"])
+            found.update(earlier(rows)["source_id"].to_pylist())
+    return found.difference(_without_only_errors(store, state, pa.array(sorted(found), pa.string())).to_pylist())
+
+
 def change_rows(store: Store, state: LogState, uris: pa.Array) -> set[str]:
     """Source ids of the error rows that told of changes of these sources, one for each content that was met."""
     found: set[str] = set()

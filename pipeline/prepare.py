@@ -10,7 +10,7 @@ from pipeline.config import Extraction
 from pipeline.errors import UsageError
 from pipeline.infer import ModelBytes
 from pipeline.ledger.dataset import Dataset
-from pipeline.ledger.log import CommitLog
+from pipeline.ledger.log import CommitLog, LogState
 from pipeline.media.locations import normalise
 from pipeline.media.sources import Listing, Source, list_sources, location_below
 from pipeline.planning import known_sources
@@ -35,6 +35,7 @@ class Prepared:
     dataset: Dataset
     base_model_id: str | None = None
     retry_codes: tuple[str, ...] | None = None
+    keeps_crops: bool = False
 
 
 def prepare(config: RunConfig, extraction: Extraction) -> Prepared:
@@ -64,8 +65,13 @@ def prepare_reprocess(config: RunConfig, base: str | None) -> Prepared:
         raise UsageError(f"{store.url} has no segments yet; `run` makes the first ones")
     if chosen not in state.models:
         raise UsageError(f"{store.url} has no model {chosen}: it has {', '.join(state.models) or 'none'}")
-    listing = Listing(sources=[_stored_source(row, dataset.root) for row in known_sources(store, state).to_pylist()])
-    return Prepared(listing=listing, model=model, model_id=model_id, dataset=dataset, base_model_id=chosen)
+    return Prepared(
+        listing=_stored_listing(dataset, state),
+        model=model,
+        model_id=model_id,
+        dataset=dataset,
+        base_model_id=chosen,
+    )
 
 
 def prepare_retry(config: RunConfig, codes: tuple[str, ...]) -> Prepared:
@@ -78,9 +84,35 @@ def prepare_retry(config: RunConfig, codes: tuple[str, ...]) -> Prepared:
     if model_id not in log.state.models:
         known = ", ".join(log.state.models) or "none"
         raise UsageError(f"{store.url} has no rows of --model {config.model} ({model_id}): it has {known}")
-    rows = known_sources(store, log.state).to_pylist()
-    listing = Listing(sources=[_stored_source(row, dataset.root) for row in rows])
-    return Prepared(listing=listing, model=model, model_id=model_id, dataset=dataset, retry_codes=codes)
+    check_detector(config, dataset)
+    return Prepared(
+        listing=_stored_listing(dataset, log.state),
+        model=model,
+        model_id=model_id,
+        dataset=dataset,
+        retry_codes=codes,
+        keeps_crops=bool(log.state.files("crops")),
+    )
+
+
+def check_detector(config: RunConfig, dataset: Dataset) -> None:
+    """Raises UsageError if the run would detect with other weights than those that found the dataset's faces."""
+    from pipeline.detect import weights_sha256  # loads onnxruntime, which other drivers don't need
+
+    made = dataset.extraction
+    if weights_sha256(made.detector, config.detector_weights) != made.detector_sha256:
+        raise UsageError(
+            f"the faces of {dataset.store.url} were found with other weights of {made.detector} "
+            f"(sha256 {made.detector_sha256}): give --detector-weights with that file"
+        )
+
+
+def _stored_listing(dataset: Dataset, state: LogState) -> Listing:
+    """The dataset's own sources."""
+    rows = known_sources(dataset.store, state).select(["source_id", "source_uri", "fingerprint", "size_bytes"])
+    return Listing(
+        sources=[_stored_source(row, dataset.root) for batch in rows.to_batches() for row in batch.to_pylist()]
+    )
 
 
 def _stored_source(row: Mapping[str, Any], root: str | None) -> Source:

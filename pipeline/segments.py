@@ -8,6 +8,7 @@ own, as many as its first reader finds, so that one that crashes a decoder costs
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,7 @@ from pipeline.media.sniff import is_video_name
 #: The most windows that one video can have. A header or a time stamp that promises more is wrong.
 MAX_WINDOWS = 1_000_000
 SPARSE_WINDOWS = 10_000  # 18 hours at 5 frames per second, whatever few pictures are shown in them
-SOURCES_AT_ONCE = 10_000
+PLANNED_AT_ONCE = 10_000
 
 #: One picture or video in an archive. ordinal: its place among all entries; offset: of its data (zip: header).
 MEMBER = pa.struct(
@@ -172,10 +173,9 @@ def plan_tables(
     extraction: Extraction,
     tails: Mapping[str, int] | None = None,
 ) -> Iterator[pa.Table]:
-    """`plan_table` in parts of SOURCES_AT_ONCE sources. While a part is made, each of its segments is several Python
-    objects, ten times as large as the row that it becomes."""
-    for start in range(0, len(sources), SOURCES_AT_ONCE):
-        part = sources[start : start + SOURCES_AT_ONCE]
+    """`plan_table` in parts of about PLANNED_AT_ONCE sources and archives' members. While a part is made, each of them
+    is several Python objects, ten times as large as the row that it becomes."""
+    for part in _in_parts(sources) if isinstance(sources, pa.Table) else [sources]:
         rows = part.to_pylist() if isinstance(part, pa.Table) else part
         parts = [
             part
@@ -184,6 +184,13 @@ def plan_tables(
             for part in _parts({**row, "location": locations[row["source_id"]]}, extraction, tails or {})
         ]
         yield _table(parts, extraction)
+
+
+def _in_parts(sources: pa.Table) -> Iterator[pa.Table]:
+    members = pc.fill_null(pc.list_value_length(sources["index"]), 0).to_numpy()
+    part = np.cumsum(members + 1) // PLANNED_AT_ONCE
+    bounds = [0, *(np.flatnonzero(np.diff(part)) + 1).tolist(), len(part)]
+    return (sources.slice(start, end - start) for start, end in itertools.pairwise(bounds) if end > start)
 
 
 def windows_beyond(segments: pa.Table, beyond: Mapping[str, int], extraction: Extraction) -> pa.Table:

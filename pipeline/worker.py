@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Extraction
-from pipeline.errors import ErrorCode, MediaError, StoreError
+from pipeline.errors import ErrorCode, MediaError, StoreError, UsageError
 from pipeline.extraction import FACE_COLUMNS, LANDMARK_COLUMNS, ExtractedSegment, StoredDetections
 from pipeline.media.scratch import Scratch
 from pipeline.media.sources import Source
@@ -98,6 +98,8 @@ class SegmentExtractor:
                 max_side_px=extraction.detect_max_side_px,
                 providers="cpu",  # decode actors reserve no GPU, and there are dozens of them for each
             )
+            if extraction.detector_sha256 not in ("", self._detector.weights_sha256):
+                raise UsageError(f"{config.detector_weights} on this node is another file than where the run began")
 
     def extract(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import shutil
@@ -11,6 +13,12 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pytest
 
+from pipeline.config import Extraction
+from pipeline.errors import UsageError
+from pipeline.ledger.dataset import Dataset
+from pipeline.prepare import check_detector
+from pipeline.run_config import RunConfig
+from pipeline.storage.store import Store
 from tests.conftest import DEMO_MEDIA, run_cli
 from tests.datasets import assert_equal_datasets, table
 
@@ -69,6 +77,67 @@ def test_retry_makes_good_what_had_no_time(
     assert json.loads(run_cli("errors", output, "--json").stdout) == []
     runs = json.loads(run_cli("inspect", output, "--json").stdout)["runs"]
     assert [(run["status"], run["failed_sources"]) for run in runs] == [("done", sources), ("done", 0)]
+
+
+def test_the_error_of_a_file_that_was_mended_leaves(
+    media: Path, tiny_model: Path, ray_address: str, tmp_path: Path
+) -> None:
+    folder, output = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    shutil.copy(media / "astronaut.png", folder)
+    whole = (media / "portrait.mp4").read_bytes()
+    (folder / "broken.mp4").write_bytes(whole[:1000])
+    inputs = ("run", folder / "astronaut.png", folder / "broken.mp4", folder / "late.png", "-o", output)
+    run = (*inputs, "--model", tiny_model, *RUN)
+    first = run_cli(*run, address=ray_address)
+    assert first.returncode == 3, first.stderr
+    assert json.loads(first.stdout)["failed_sources"] == 2
+    (folder / "broken.mp4").write_bytes(whole)
+    os.utime(folder / "astronaut.png", (1, 1))  # changed, so an error beside its good rows
+    changed = run_cli(*run, address=ray_address)
+    assert (changed.returncode, json.loads(changed.stdout)["failures"]) == (3, {"source_changed": 1}), changed.stderr
+    left = json.loads(run_cli("errors", output, "--json").stdout)
+    assert sorted(one["error_code"] for one in left) == ["not_found", "source_changed"]
+    shutil.copy(media / "astronaut.png", folder / "late.png")
+    again = run_cli(*run, "--on-changed", "replace", address=ray_address)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(run_cli("errors", output, "--json").stdout) == []
+    assert sorted(table(output, "sources")["source_uri"].to_pylist()) == sorted(
+        str(folder / name) for name in ("astronaut.png", "broken.mp4", "late.png")
+    )
+    assert _is_sound(output)
+
+
+def test_retry_keeps_crops_where_the_dataset_has_them(
+    media: Path, tiny_model: Path, ray_address: str, tmp_path: Path
+) -> None:
+    folder, output = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    face = (media / "astronaut.png").read_bytes()
+    with tarfile.open(folder / "a.tar", "w") as archive:
+        for name, data in (("a.png", face), ("b.png", face[:5000]), ("c.png", face)):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    _run(folder, output, tiny_model, ray_address, "--keep-crops", code=3)
+    crops = set(table(output, "crops")["face_id"].to_pylist())
+    assert len(crops) == 2
+    again = run_cli("retry", output, "--model", tiny_model, "--json", address=ray_address)
+    assert again.returncode == 3, again.stderr  # the damaged member is still one
+    assert set(table(output, "crops")["face_id"].to_pylist()) == crops
+    assert _is_sound(output)
+
+
+def test_retry_detects_with_the_weights_of_the_dataset(media: Path, tiny_model: Path, tmp_path: Path) -> None:
+    output, weights = tmp_path / "out", tmp_path / "other.onnx"
+    weights.write_bytes(b"other weights")
+    Dataset.open_or_create(
+        Store(str(output)), Extraction(detector_sha256=hashlib.sha256(weights.read_bytes()).hexdigest())
+    )
+    with pytest.raises(UsageError, match=r"other weights.*--detector-weights"):
+        check_detector(RunConfig(inputs=(str(output),), output=str(output)), Dataset.open(Store(str(output))))
+    given = RunConfig(inputs=(str(output),), output=str(output), detector_weights=str(weights))
+    check_detector(given, Dataset.open(Store(str(output))))
 
 
 def test_a_changed_file_is_an_error_until_it_is_to_be_replaced(

@@ -5,9 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
+from pipeline import segments
 from pipeline.config import Extraction
-from pipeline.segments import PLAN, Segment, plan_segments, plan_table, segment_id, windows_beyond
+from pipeline.segments import (
+    PLAN,
+    Segment,
+    plan_segments,
+    plan_table,
+    plan_tables,
+    segment_id,
+    windows_beyond,
+)
 
 
 def row(source_id: str = "0123456789abcdef", **changes: Any) -> dict[str, Any]:
@@ -133,6 +143,18 @@ def test_rows_survive_the_table() -> None:
     assert plan_table(pa.Table.from_pylist(sources), locations=locations, extraction=Extraction()) == table
     assert plan_table([], locations={}, extraction=Extraction()).num_rows == 0
     assert plan_table(sources, locations={}, extraction=Extraction()).schema == PLAN
+
+
+def test_a_plan_is_made_in_parts_of_so_many_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    index = [{"ordinal": at, "name": f"{at}.png", "offset": at, "size": 1} for at in range(40)]
+    rows = [row(f"{number:016x}", kind="archive", index=index) for number in range(6)] + [row("f" * 16)]
+    sources = pa.table({name: pa.array([one[name] for one in rows]) for name in rows[0]})
+    given: dict[str, Any] = {"locations": {one["source_id"]: "/x" for one in rows}, "extraction": Extraction()}
+    whole = plan_table(rows, **given)
+    monkeypatch.setattr(segments, "PLANNED_AT_ONCE", 100)
+    parts = list(plan_tables(sources, **given))
+    assert len(parts) == 3
+    assert pa.concat_tables(parts).equals(whole)
 
 
 def test_a_hundred_thousand_segments() -> None:
