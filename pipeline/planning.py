@@ -135,9 +135,8 @@ def superseded(store: Store, state: LogState, listing: Listing, known: pa.Table)
 
     Content with good rows stays, until `--on-changed replace`.
     """
-    now = {source.uri: source.source_id for source in listing.sources}
-    ids = pa.array(sorted(now.values()), pa.string())
-    uris = pa.array(sorted(now), pa.string())
+    ids = pa.array([source.source_id for source in listing.sources], pa.string())
+    uris = pa.array([source.uri for source in listing.sources], pa.string())
 
     def earlier(rows: pa.Table) -> pa.Table:
         return rows.filter(pc.and_(pc.is_in(rows["source_uri"], uris), pc.invert(pc.is_in(rows["source_id"], ids))))

@@ -88,6 +88,8 @@ def test_a_changed_source_is_one_error_and_one_that_only_failed_is_new(tmp_path:
     plan = planning.plan(listing, known, different, LogState(), "m", EXTRACTION)
     assert plan.todo["error_code"].to_pylist() == ["source_changed"]
     assert plan.todo["source_id"].to_pylist() == [changed.source_id]
+    assert planning.superseded(store, state, listing, known) == {failed.source_id, broken.source_id}
+    assert planning.superseded(store, state, Listing(sources=[good, failed, broken]), known) == set()
 
 
 def segment_row(of: Source, status: str, window: int = 0) -> dict[str, Any]:
