@@ -40,9 +40,7 @@ def aligned_faces(listing: Listing, config: ModelConfig, work: Path, *, threads:
         folder.mkdir(parents=True, exist_ok=True)
         faces = np.lib.format.open_memmap(str(faces_path), "w+", np.uint8, shape)
         is_found = np.zeros(len(listing.items), np.bool_)
-        detector = (
-            None if listing.name == "kept-crops" else load_detector(threads=threads, min_face_px=8, min_score=0.5)
-        )
+        detector = None if listing.is_aligned else load_detector(threads=threads, min_face_px=8, min_score=0.5)
         for start in range(0, len(listing.items), CHUNK):
             pictures = [_read(item) for item in listing.items[start : start + CHUNK]]
             end = start + len(pictures)
@@ -89,7 +87,7 @@ def _read(item: Item) -> Image:
 
 def _identity(listing: Listing, config: ModelConfig) -> str:
     """Changes when other pictures, or another framing, are asked for."""
-    digest = hashlib.sha256(f"{config.template} {config.channels}".encode())
+    digest = hashlib.sha256(f"{config.template} {config.channels} {listing.is_aligned}".encode())
     for item in listing.items:
         picture = item.picture
         digest.update(item.key.encode())

@@ -10,21 +10,19 @@ from ran_model.datasets import Listing
 from ran_model.recipe import Recipe
 from ran_model.train_config import TrainConfig
 
-#: What is known of a data set beyond its files, by the name of its listing.
-ABOUT = {
-    "ferplus": """FERPlus: FER2013's 48×48 grey pictures with ten votes each, in the RAN authors' lists. FER2013's
+FERPLUS = """FERPlus: FER2013's 48×48 grey pictures with ten votes each, in the RAN authors' lists. FER2013's
 Training part trains, its PublicTest part is the validation part that settings may be chosen by, and the authors' test
 list (PrivateTest) is for reporting only. FER2013 is faces found by web search, many posed or acted, labelled by crowd
 workers; age, skin colour, glasses, make-up and head covering are not balanced, and no figures per group exist, so
 errors will differ between groups. For scale: the paper reports 88.55 for its ResNet-18 RAN, started from face
 recognition, at 224 px."""
-}
-LICENCES = {
-    "ferplus": """FERPlus' labels are published under the MIT licence; FER2013's pictures were gathered from the web for
-a research challenge, without a licence for other use. A teacher, where the recipe names one, started from FaceNet's
+FERPLUS_LICENCES = """FERPlus' labels are published under the MIT licence; FER2013's pictures were gathered from the web
+for a research challenge, without a licence for other use. A teacher, where the recipe names one, started from FaceNet's
 weights (MIT licence), which were learnt from CASIA-WebFace, pictures for research. Treat these weights as for research
 only. No picture is contained in them or shipped."""
-}
+#: What is known of a data set beyond its files, by the layout of its listing.
+ABOUT = {"ferplus-parquet": FERPLUS, "fer2013-csv": FERPLUS}
+LICENCES = {"ferplus-parquet": FERPLUS_LICENCES, "fer2013-csv": FERPLUS_LICENCES}
 
 
 def write_card(evaluation: dict[str, Any], recipe: Recipe, listing: Listing) -> str:
@@ -53,7 +51,7 @@ The expression that an annotator would report *seeing* in a picture, among {len(
 {listing.name}: {counts} pictures. Every one went through the product's own detector and alignment; in
 {1 - evaluation["data"]["found_fraction"]:.1%} of them no face was found, and the whole picture was used.
 
-{ABOUT.get(listing.name, "")}
+{ABOUT.get(listing.layout, "")}
 
 ## Recipe
 
@@ -118,7 +116,7 @@ covert. Where it is used on people in the EU, tell them (Art. 50(3)). It identif
 ## Licences
 
 The code is ran-pipeline's (see LICENSE). The weights were learnt from {listing.name}, whose terms apply to them.
-{LICENCES.get(listing.name, "")}
+{LICENCES.get(listing.layout, "")}
 """)
 
 

@@ -6,7 +6,7 @@ Each layout is a module that documents it; `read_listing` picks the one that fit
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ran_model.datasets import affectnet, class_folders, fer2013_csv, ferplus_parquet, kept_crops, raf_db
@@ -68,7 +68,7 @@ def read_listing(path: Path | str, *, layout: str = "auto", labels: Path | None 
         layout = found
     if labels is not None and layout != "kept-crops":
         raise DataError(f"labels is {labels}, but {path} has the layout {layout}: only kept-crops takes labels")
-    return _LAYOUTS[layout].read(path, labels)
+    return replace(_LAYOUTS[layout].read(path, labels), layout=layout)
 
 
 def _needs() -> str:

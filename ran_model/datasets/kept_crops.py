@@ -51,7 +51,7 @@ def read(path: Path, labels: Path | None) -> Listing:
     for source, splits in given.items():
         if len(splits) > 1:
             notes.add("sources with faces in several splits, as the labels have it", source)
-    return Listing(name=path.resolve().name, items=items, lists=full_list(items), notes=notes.lines())
+    return Listing(name=path.resolve().name, items=items, lists=full_list(items), notes=notes.lines(), is_aligned=True)
 
 
 def _read_crops(path: Path, wanted: dict[str, Label], notes: Notes) -> dict[str, tuple[str, bytes]]:

@@ -44,14 +44,18 @@ class Item:
 class Listing:
     """A data set as read from disk. No picture that was given by path has been opened.
 
+    name: for people; it may be that of a folder. layout: how it lies on disk, one of `ran_model.datasets.LAYOUTS`.
     lists: test lists by name ("full", "occlusion", "pose30", "pose45"), each with labels of its own: key -> label.
     notes: what was left out and why, a line each with the count and the first examples.
+    is_aligned: whether the pictures are faces that this product aligned, which are not to be looked for again.
     """
 
     name: str
     items: list[Item]
     lists: dict[str, dict[str, int]]
     notes: list[str]
+    layout: str = ""
+    is_aligned: bool = False
 
     def __post_init__(self) -> None:
         splits = {item.key: item.split for item in self.items}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -93,3 +94,13 @@ def test_the_card_states_the_figures_and_the_weak_classes(data: LabelledFaces) -
     assert "`abcdef012345`" in card
     assert "1 train, 2 validation, 3 test" in card
     assert max(len(line) for line in card.splitlines() if not line.startswith("|")) <= 118
+
+
+def test_the_card_knows_a_data_set_by_its_layout_not_by_its_folders_name(data: LabelledFaces) -> None:
+    network, twin = RegionAttentionNetwork(CONFIG), SinglePassNetwork(CONFIG)
+    result = evaluation(network, data, model_id="abcdef012345", twin=twin)
+    recipe = Recipe(data=Path("d"), model=CONFIG, single_pass=TrainConfig(), ran=TrainConfig(epochs=3))
+    for layout, is_known in (("class-folders", False), ("ferplus-parquet", True), ("fer2013-csv", True)):
+        card = write_card(result, recipe, replace(data.listing, name="ferplus", layout=layout))
+        assert ("ten votes each" in card) is is_known
+        assert ("MIT licence" in card) is is_known

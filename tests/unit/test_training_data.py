@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
+from jobs import align_faces as aligning
 from jobs.align_faces import align_pictures, aligned_faces
+from pipeline import schema
 from pipeline.detect import load_detector
 from ran_model.align import FER_TEMPLATE, align_faces
 from ran_model.config import ModelConfig
 from ran_model.data import LabelledFaces
-from ran_model.datasets import DataError, Item, Listing
+from ran_model.datasets import DataError, Item, Listing, read_listing
 
 ASTRONAUT = Path(__file__).parents[2] / "examples" / "media" / "astronaut.png"
 CONFIG = ModelConfig(aligned_size=96, input_size=64)
@@ -101,6 +104,44 @@ def test_faces_are_aligned_once(listing: Listing, tmp_path: Path) -> None:
     again = aligned_faces(listing, CONFIG, tmp_path, threads=1).train().faces_BCSS
     assert (again[0] == 7).all()
     assert torch.equal(again[1], first[1])
+
+
+def test_kept_crops_are_taken_as_they_are_whatever_their_folder_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    colours = ModelConfig(aligned_size=224, colour="rgb")
+    portrait = np.asarray(cv2.imread(str(ASTRONAUT), cv2.IMREAD_COLOR_RGB))[40:190, 150:300]
+    (crop,), _ = align_pictures([portrait], load_detector(min_face_px=8), colours)
+    columns = {
+        "face_id": ["v-0-0-0"],
+        "segment_id": ["s"],
+        "source_id": ["v"],
+        "png": [cv2.imencode(".png", crop[..., ::-1])[1].tobytes()],
+        "template": [[float(value) for point in FER_TEMPLATE for value in point]],
+        "size": [224],
+        "run_id": ["r"],
+        "pipeline_version": ["1"],
+    }
+    (tmp_path / "my study" / "crops").mkdir(parents=True)
+    schema.write_table(schema.table("crops", columns), str(tmp_path / "my study" / "crops" / "a.parquet"), "crops")
+    (tmp_path / "labels.csv").write_text("face_id,expression,split\nv-0-0-0,happiness,train\n")
+
+    def no_detector(**_: Any) -> None:
+        raise AssertionError("a face that was found already is looked for again")
+
+    monkeypatch.setattr(aligning, "load_detector", no_detector)
+    crops = read_listing(tmp_path / "my study", labels=tmp_path / "labels.csv")
+    face = aligned_faces(crops, CONFIG, tmp_path / "work").train().faces_BCSS[0, 0].numpy()
+    expected = cv2.cvtColor(cv2.resize(crop, (96, 96), interpolation=cv2.INTER_LINEAR), cv2.COLOR_RGB2GRAY)
+    np.testing.assert_array_equal(face, expected)
+
+
+def test_a_class_folder_is_aligned_whatever_it_is_called(tmp_path: Path) -> None:
+    folder = tmp_path / "kept-crops" / "test" / "happy"
+    folder.mkdir(parents=True)
+    cv2.imwrite(str(folder / "grey.png"), np.full((64, 64, 3), 99, np.uint8))
+    data = aligned_faces(read_listing(tmp_path / "kept-crops"), CONFIG, tmp_path / "work", threads=1)
+    assert data.found_fraction == 0  # looked for, and not there
 
 
 def test_a_picture_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
