@@ -20,7 +20,6 @@ from ran_model.config import ModelConfig
 from ran_model.data import LabelledFaces
 from ran_model.datasets import DataError, Item, Listing
 
-SMALLEST_FACE = 0.4  # of the picture's side; these pictures show one face each, so anything smaller is a false alarm
 CHUNK = 512
 
 log = logging.getLogger(__name__)
@@ -44,7 +43,9 @@ def aligned_faces(listing: Listing, config: ModelConfig, work: Path, *, threads:
         for start in range(0, len(listing.items), CHUNK):
             pictures = [_read(item) for item in listing.items[start : start + CHUNK]]
             end = start + len(pictures)
-            faces[start:end], is_found[start:end] = align_pictures(pictures, detector, config)
+            faces[start:end], is_found[start:end] = align_pictures(
+                pictures, detector, config, smallest_face=listing.smallest_face
+            )
             log.info("aligned %d of %d pictures", end, len(listing.items))
         faces.flush()
         np.save(found_path, is_found)
@@ -53,11 +54,12 @@ def aligned_faces(listing: Listing, config: ModelConfig, work: Path, *, threads:
 
 
 def align_pictures(
-    pictures: Sequence[Image], detector: Detector | None, config: ModelConfig
+    pictures: Sequence[Image], detector: Detector | None, config: ModelConfig, *, smallest_face: float = 0.0
 ) -> tuple[Image, NDArray[np.bool_]]:
-    """The best face of each picture (uint8 HWC RGB), aligned: uint8 (N, S, S, C), and whether a face was found.
+    """The highest face of each picture (uint8 HWC RGB), aligned: uint8 (N, S, S, C), and whether a face was found.
 
-    Where none is found, or without a detector, the whole picture is used: its own framing is the template's.
+    smallest_face: the share of the picture's height that it must have. Where none is found, or without a detector, the
+    whole picture is used: its own framing is the template's.
     """
     size = config.aligned_size
     template = np.array(config.template, dtype=np.float32)
@@ -65,9 +67,10 @@ def align_pictures(
     is_found = np.full(len(pictures), detector is None)
     detections = [None] * len(pictures) if detector is None else detector.detect(pictures)
     for index, (picture, detected) in enumerate(zip(pictures, detections, strict=True)):
-        if detected is not None and len(detected) and detected.boxes_N4[0, 3] >= SMALLEST_FACE * len(picture):
+        heights_N = np.empty(0) if detected is None else detected.boxes_N4[:, 3]
+        if detected is not None and len(heights_N) and heights_N.max() >= smallest_face * len(picture):
             is_found[index] = True
-            face = align_faces(picture, detected.landmarks_N52[:1], template, size)[0]
+            face = align_faces(picture, detected.landmarks_N52[[heights_N.argmax()]], template, size)[0]
         else:
             face = np.asarray(cv2.resize(picture, (size, size), interpolation=cv2.INTER_LINEAR), np.uint8)
         faces[index] = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)[..., None] if config.channels == 1 else face
@@ -87,7 +90,8 @@ def _read(item: Item) -> Image:
 
 def _identity(listing: Listing, config: ModelConfig) -> str:
     """Changes when other pictures, or another framing, are asked for."""
-    digest = hashlib.sha256(f"{config.template} {config.channels} {listing.is_aligned}".encode())
+    framing = (config.template, config.channels, listing.is_aligned, listing.smallest_face)
+    digest = hashlib.sha256(repr(framing).encode())
     for item in listing.items:
         picture = item.picture
         digest.update(item.key.encode())

@@ -77,7 +77,7 @@ def evaluate_command(
 def describe(result: dict[str, Any]) -> str:
     """The evaluation for people."""
     lines = [f"{result['model']} ({result['model_id']}) on {result['data']['name']}"]
-    lines += [f"note: {note}" for note in result["data"]["notes"]]
+    lines += [f"note: {note}" for note in (*result["data"]["notes"], not_found(result["data"]["found_fraction"]))]
     twin = result.get("single_pass", {}).get("lists", {})
     header = ("list", "faces", "accuracy", "macro recall", "ECE", *(("single pass", "difference") if twin else ()))
     rows = []
@@ -108,6 +108,12 @@ def describe(result: dict[str, Any]) -> str:
         ]
         lines += ["", table(("covered", "accuracy", *regions), covers)]
     return "\n".join(lines)
+
+
+def not_found(found_fraction: float) -> str:
+    """How many pictures the model sees whole, for people: many mean that it is trained or judged on something else than
+    faces."""
+    return f"no face was found in {1 - found_fraction:.1%} of the pictures, which are taken whole"
 
 
 def _percent(share: float | None) -> str:

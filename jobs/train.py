@@ -37,7 +37,7 @@ def train_command(recipe: Path, output: Path, work: Path, processes: int | None,
     jobs/recipes/default.yaml is the recipe of the model that ships, and shows every part.
     """
     from jobs.align_faces import aligned_faces
-    from jobs.evaluate import describe
+    from jobs.evaluate import describe, not_found
     from jobs.processes import in_processes, processes_for
     from ran_model.datasets import read_listing
 
@@ -48,7 +48,8 @@ def train_command(recipe: Path, output: Path, work: Path, processes: int | None,
             click.echo(f"note: {note}", err=True)
         if not listing.of("train") or not listing.of("validation"):
             raise UsageError(f"{plan.data} has no pictures to train on, or none to validate with")
-        aligned_faces(listing, plan.model, work, threads=os.cpu_count() or 1)
+        faces = aligned_faces(listing, plan.model, work, threads=os.cpu_count() or 1)
+        click.echo(f"note: {not_found(faces.found_fraction)}", err=True)
         in_processes(processes or processes_for(plan), work, _train, plan, output, work)
     except ValueError as error:
         raise UsageError(str(error)) from None

@@ -22,7 +22,7 @@ from ran_model.datasets.author_lists import AFFECTNET
 from ran_model.datasets.csv_files import integer, read_rows
 from ran_model.datasets.expressions import AFFECTNET_ORDER
 from ran_model.datasets.folders import FileIndex
-from ran_model.datasets.listing import DataError, Item, Listing, full_list
+from ran_model.datasets.listing import ONE_FACE, DataError, Item, Listing, full_list
 from ran_model.datasets.notes import Notes
 from ran_model.datasets.splits import train_or_validation
 
@@ -66,7 +66,9 @@ def read(path: Path) -> Listing:
             raise DataError(f"{path / part} gives no picture with an expression: AffectNet is {NEEDS}")
     keys = {Path(key).stem: key for key, item in items.items() if item.split == "test"}
     lists = full_list(items.values()) | read_author_lists(path, AFFECTNET, keys, notes)
-    return Listing(name="affectnet", items=list(items.values()), lists=lists, notes=notes.lines())
+    return Listing(
+        name="affectnet", items=list(items.values()), lists=lists, notes=notes.lines(), smallest_face=ONE_FACE
+    )
 
 
 def _folder(part: Path, notes: Notes) -> Iterator[tuple[str, Path, int]]:

@@ -3,7 +3,8 @@
     Train/Angry/x.png  Val/Angry/y.png  Test/...     or     angry/x.png  happy/y.png ...
 
 Parts are train, val (valid, validation) and test; classes are expressions or common synonyms; both in any case.
-Pictures may lie deeper in a class. The key is the path within the folder.
+Pictures may lie deeper in a class. The key is the path within the folder. SFEW's Train_Aligned_Faces and
+Val_Aligned_Faces_new are its faces cut out: where they are there, the whole frames of that part are left out.
 
 Without parts: train, validation and test are 80, 10 and 10 % by a hash of the key. With train and val only (SFEW, whose
 test labels are not public), val is what is reported on: it is test. Where there is no other validation part, a tenth
@@ -22,6 +23,7 @@ from ran_model.datasets.notes import Notes
 from ran_model.datasets.splits import any_split, train_or_validation
 
 NEEDS = "a folder of folders named after expressions, alone or in train/, val/ and test/ (SFEW and others)"
+CUT_OUT = "_aligned_faces"
 PARTS = {
     "train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation",
     "test": "test", "testing": "test",
@@ -31,7 +33,7 @@ PARTS = {
 def recognises(path: Path) -> bool:
     """Whether a folder in it is a part or an expression by name."""
     return path.is_dir() and any(
-        child.name.lower() in PARTS or expression_index(child.name) is not None for child in _folders(path)
+        _part(child) is not None or expression_index(child.name) is not None for child in _folders(path)
     )
 
 
@@ -40,13 +42,18 @@ def read(path: Path) -> Listing:
     if not path.is_dir():
         raise DataError(f"{path} is missing: it must be {NEEDS}")
     notes = Notes()
-    parts = {child: PARTS[child.name.lower()] for child in _folders(path) if child.name.lower() in PARTS}
+    parts = {child: part for child in _folders(path) if (part := _part(child)) is not None}
     items: list[Item] = []
     if not parts:
         items += _classes(path, path, any_split, notes)
     for child in _folders(path) if parts else []:
         if child not in parts:
             notes.add("folders beside train, val and test", child.name)
+    cut_out = {part for child, part in parts.items() if _is_cut_out(child) and _folders(child)}
+    for child, part in list(parts.items()):
+        if part in cut_out and not _is_cut_out(child):
+            notes.add("folders of whole frames, whose faces are there cut out", child.name)
+            del parts[child]
     there = {part for child, part in parts.items() if _folders(child)}
     for child, official in parts.items():
         items += _classes(path, child, _split_of(official, there), notes)
@@ -55,6 +62,15 @@ def read(path: Path) -> Listing:
     if not items:
         raise DataError(f"{path} has no pictures in class folders: it must be {NEEDS}")
     return Listing(name=path.resolve().name, items=items, lists=full_list(items), notes=notes.lines())
+
+
+def _part(folder: Path) -> str | None:
+    """Which part a folder is by its name; None for another folder."""
+    return PARTS.get(folder.name.lower().partition(CUT_OUT)[0])
+
+
+def _is_cut_out(folder: Path) -> bool:
+    return CUT_OUT in folder.name.lower()
 
 
 def _split_of(official: str, there: set[str]) -> Callable[[str], str]:

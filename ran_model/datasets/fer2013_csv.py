@@ -19,7 +19,7 @@ from ran_model.datasets.author_files import read_author_lists
 from ran_model.datasets.author_lists import FERPLUS
 from ran_model.datasets.csv_files import integer, read_rows
 from ran_model.datasets.ferplus_parquet import SPLIT_OF_USAGE
-from ran_model.datasets.listing import DataError, Item, Listing, full_list
+from ran_model.datasets.listing import ONE_FACE, DataError, Item, Listing, full_list
 from ran_model.datasets.notes import Notes
 from ran_model.datasets.votes import VOTE_COLUMNS, majority, vote_distribution
 from ran_model.labels import EXPRESSIONS
@@ -61,7 +61,7 @@ def read(path: Path) -> Listing:
             items[name] = Item(key=name, picture=png, split=split, label=label, votes=vote_distribution(votes))
     keys = {key: key for key, item in items.items() if item.split == "test"}
     lists = full_list(items.values()) | read_author_lists(path, FERPLUS, keys, notes)
-    return Listing(name="ferplus", items=list(items.values()), lists=lists, notes=notes.lines())
+    return Listing(name="ferplus", items=list(items.values()), lists=lists, notes=notes.lines(), smallest_face=ONE_FACE)
 
 
 def _pairs(path: Path) -> Iterator[tuple[Row, Row]]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ran_model.datasets.expressions import FERPLUS_ORDER
-from ran_model.datasets.listing import DataError, Item, Listing
+from ran_model.datasets.listing import ONE_FACE, DataError, Item, Listing
 from ran_model.datasets.notes import Notes
 from ran_model.datasets.votes import vote_distribution
 
@@ -57,7 +57,7 @@ def read(path: Path) -> Listing:
                 lists.setdefault(name, {})[item.key] = _label(row[column], column, where)
             elif name != "full":
                 notes.add(f"pictures with {column} that are not in the test split", item.key)
-    return Listing(name="ferplus", items=items, lists=lists, notes=notes.lines())
+    return Listing(name="ferplus", items=items, lists=lists, notes=notes.lines(), smallest_face=ONE_FACE)
 
 
 def _listed(rows: pa.Table, notes: Notes) -> list[dict[str, object]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from ran_model.labels import EXPRESSIONS
 
 SPLITS = ("train", "validation", "test")
+ONE_FACE = 0.4  # of a picture's height: in pictures that are one face, anything smaller is a false alarm
 
 
 class DataError(ValueError):
@@ -48,6 +49,7 @@ class Listing:
     lists: test lists by name ("full", "occlusion", "pose30", "pose45"), each with labels of its own: key -> label.
     notes: what was left out and why, a line each with the count and the first examples.
     is_aligned: whether the pictures are faces that this product aligned, which are not to be looked for again.
+    smallest_face: the share of a picture's height that its face must have; ONE_FACE where each picture is one face.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Listing:
     notes: list[str]
     layout: str = ""
     is_aligned: bool = False
+    smallest_face: float = 0.0
 
     def __post_init__(self) -> None:
         splits = {item.key: item.split for item in self.items}

@@ -17,7 +17,7 @@ from ran_model.datasets.author_files import read_author_lists
 from ran_model.datasets.author_lists import RAF_DB
 from ran_model.datasets.expressions import RAF_DB_ORDER
 from ran_model.datasets.folders import FileIndex
-from ran_model.datasets.listing import DataError, Item, Listing, full_list
+from ran_model.datasets.listing import ONE_FACE, DataError, Item, Listing, full_list
 from ran_model.datasets.notes import Notes
 from ran_model.datasets.splits import train_or_validation
 
@@ -61,4 +61,4 @@ def read(path: Path) -> Listing:
         raise DataError(f"{path / PICTURES} has none of the pictures in {LABELS}, such as train_00001_aligned.jpg")
     keys = {key.removesuffix(".jpg"): key for key, item in items.items() if item.split == "test"}
     lists = full_list(items.values()) | read_author_lists(path, RAF_DB, keys, notes)
-    return Listing(name="raf-db", items=list(items.values()), lists=lists, notes=notes.lines())
+    return Listing(name="raf-db", items=list(items.values()), lists=lists, notes=notes.lines(), smallest_face=ONE_FACE)

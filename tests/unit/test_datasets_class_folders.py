@@ -44,6 +44,18 @@ def test_sfew_reports_on_val_and_holds_validation_out_of_train(tmp_path: Path) -
     ]
 
 
+def test_sfews_faces_are_preferred_over_its_frames(tmp_path: Path) -> None:
+    for name in SFEW:
+        write_pictures(tmp_path, *(f"Train_Aligned_Faces/{name}/{number}.png" for number in range(12)))
+        write_pictures(tmp_path, f"Val_Aligned_Faces_new/{name}/a.png", f"Train/{name}/0.png", f"Val/{name}/a.png")
+    write_pictures(tmp_path, "Test_Aligned_Faces/unlabelled.png")
+    listing = read_listing(tmp_path)
+    assert {item.key.split("/")[0] for item in listing.of("test")} == {"Val_Aligned_Faces_new"}
+    assert {item.key.split("/")[0] for item in listing.items} == {"Train_Aligned_Faces", "Val_Aligned_Faces_new"}
+    assert len(listing.of("train")) + len(listing.of("validation")) == 84
+    assert "folders of whole frames, whose faces are there cut out: 2 (Train, Val)" in listing.notes
+
+
 def test_three_parts_are_taken_as_they_are(tmp_path: Path) -> None:
     write_pictures(tmp_path, "train/happy/a.jpg", "valid/SADNESS/b.jpeg", "test/fearful/c.PNG", "test/contempt/d.bmp")
     listing = read_listing(tmp_path)

@@ -29,8 +29,9 @@ def data() -> LabelledFaces:
     labels = [("train", 0), ("validation", 1), ("validation", 4), ("test", 1), ("test", 0), ("test", 2)]
     items = [Item(key=str(n), picture=b"", split=split, label=label) for n, (split, label) in enumerate(labels)]
     lists = {"full": {"3": 1, "4": 0, "5": 2}, "pose30": {"4": 4}}
+    is_found = np.array([True] * 5 + [False])
     faces = np.random.default_rng(0).integers(0, 256, (6, 1, 48, 48), dtype=np.uint8)
-    return LabelledFaces(Listing(name="made", items=items, lists=lists, notes=[]), CONFIG, faces, np.ones(6, np.bool_))
+    return LabelledFaces(Listing(name="made", items=items, lists=lists, notes=[]), CONFIG, faces, is_found)
 
 
 def always(network: RegionAttentionNetwork | SinglePassNetwork, bias: list[float]) -> None:
@@ -68,6 +69,7 @@ def test_every_list_is_scored_with_its_own_labels_beside_the_twin(data: Labelled
     text = describe(result)
     assert "pose30" in text
     assert "33.3" in text
+    assert "note: no face was found in 16.7% of the pictures, which are taken whole" in text
 
 
 def test_without_a_validation_part_the_probe_covers_test_faces_of_the_models_classes() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from jobs import align_faces as aligning
 from jobs.align_faces import align_pictures, aligned_faces
 from pipeline import schema
-from pipeline.detect import load_detector
+from pipeline.detect import Detections, load_detector
 from ran_model.align import FER_TEMPLATE, align_faces
 from ran_model.config import ModelConfig
 from ran_model.data import LabelledFaces
@@ -46,6 +47,40 @@ def test_colour_models_keep_colours() -> None:
     assert faces.shape == (1, 96, 96, 3)
     assert is_found.all()
     assert faces[0, ..., 0].mean() > faces[0, ..., 2].mean() + 10  # skin is redder than blue
+
+
+class TwoFaces:
+    """A detector that finds a small face with the better score, and a large one."""
+
+    name, weights_sha256 = "two", ""
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
+        boxes_N4 = np.array([[0, 0, 10, 12], [40, 40, 30, 36]], np.float32)
+        landmarks_N52 = boxes_N4[:, None, :2] + np.array(FER_TEMPLATE, np.float32) * boxes_N4[:, None, 2:]
+        return [Detections(boxes_N4, np.array([0.99, 0.6], np.float32), landmarks_N52) for _ in images]
+
+
+def test_the_largest_face_is_taken_if_it_is_as_large_as_the_data_set_demands() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (100, 100, 3), dtype=np.uint8)
+    large = TwoFaces().detect([picture])[0].landmarks_N52[1:]
+    expected = align_faces(picture, large, np.array(FER_TEMPLATE, np.float32), 96)[0]
+    for smallest_face, found in ((0.0, True), (0.35, True), (0.4, False)):
+        faces, is_found = align_pictures([picture], TwoFaces(), CONFIG, smallest_face=smallest_face)
+        assert is_found.tolist() == [found]
+        assert (faces[0, ..., 0] == cv2.cvtColor(expected, cv2.COLOR_RGB2GRAY)).all() == found
+
+
+def test_only_data_sets_of_one_face_each_demand_a_large_one(tmp_path: Path) -> None:
+    """A frame of a film is squashed into a face otherwise."""
+    portrait = cv2.imread(str(ASTRONAUT))  # its face takes a quarter
+    for picture in ("sorted/happy/a.png", "raf/Image/aligned/train_00001_aligned.jpg"):
+        (tmp_path / picture).parent.mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / picture), portrait)
+    (tmp_path / "raf" / "EmoLabel").mkdir()
+    (tmp_path / "raf" / "EmoLabel" / "list_patition_label.txt").write_text("train_00001.jpg 4\n")
+    for folder, found in (("sorted", 1), ("raf", 0)):
+        listing = read_listing(tmp_path / folder)
+        assert aligned_faces(listing, CONFIG, tmp_path / "work", threads=1).found_fraction == found
 
 
 @pytest.fixture
