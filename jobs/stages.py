@@ -7,21 +7,24 @@ import hashlib
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
 from ran_model.backbones import load_trunk, renew_batch_norm
+from ran_model.batches import Batches
 from ran_model.data import FaceSet
 from ran_model.model_files import WEIGHTS_FILE
 from ran_model.network import RegionAttentionNetwork, SinglePassNetwork, ran_from_single_pass
 from ran_model.pretrained import single_pass_of_model
 from ran_model.recipe import Recipe
 from ran_model.train import SETTINGS_FILE, train
+from ran_model.train_config import TrainConfig
 
 LINE_INTERVAL_S = 15.0
+RENEWED_BY = 256  # faces
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +42,11 @@ class Stages:
         plan = self.recipe.teacher
         if plan is None:
             return None
-        network = SinglePassNetwork(plan.model)
+        network = SinglePassNetwork(plan.model).to(self.device)
         if plan.trunk is not None:
             load_trunk(network.trunk.backbone, plan.trunk)
         if plan.folded_batch_norm:
-            some = self.faces.faces_BCSS[torch.arange(0, len(self.faces), max(1, len(self.faces) // 256))]
-            renew_batch_norm(network.trunk.backbone, network.trunk.normalised(some))
-        network = network.to(self.device)
+            self._renew(network, plan.train)
         train(
             network,
             self.faces,
@@ -57,6 +58,22 @@ class Stages:
             origin=_digest(self._faces_digest, _file(plan.trunk)),
         )
         return network.requires_grad_(False)
+
+    def _renew(self, network: SinglePassNetwork, config: TrainConfig) -> None:
+        """Renews BatchNorms by pictures as the stage will train on: their statistics depend on size and changes."""
+        count = min(RENEWED_BY, len(self.faces))
+        batches = Batches(
+            self.faces,
+            network.config,
+            replace(config, batch_size=count, epoch_steps=None),
+            self.recipe.augmentation,
+            single_pass=True,
+            device=torch.device(self.device),
+        )
+        batch = batches.at(0)
+        with torch.no_grad():
+            crops_BRCII = network.trunk.crops(batch.faces_BCSS, batch.boxes_BR4)
+        renew_batch_norm(network.trunk.backbone, crops_BRCII.flatten(0, 1))
 
     def single_pass(self, teacher: SinglePassNetwork | None) -> SinglePassNetwork:
         """The start of both the RAN and its twin."""

@@ -37,14 +37,16 @@ class Trunk(nn.Module):
 
     def forward(self, faces_BCSS: Tensor, boxes_BR4: Tensor) -> Tensor:
         """Aligned faces (uint8, or float in 0-1; RGB or one grey channel) and boxes to features (B, R, D)."""
-        pixels_BCSS = self.normalised(faces_BCSS)
-        crops_BRCII = crop_regions(pixels_BCSS, boxes_BR4, self.config.input_size)
+        crops_BRCII = self.crops(faces_BCSS, boxes_BR4)
         batch = crops_BRCII.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         features_BRD: Tensor = self.backbone(batch).unflatten(0, crops_BRCII.shape[:2])
         return features_BRD
 
-    def normalised(self, faces_BCSS: Tensor) -> Tensor:
-        """Faces as the backbone wants them: in the model's colour, dtype and range."""
+    def crops(self, faces_BCSS: Tensor, boxes_BR4: Tensor) -> Tensor:
+        """What the backbone sees of faces, (B, R, C, I, I): in the model's colour, dtype and range. See `forward`."""
+        return crop_regions(self._normalised(faces_BCSS), boxes_BR4, self.config.input_size)
+
+    def _normalised(self, faces_BCSS: Tensor) -> Tensor:
         dtype = next(self.backbone.parameters()).dtype
         pixels = faces_BCSS.to(dtype) / 255 if faces_BCSS.dtype == torch.uint8 else faces_BCSS.to(dtype)
         if self.config.colour == "grey" and pixels.shape[1] == 3:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from jobs.stages import Stages
+from ran_model.backbones import build_backbone, load_trunk
+from ran_model.batches import Batches
 from ran_model.config import ModelConfig
 from ran_model.data import FaceSet
-from ran_model.network import RegionAttentionNetwork
+from ran_model.network import RegionAttentionNetwork, SinglePassNetwork
 from ran_model.recipe import Recipe, Teacher
 from ran_model.train_config import TrainConfig
 from tests.conftest import save_tiny_model
@@ -23,9 +29,9 @@ OTHER = replace(SHORT, learning_rate=2e-3)
 REFUSED = "has a checkpoint of other settings, data, start or teacher"
 
 
-def some_faces(seed: int) -> FaceSet:
-    labels, random = torch.arange(8), torch.Generator().manual_seed(seed)
-    pixels = torch.randint(0, 256, (8, 1, 48, 48), dtype=torch.uint8, generator=random)
+def some_faces(seed: int, count: int = 8) -> FaceSet:
+    labels, random = torch.arange(count) % 8, torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (count, 1, 48, 48), dtype=torch.uint8, generator=random)
     return FaceSet(faces_BCSS=pixels, targets_BK=torch.eye(8)[labels], labels_B=labels)
 
 
@@ -52,6 +58,43 @@ def stages(tmp_path: Path) -> Stages:
     stages = Stages(recipe=recipe, faces=faces, validation=faces, work=tmp_path / "work", device="cpu")
     trained(stages)
     return stages
+
+
+def folded_trunk(path: Path) -> Path:
+    """A trunk as a packager leaves it who folds BatchNorms into weights and biases."""
+    torch.manual_seed(2)
+    backbone, _ = build_backbone("resnet18", 1)
+    for layer in backbone.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.uniform_(layer.bias, -0.5, 0.5)
+    safetensors.torch.save_file(backbone.state_dict(), path)
+    return path
+
+
+@pytest.mark.parametrize("who", ["teacher"])
+def test_a_folded_start_answers_in_its_first_step_as_it_did(
+    who: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is renewed by what the stage trains on: changed faces, their regions, and the size that the network sees."""
+    model = replace(SMALL, input_size=96)
+    trunk, faces = folded_trunk(tmp_path / "trunk.safetensors"), some_faces(0, count=64)
+    teacher = Teacher(model=model, train=SHORT, trunk=trunk, folded_batch_norm=True)
+    recipe = Recipe(data=tmp_path, model=model, teacher=teacher, single_pass=SHORT, ran=SHORT)
+    stages = Stages(recipe=recipe, faces=faces, validation=faces, work=tmp_path, device="cpu")
+    starts: list[SinglePassNetwork] = []
+    monkeypatch.setattr("jobs.stages.train", lambda network, *_, **__: starts.append(copy.deepcopy(network)))
+    stages.teacher() if who == "teacher" else stages.single_pass(None)
+    plain = SinglePassNetwork(model)
+    load_trunk(plain.trunk.backbone, trunk)
+    batch = Batches(
+        faces, model, replace(SHORT, batch_size=64, seed=9), recipe.augmentation,
+        single_pass=True, device=torch.device("cpu"),
+    ).at(0)  # fmt: skip
+    with torch.no_grad():
+        expected = plain.eval().trunk(batch.faces_BCSS, batch.boxes_BR4)
+        features = starts[0].train().trunk(batch.faces_BCSS, batch.boxes_BR4)
+    likeness = F.cosine_similarity(features - expected.mean(0), expected - expected.mean(0), dim=-1).mean()
+    assert likeness > 0.95
 
 
 def test_the_same_recipe_goes_on_where_it_was(stages: Stages) -> None:
