@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from ran_model.backbones import load_trunk, renew_batch_norm
+from ran_model.backbones import has_folded_batch_norm, load_trunk, renew_batch_norm
 from ran_model.batches import Batches
 from ran_model.data import FaceSet
 from ran_model.model_files import WEIGHTS_FILE
@@ -44,9 +44,7 @@ class Stages:
             return None
         network = SinglePassNetwork(plan.model).to(self.device)
         if plan.trunk is not None:
-            load_trunk(network.trunk.backbone, plan.trunk)
-        if plan.folded_batch_norm:
-            self._renew(network, plan.train)
+            self._load(network, plan.trunk, plan.train)
         train(
             network,
             self.faces,
@@ -59,22 +57,6 @@ class Stages:
         )
         return network.requires_grad_(False)
 
-    def _renew(self, network: SinglePassNetwork, config: TrainConfig) -> None:
-        """Renews BatchNorms by pictures as the stage will train on: their statistics depend on size and changes."""
-        count = min(RENEWED_BY, len(self.faces))
-        batches = Batches(
-            self.faces,
-            network.config,
-            replace(config, batch_size=count, epoch_steps=None),
-            self.recipe.augmentation,
-            single_pass=True,
-            device=torch.device(self.device),
-        )
-        batch = batches.at(0)
-        with torch.no_grad():
-            crops_BRCII = network.trunk.crops(batch.faces_BCSS, batch.boxes_BR4)
-        renew_batch_norm(network.trunk.backbone, crops_BRCII.flatten(0, 1))
-
     def single_pass(self, teacher: SinglePassNetwork | None) -> SinglePassNetwork:
         """The start of both the RAN and its twin."""
         recipe = self.recipe
@@ -82,9 +64,9 @@ class Stages:
             network = single_pass_of_model(recipe.start, recipe.model)
         else:
             network = SinglePassNetwork(recipe.model)
-            if recipe.trunk is not None:
-                load_trunk(network.trunk.backbone, recipe.trunk)
         network = network.to(self.device)
+        if recipe.trunk is not None:
+            self._load(network, recipe.trunk, recipe.single_pass)
         train(
             network,
             self.faces,
@@ -109,6 +91,26 @@ class Stages:
         network = copy.deepcopy(single)
         self._last_stage(network, teacher, "twin", "twin")
         return network
+
+    def _load(self, network: SinglePassNetwork, trunk: Path, config: TrainConfig) -> None:
+        """Starts a stage from a trunk. Folded BatchNorms are renewed by pictures as the stage will train on: their
+        statistics depend on size and changes."""
+        load_trunk(network.trunk.backbone, trunk)
+        if not has_folded_batch_norm(network.trunk.backbone):
+            return
+        count = min(RENEWED_BY, len(self.faces))
+        batches = Batches(
+            self.faces,
+            network.config,
+            replace(config, batch_size=count, epoch_steps=None),
+            self.recipe.augmentation,
+            single_pass=True,
+            device=torch.device(self.device),
+        )
+        batch = batches.at(0)
+        with torch.no_grad():
+            crops_BRCII = network.trunk.crops(batch.faces_BCSS, batch.boxes_BR4)
+        renew_batch_norm(network.trunk.backbone, crops_BRCII.flatten(0, 1))
 
     def _last_stage(
         self,

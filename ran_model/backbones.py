@@ -61,12 +61,23 @@ def load_trunk(backbone: nn.Module, path: Path) -> None:
     backbone.load_state_dict({name: state[name].to(own[name].dtype) for name in own})
 
 
+def has_folded_batch_norm(backbone: nn.Module) -> bool:
+    """Whether a trunk that was loaded has BatchNorms of mean 0 and variance 1 alone, as no training leaves them: a
+    packager has put their statistics into weights and biases."""
+    layers = [layer for layer in backbone.modules() if isinstance(layer, nn.BatchNorm2d)]
+    return bool(layers) and all(
+        bool((layer.running_mean == 0).all()) and bool(((layer.running_var - 1).abs() < 0.01).all())
+        for layer in layers
+        if layer.running_mean is not None and layer.running_var is not None
+    )
+
+
 @torch.no_grad()
 def renew_batch_norm(backbone: nn.Module, pictures_NCII: Tensor) -> None:
     """Gives every BatchNorm the statistics of real pictures while the trunk keeps computing what it computes.
 
-    A converted network whose BatchNorms were folded into weights and biases (mean 0, variance 1) would change beyond
-    recognition in the first training step, which normalises by the batch.
+    A network with folded ones (see `has_folded_batch_norm`) would change beyond recognition in the first training step,
+    which normalises by the batch.
     """
     seen: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 

@@ -22,14 +22,12 @@ Configuration = TypeVar("Configuration", ModelConfig, TrainConfig, Augmentation)
 class Teacher:
     """A single-pass network, often a larger one, that is trained first and then answers beside the annotators.
 
-    trunk: safetensors of its start, see `ran_model.backbones.load_trunk`. folded_batch_norm: its BatchNorms carry no
-    statistics of their own (see `renew_batch_norm`).
+    trunk: safetensors of its start, see `ran_model.backbones.load_trunk`.
     """
 
     model: ModelConfig
     train: TrainConfig
     trunk: Path | None = None
-    folded_batch_norm: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +86,8 @@ def write_recipe(recipe: Recipe, path: Path) -> None:
 
 
 def _teacher(content: Any, student: ModelConfig) -> Teacher:
-    values = _mapping(content, "teacher", {field.name for field in fields(Teacher)})
+    values = _mapping(content, "teacher", {field.name for field in fields(Teacher)} | {"folded_batch_norm"})
+    values.pop("folded_batch_norm", None)  # of recipes beside older models; it is seen in the weights
     model = _model(values.get("model"), "teacher.model")
     for name in ("classes", "aligned_size", "template", "colour"):
         if getattr(model, name) != getattr(student, name):
@@ -98,7 +97,6 @@ def _teacher(content: Any, student: ModelConfig) -> Teacher:
         model=model,
         train=_build(TrainConfig, values.get("train"), "teacher.train"),
         trunk=None if trunk is None else Path(trunk),
-        folded_batch_norm=bool(values.get("folded_batch_norm", False)),
     )
 
 

@@ -9,7 +9,14 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from ran_model.backbones import build_backbone, fit_channels, fold_batch_norm, load_trunk, renew_batch_norm
+from ran_model.backbones import (
+    build_backbone,
+    fit_channels,
+    fold_batch_norm,
+    has_folded_batch_norm,
+    load_trunk,
+    renew_batch_norm,
+)
 from ran_model.config import BACKBONES
 from ran_model.inception_resnet import InceptionResnetV1
 
@@ -70,6 +77,16 @@ def test_renewed_batch_norm_keeps_the_function_and_knows_its_batch() -> None:
     torch.testing.assert_close(network.train()(pictures), before, atol=1e-2, rtol=1e-2)  # the batch's own statistics
 
 
+def test_folded_batch_norms_are_seen_in_the_weights() -> None:
+    backbone, _ = build_backbone("resnet18", 1)
+    assert has_folded_batch_norm(backbone)  # random weights have no statistics either
+    backbone.bn1.running_var.fill_(0.999)  # variance and epsilon together are 1
+    assert has_folded_batch_norm(backbone)
+    backbone.train()(torch.rand(4, 1, 32, 32))
+    assert not has_folded_batch_norm(backbone)
+    assert not has_folded_batch_norm(build_backbone("vgg16", 1)[0])
+
+
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "inception_resnet_v1"])
 def test_folded_batch_norms_change_nothing(name: str) -> None:
     torch.manual_seed(0)
@@ -89,6 +106,7 @@ def test_facenet_weights_fit() -> None:
     torch.manual_seed(0)
     network = InceptionResnetV1(channels=1)
     load_trunk(network, FACENET)
+    assert has_folded_batch_norm(network)
     features = network.eval()(torch.rand(2, 1, 160, 160) * 2 - 1)
     assert features.shape == (2, 1792)
     assert features.isfinite().all()

@@ -28,6 +28,12 @@ def test_the_default_recipe_is_whole() -> None:
     assert default.ran.learning_rate == 2e-4
 
 
+def test_the_recipe_beside_the_model_that_ships_can_be_read() -> None:
+    shipped = read_recipe(default_model_dir() / "recipe.yaml")
+    assert shipped.teacher == read_recipe(DEFAULT).teacher
+    assert shipped.model == read_recipe(DEFAULT).model
+
+
 def test_a_recipe_may_start_from_a_model(tmp_path: Path) -> None:
     short = read_recipe(DEFAULT.with_name("short.yaml"))
     assert short.start == default_model_dir()
