@@ -12,10 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from ran_model.checks import check_number
+
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How strongly faces are changed. Angles in degrees, shifts as fractions of the side, chances per face.
+    """How strongly faces are changed. Angles in degrees, shifts as fractions of the side, chances per face; scale,
+    contrast and gamma as logarithms of factors. Raises ValueError for a setting that can't be meant.
 
     Mirroring swaps left and right: it is done to the whole aligned face, so "top_left" stays the left of what the
     network sees.
@@ -32,6 +35,19 @@ class Augmentation:
     downscale_chance: float = 0.1
     occlusion_chance: float = 0.35
     occlusion_sides: tuple[float, float] = (0.15, 0.5)
+
+    def __post_init__(self) -> None:
+        check_number("rotation_deg", self.rotation_deg, 0, 180)
+        for name in ("scale", "shear", "contrast", "gamma"):
+            check_number(name, getattr(self, name), 0, 3)
+        for name in ("shift", "brightness", "blur_chance", "downscale_chance", "occlusion_chance"):
+            check_number(name, getattr(self, name), 0, 1)
+        for side in self.occlusion_sides:
+            check_number("occlusion_sides", side, 0, 1)
+        if len(self.occlusion_sides) != 2 or self.occlusion_sides[0] > self.occlusion_sides[1]:
+            raise ValueError(
+                f"occlusion_sides is {list(self.occlusion_sides)}: it must be the shortest and the longest side"
+            )
 
     def __call__(self, faces_BCSS: Tensor, generator: Generator) -> Tensor:
         """Changed copies, clamped to 0-1. The generator lives on the device of the faces."""

@@ -7,11 +7,14 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from ran_model.align import FER_TEMPLATE
+from ran_model.checks import check_choice, check_number, check_switch, check_whole
 from ran_model.labels import EXPRESSIONS
 
 BACKBONES = ("resnet18", "resnet50", "vgg16", "inception_resnet_v1")
 ATTENTION_NORMS = ("paper", "authors")
 COLOURS = ("rgb", "grey")
+SMALLEST_SIDE, LARGEST_SIDE = 32, 1024
+SMALLEST_INPUTS = {"inception_resnet_v1": 75}  # below, its layers without padding leave nothing
 FIXED_REGIONS = ("whole", "top_left", "top_right", "center_down", "center_90", "center_85")
 
 Points = tuple[tuple[float, float], ...]
@@ -51,24 +54,30 @@ class ModelConfig:
     template: Points = FER_TEMPLATE
 
     def __post_init__(self) -> None:
-        _one_of("backbone", self.backbone, BACKBONES)
-        _one_of("colour", self.colour, COLOURS)
-        _one_of("attention_norm", self.attention_norm, ATTENTION_NORMS)
+        check_choice("backbone", self.backbone, BACKBONES)
+        check_choice("colour", self.colour, COLOURS)
+        check_choice("attention_norm", self.attention_norm, ATTENTION_NORMS)
         for label in self.classes:
-            _one_of("a class", label, EXPRESSIONS)
+            check_choice("a class", label, EXPRESSIONS)
         for field in ("classes", "regions"):
             names = getattr(self, field)
-            if not names or len(set(names)) != len(names):
+            if not names or not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
                 raise ValueError(f"{field} is {list(names)}: it must name at least one, and none twice")
         if self.regions[0] != "whole":
             raise ValueError(f"regions start with {self.regions[0]!r}: region 0 must be 'whole'")
-        for field in ("input_size", "aligned_size"):
-            if not 32 <= getattr(self, field) <= 1024:
-                raise ValueError(f"{field} is {getattr(self, field)}: it must be 32 to 1024 pixels")
-        if self.std <= 0:
-            raise ValueError(f"std is {self.std}: it must be above 0")
+        least = SMALLEST_INPUTS.get(self.backbone, SMALLEST_SIDE)
+        check_whole(f"input_size of {self.backbone}", self.input_size, least, LARGEST_SIDE, "pixels")
+        check_whole("aligned_size", self.aligned_size, SMALLEST_SIDE, LARGEST_SIDE, "pixels")
+        check_number("landmark_side", self.landmark_side, 0, 1, is_open=True)
+        check_number("mean", self.mean, -1, 1)
+        check_number("std", self.std, 0, is_open=True)
+        check_switch("self_attention", self.self_attention)
+        check_switch("relation_attention", self.relation_attention)
         if [len(point) for point in self.template] != [2] * 5:
             raise ValueError("template must hold five landmarks of x and y")
+        for point in self.template:
+            for value in point:
+                check_number("a landmark of template", value, -1, 2)
 
     @property
     def channels(self) -> int:
@@ -111,8 +120,3 @@ class ModelConfig:
             return ModelConfig(**values)
         except TypeError as error:
             raise ValueError(f"config.json has a value of the wrong type: {error}") from error
-
-
-def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{what} is {value!r}: it must be one of {', '.join(allowed)}")

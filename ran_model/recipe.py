@@ -10,9 +10,11 @@ from typing import Any, TypeVar
 import yaml
 
 from ran_model.augment import Augmentation
+from ran_model.checks import check_choice
 from ran_model.config import ModelConfig
+from ran_model.datasets import LAYOUTS
 from ran_model.model_files import default_model_dir
-from ran_model.regions import STRATEGIES
+from ran_model.regions import STRATEGIES, region_boxes
 from ran_model.train_config import TrainConfig
 
 Configuration = TypeVar("Configuration", ModelConfig, TrainConfig, Augmentation)
@@ -58,6 +60,8 @@ def read_recipe(path: Path) -> Recipe:
         content = yaml.safe_load(path.read_text())
     except OSError as error:
         raise ValueError(f"recipe {path} can't be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"recipe {path} is no text in UTF-8, and no YAML") from None
     except yaml.YAMLError as error:
         raise ValueError(f"recipe {path} is not YAML: {error}") from None
     values = _mapping(content, "the recipe", {field.name for field in fields(Recipe)})
@@ -66,9 +70,10 @@ def read_recipe(path: Path) -> Recipe:
             raise ValueError(f"recipe {path} has no {name!r}: it must have data, model, single_pass and ran")
     if values.get("start") == "default":
         values["start"] = default_model_dir()
+    check_choice("layout", values.get("layout", "auto"), ("auto", *LAYOUTS))
     for name in ("data", "labels", "trunk", "start"):
-        if values.get(name) is not None:
-            values[name] = Path(values[name])
+        if name == "data" or values.get(name) is not None:
+            values[name] = _path(values[name], name)
     if values.get("trunk") and values.get("start"):
         raise ValueError(f"recipe {path} has both trunk and start: the network starts from one of them")
     values["model"] = _model(values["model"], "model")
@@ -96,7 +101,7 @@ def _teacher(content: Any, student: ModelConfig) -> Teacher:
     return Teacher(
         model=model,
         train=_build(TrainConfig, values.get("train"), "teacher.train"),
-        trunk=None if trunk is None else Path(trunk),
+        trunk=None if trunk is None else _path(trunk, "teacher.trunk"),
     )
 
 
@@ -110,16 +115,23 @@ def _model(content: Any, where: str) -> ModelConfig:
         values["regions"] = STRATEGIES[strategy]
     for name in ("regions", "classes"):
         if name in values:
-            values[name] = tuple(values[name])
+            values[name] = tuple(_list(values[name], f"{where}.{name}", "names"))
     if "template" in values:
-        values["template"] = tuple((float(x), float(y)) for x, y in values["template"])
-    return _checked(ModelConfig, values, where)
+        points = _list(values["template"], f"{where}.template", "points")
+        pairs = [_list(point, f"a point of {where}.template", "an x and a y") for point in points]
+        values["template"] = tuple(tuple(pair) for pair in pairs)
+    model = _checked(ModelConfig, values, where)
+    try:
+        region_boxes(model, 1, face_ids=[""])
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    return model
 
 
 def _build(kind: type[Configuration], content: Any, where: str) -> Configuration:
     values = _mapping(content or {}, where, {field.name for field in fields(kind)})
     if "occlusion_sides" in values:
-        values["occlusion_sides"] = tuple(values["occlusion_sides"])
+        values["occlusion_sides"] = tuple(_list(values["occlusion_sides"], f"{where}.occlusion_sides", "two sides"))
     return _checked(kind, values, where)
 
 
@@ -135,6 +147,18 @@ def _checked(kind: type[Configuration], values: dict[str, Any], where: str) -> C
         return kind(**values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error}") from None
+
+
+def _path(value: Any, where: str) -> Path:
+    if not isinstance(value, str | Path):  # a Path is the model that ships
+        raise ValueError(f"{where} is {value!r}: it must be a path")
+    return Path(value)
+
+
+def _list(value: Any, where: str, of: str) -> list[Any]:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{where} is {value!r}: it must be a list of {of}")
+    return list(value)
 
 
 def _mapping(content: Any, where: str, allowed: set[str]) -> dict[str, Any]:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ran_model.checks import check_choice, check_number, check_switch, check_whole
+
+OPTIMIZERS = ("sgd", "adamw")
+LARGEST_SEED = 4_000_000  # up to it no two batches are changed alike
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One training stage.
+    """One training stage. Raises ValueError for a setting that can't be meant.
 
     optimizer: "sgd" (Nesterov momentum, as the paper's) or "adamw", which learns much faster from random weights.
     epochs: 0 leaves the stage out. epoch_steps: end an epoch after so many batches; None takes all faces. Validation
@@ -42,6 +47,21 @@ class TrainConfig:
     whole_share: float = 0.5
     bf16: bool = True
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_whole("epochs", self.epochs, 0)
+        if self.epoch_steps is not None:
+            check_whole("epoch_steps", self.epoch_steps, 1)
+        check_whole("batch_size", self.batch_size, 2)  # BatchNorm can't train on one face
+        check_whole("seed", self.seed, 0, LARGEST_SEED)
+        check_switch("bf16", self.bf16)
+        check_number("learning_rate", self.learning_rate, 0, is_open=True)
+        check_number("momentum", self.momentum, 0, 1, is_open=True)
+        for name in ("attention_rate", "weight_decay", "region_bias"):
+            check_number(name, getattr(self, name), 0)
+        for name in ("warmup", "mean_decay", "margin", "class_balance", "teacher_share", "whole_share"):
+            check_number(name, getattr(self, name), 0, 1)
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:

@@ -41,7 +41,7 @@ def test_each_process_has_eight_faces_of_the_smallest_batch(
     taught = None if teacher is None else Teacher(model=model, train=TrainConfig(batch_size=teacher))
     recipe = Recipe(data=Path("d"), model=model, single_pass=single_pass, ran=ran, teacher=taught)
     assert processes_for(recipe) == expected
-    without = replace(recipe, single_pass=replace(single_pass, epochs=0, batch_size=1))
+    without = replace(recipe, single_pass=replace(single_pass, epochs=0, batch_size=2))
     assert processes_for(without) >= expected
 
 

@@ -66,6 +66,11 @@ def test_strategies_and_numbers_as_people_write_them(tmp_path: Path) -> None:
         (SMALLEST.replace("ran: {}", "ran: {margin: much}"), "ran.margin is 'much'"),
         (SMALLEST + "teacher: {model: {colour: rgb}}\n", "teacher.model.colour differs"),
         (SMALLEST + "trunk: t.safetensors\nstart: default\n", "both trunk and start"),
+        (SMALLEST + "teacher: {model: {}, trunk: 5}\n", "teacher.trunk is 5: it must be a path"),
+        (SMALLEST.replace("data: d", "data: [a]"), "data is ['a']: it must be a path"),
+        (SMALLEST + "labels: 3\n", "labels is 3: it must be a path"),
+        (SMALLEST + "trunk: 3\n", "trunk is 3: it must be a path"),
+        (SMALLEST + "layout: rafdb\n", "layout is 'rafdb': it must be one of auto, ferplus-parquet"),
         ("data: [", "not YAML"),
         ("- data", "must be a mapping"),
     ],
@@ -73,6 +78,78 @@ def test_strategies_and_numbers_as_people_write_them(tmp_path: Path) -> None:
 def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message.replace("[", "\\[")):
         read_recipe(recipe(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("regions: 3", "model.regions is 3: it must be a list of names"),
+        ("regions: [whole, mouth]", "model: region is 'mouth': it must be random_<n> or one of whole"),
+        ("regions: [whole, 3]", "model: regions is ['whole', 3]: it must name"),
+        ("classes: happiness", "model.classes is 'happiness': it must be a list of names"),
+        ("template: [1, 2]", "a point of model.template is 1: it must be a list of an x and a y"),
+        ("template: [[1, 2, 3]]", "five landmarks of x and y"),
+        ("input_size: '64'", "input_size of resnet18 is '64': it must be a whole number, 32 to 1024 pixels"),
+        ("aligned_size: 96.5", "aligned_size is 96.5: it must be a whole number, 32 to 1024 pixels"),
+        ("backbone: inception_resnet_v1, input_size: 64", "input_size of inception_resnet_v1 is 64: .* 75 to 1024"),
+        ("std: 0", "std is 0.0: it must be a number, above 0"),
+        ("self_attention: 'no'", "self_attention is 'no': it must be true or false"),
+    ],
+)
+def test_mistakes_in_a_model_are_named(tmp_path: Path, model: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message.replace("[", "\\[")):
+        read_recipe(recipe(tmp_path, SMALLEST.replace("model: {}", f"model: {{{model}}}")))
+
+
+@pytest.mark.parametrize(
+    ("setting", "allowed"),
+    [
+        ("optimizer: AdamW", "one of sgd, adamw"),
+        ("epochs: -1", "a whole number, 0 or more"),
+        ("epochs: 2.5", "a whole number, 0 or more"),
+        ("epochs: '3'", "a whole number, 0 or more"),
+        ("epochs: true", "a whole number, 0 or more"),
+        ("epoch_steps: 0", "a whole number, 1 or more"),
+        ("batch_size: 0", "a whole number, 2 or more"),
+        ("seed: -1", "a whole number, 0 to 4000000"),
+        ("learning_rate: 0", "a number, above 0"),
+        ("learning_rate: .nan", "a number, above 0"),
+        ("momentum: 1", "a number, between 0 and 1"),
+        ("weight_decay: -1", "a number, 0 or more"),
+        ("warmup: true", "a number, 0 to 1"),
+        ("mean_decay: 99.9", "a number, 0 to 1"),
+        ("teacher_share: 7", "a number, 0 to 1"),
+        ("whole_share: 50", "a number, 0 to 1"),
+        ("bf16: 'no'", "true or false"),
+    ],
+)
+def test_mistakes_in_a_stage_are_named(tmp_path: Path, setting: str, allowed: str) -> None:
+    name = setting.partition(":")[0]
+    with pytest.raises(ValueError, match=f"ran: {name} is .*: it must be {allowed}$"):
+        read_recipe(recipe(tmp_path, SMALLEST.replace("ran: {}", f"ran: {{{setting}}}")))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("occlusion_chance: 35", "occlusion_chance is 35.0: it must be a number, 0 to 1"),
+        ("rotation_deg: 700", "rotation_deg is 700.0: it must be a number, 0 to 180"),
+        ("gamma: -1", "gamma is -1.0: it must be a number, 0 to 3"),
+        ("occlusion_sides: 0.5", "occlusion_sides is 0.5: it must be a list of two sides"),
+        ("occlusion_sides: [0.5, 0.1]", "occlusion_sides is [0.5, 0.1]: it must be the shortest and the longest side"),
+        ("occlusion_sides: [0.1, 0.2, 0.3]", "the shortest and the longest side"),
+        ("occlusion_sides: [0.1, wide]", "occlusion_sides is 'wide': it must be a number, 0 to 1"),
+    ],
+)
+def test_mistakes_in_the_augmentation_are_named(tmp_path: Path, setting: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message.replace("[", "\\[")):
+        read_recipe(recipe(tmp_path, f"{SMALLEST}augmentation: {{{setting}}}\n"))
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_bytes(b"\xff\xfe\x00data")
+    with pytest.raises(ValueError, match=r"recipe\.yaml is no text in UTF-8"):
+        read_recipe(tmp_path / "recipe.yaml")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
