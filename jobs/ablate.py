@@ -48,11 +48,13 @@ def ablate_command(
     """
     from jobs.align_faces import aligned_faces
     from jobs.processes import in_processes, processes_for
+    from jobs.stages import check_starts
     from ran_model.ablation import variants
     from ran_model.datasets import read_listing
 
     try:
         plan = read_recipe(recipe)
+        check_starts(plan)
         listing = read_listing(plan.data, layout=plan.layout, labels=plan.labels)
         if not listing.of("train") or not listing.of("validation"):
             raise UsageError(f"{plan.data} has no pictures to train on, or none to validate with")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from ran_model.backbones import has_folded_batch_norm, load_trunk, renew_batch_norm
+from ran_model.backbones import check_trunk, has_folded_batch_norm, load_trunk, renew_batch_norm
 from ran_model.batches import Batches
 from ran_model.data import FaceSet
 from ran_model.model_files import WEIGHTS_FILE
@@ -25,6 +25,16 @@ from ran_model.train_config import TrainConfig
 
 LINE_INTERVAL_S = 15.0
 RENEWED_BY = 256  # faces
+
+
+def check_starts(recipe: Recipe) -> None:
+    """Raises ValueError for a start that is missing or doesn't fit: to be told before hours of aligning, not after."""
+    if recipe.trunk is not None:
+        check_trunk(recipe.trunk, recipe.model)
+    if recipe.teacher is not None and recipe.teacher.trunk is not None:
+        check_trunk(recipe.teacher.trunk, recipe.teacher.model)
+    if recipe.start is not None:
+        single_pass_of_model(recipe.start, recipe.model)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,10 +39,12 @@ def train_command(recipe: Path, output: Path, work: Path, processes: int | None,
     from jobs.align_faces import aligned_faces
     from jobs.evaluate import describe, not_found
     from jobs.processes import in_processes, processes_for
+    from jobs.stages import check_starts
     from ran_model.datasets import read_listing
 
     try:
         plan = read_recipe(recipe)
+        check_starts(plan)
         listing = read_listing(plan.data, layout=plan.layout, labels=plan.labels)
         for note in listing.notes:
             click.echo(f"note: {note}", err=True)

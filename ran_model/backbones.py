@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ran_model.config import ModelConfig
 from ran_model.inception_resnet import FEATURES, InceptionResnetV1
 from ran_model.resnet import ResNet
 
@@ -48,9 +50,28 @@ def fit_channels(state: Mapping[str, Tensor], backbone: nn.Module) -> dict[str, 
 def load_trunk(backbone: nn.Module, path: Path) -> None:
     """Starts a trunk from a safetensors file of another network's trunk; layers that it lacks are left out.
 
-    Raises ValueError when the file has not every tensor of the trunk, in its shape.
+    Raises ValueError when the file can't be read, or has not every tensor of the trunk, in its shape.
     """
-    state = fit_channels(safetensors.torch.load_file(path), backbone)
+    backbone.load_state_dict(_fitting(backbone, path))
+
+
+def check_trunk(path: Path, config: ModelConfig) -> None:
+    """Raises ValueError where `load_trunk` would for a network of this configuration, without building it."""
+    with torch.device("meta"):  # names and shapes, without memory
+        backbone, _ = build_backbone(config.backbone, config.channels)
+    _fitting(backbone, path)
+
+
+def _fitting(backbone: nn.Module, path: Path) -> dict[str, Tensor]:
+    """The file's tensors that the trunk has, by name and in its dtypes."""
+    mend = "a start is a safetensors file, as `ran-pipeline convert CHECKPOINT --trunk-only -o FILE` writes it"
+    try:
+        given = safetensors.torch.load_file(path)
+    except OSError as error:
+        raise ValueError(f"trunk {path} can't be read ({error.strerror or error}): {mend}") from None
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"trunk {path} is damaged or no safetensors file ({error}): {mend}") from None
+    state = fit_channels(given, backbone)
     own = backbone.state_dict()
     missing = sorted(set(own) - set(state))
     if missing:
@@ -58,7 +79,7 @@ def load_trunk(backbone: nn.Module, path: Path) -> None:
     wrong = [name for name in own if own[name].shape != state[name].shape]
     if wrong:
         raise ValueError(f"{path}: {wrong[0]} is {tuple(state[wrong[0]].shape)}, not {tuple(own[wrong[0]].shape)}")
-    backbone.load_state_dict({name: state[name].to(own[name].dtype) for name in own})
+    return {name: state[name].to(own[name].dtype) for name in own}
 
 
 def has_folded_batch_norm(backbone: nn.Module) -> bool:

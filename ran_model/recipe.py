@@ -31,6 +31,10 @@ class Teacher:
     train: TrainConfig
     trunk: Path | None = None
 
+    def __post_init__(self) -> None:
+        if self.train.epochs == 0:
+            raise ValueError("teacher.train.epochs is 0: a teacher must be trained; to do without, leave out teacher")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:

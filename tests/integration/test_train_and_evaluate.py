@@ -129,3 +129,14 @@ def test_mistakes_are_usage_errors(faces: Path, tmp_path: Path) -> None:
     odd = run_cli("train", str(recipe), "-o", str(tmp_path / "m"))
     assert odd.returncode == 2
     assert "unknown key 'speed'" in odd.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "ablate"])
+def test_a_missing_start_is_told_before_faces_are_aligned(command: str, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    output = ["-o", str(tmp_path / "m")] if command == "train" else []
+    for start, says in (("trunk", "trunk none.safetensors can't be read"), ("start", "config.json can't be read")):
+        recipe.write_text(f"data: nowhere\nmodel: {{}}\nsingle_pass: {{}}\nran: {{}}\n{start}: none.safetensors\n")
+        odd = run_cli(command, str(recipe), *output)
+        assert odd.returncode == 2
+        assert says in odd.stderr

@@ -11,13 +11,14 @@ from torch import nn
 
 from ran_model.backbones import (
     build_backbone,
+    check_trunk,
     fit_channels,
     fold_batch_norm,
     has_folded_batch_norm,
     load_trunk,
     renew_batch_norm,
 )
-from ran_model.config import BACKBONES
+from ran_model.config import BACKBONES, ModelConfig
 from ran_model.inception_resnet import InceptionResnetV1
 
 FACENET = Path(__file__).parents[3] / "shared" / "data" / "facenet_trunk.safetensors"
@@ -62,6 +63,19 @@ def test_another_networks_trunk_is_refused(tmp_path: Path) -> None:
     safetensors.torch.save_file(state, path)
     with pytest.raises(ValueError, match=r"layer1\.0\.conv1\.weight is \(64, 64, 1, 1\)"):
         load_trunk(small, path)
+
+
+def test_a_start_is_checked_before_it_is_needed(tmp_path: Path) -> None:
+    path, config = tmp_path / "trunk.safetensors", ModelConfig(backbone="resnet18")
+    with pytest.raises(ValueError, match=r"trunk .*trunk\.safetensors can't be read .*--trunk-only"):
+        check_trunk(path, config)
+    path.write_text("no tensors")
+    with pytest.raises(ValueError, match=r"trunk .*trunk\.safetensors is damaged or no safetensors file"):
+        check_trunk(path, config)
+    safetensors.torch.save_file(build_backbone("resnet18", 3)[0].state_dict(), path)
+    check_trunk(path, config)
+    with pytest.raises(ValueError, match="lacks"):
+        check_trunk(path, ModelConfig(backbone="resnet50"))
 
 
 def test_renewed_batch_norm_keeps_the_function_and_knows_its_batch() -> None:

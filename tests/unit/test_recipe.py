@@ -66,6 +66,7 @@ def test_strategies_and_numbers_as_people_write_them(tmp_path: Path) -> None:
         (SMALLEST.replace("ran: {}", "ran: {margin: much}"), "ran.margin is 'much'"),
         (SMALLEST + "teacher: {model: {colour: rgb}}\n", "teacher.model.colour differs"),
         (SMALLEST + "trunk: t.safetensors\nstart: default\n", "both trunk and start"),
+        (SMALLEST + "teacher: {model: {}, train: {epochs: 0}}\n", "teacher.train.epochs is 0: a teacher must be"),
         (SMALLEST + "teacher: {model: {}, trunk: 5}\n", "teacher.trunk is 5: it must be a path"),
         (SMALLEST.replace("data: d", "data: [a]"), "data is ['a']: it must be a path"),
         (SMALLEST + "labels: 3\n", "labels is 3: it must be a path"),
