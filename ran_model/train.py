@@ -123,6 +123,9 @@ def train(
             saved = now
         if is_last:
             _end_epoch(state, state.steps // steps_per_epoch, folder, validation, config)
+    if _processes() > 1:  # BatchNorms' statistics are of each process's own share; the first's are what is kept
+        for tensor in mean.values():
+            torch.distributed.broadcast(tensor, 0)
     network.load_state_dict(mean)
     network.eval()
 
