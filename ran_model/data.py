@@ -19,6 +19,8 @@ from ran_model.datasets.listing import Item, Listing
 from ran_model.labels import EXPRESSIONS
 from ran_model.regions import BOXES, LANDMARKS, region_boxes
 
+CHUNK = 1024  # faces
+
 
 @dataclass(frozen=True, kw_only=True)
 class FaceSet:
@@ -46,8 +48,8 @@ class FaceSet:
 
     def digest(self) -> str:
         """64 hex over the faces and what they are to be answered with."""
-        digest = hashlib.sha256(self.faces_BCSS.numpy().tobytes())
-        digest.update(self.targets_BK.numpy().tobytes())
+        digest = hashlib.sha256(self.faces_BCSS.numpy())  # the buffer itself: a copy may not fit beside it
+        digest.update(self.targets_BK.numpy())
         return digest.hexdigest()
 
     def boxes(self, config: ModelConfig) -> Tensor:
@@ -110,8 +112,11 @@ class LabelledFaces:
         if any(name not in BOXES and name not in LANDMARKS for name in self._config.regions):
             keys = [item.key for item in items]
             boxes = torch.from_numpy(region_boxes(self._config, len(items), face_ids=keys))
+        faces = np.empty((len(index), *self._faces.shape[1:]), np.uint8)
+        for start in range(0, len(index), CHUNK):  # in one go there would be a second copy, in the stored order of axes
+            faces[start : start + CHUNK] = self._faces[index[start : start + CHUNK]]
         return FaceSet(
-            faces_BCSS=torch.from_numpy(np.ascontiguousarray(self._faces[index])),
+            faces_BCSS=torch.from_numpy(faces),
             targets_BK=torch.from_numpy(targets),
             labels_B=torch.tensor(labels, dtype=torch.int64),
             boxes_BR4=boxes,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from jobs import align_faces as aligning
 from jobs.align_faces import align_pictures, aligned_faces
 from pipeline import schema
 from pipeline.detect import Detections, load_detector
+from ran_model import data as training_data
 from ran_model.align import FER_TEMPLATE, align_faces
 from ran_model.config import ModelConfig
 from ran_model.data import LabelledFaces
@@ -119,6 +122,24 @@ def test_a_model_of_fewer_classes_is_trained_without_the_others(listing: Listing
     torch.testing.assert_close(data.validation().targets_BK[0], torch.tensor([0.2, 0.8, 0.0]))
     assert data.test().labels_B.tolist() == [3, 4]
     assert data.test("occlusion").faces_BCSS.unique().tolist() == [3]
+
+
+def test_a_set_is_taken_and_known_without_a_second_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_data, "CHUNK", 16)
+    config = ModelConfig(aligned_size=64, input_size=64, colour="rgb")
+    items = [Item(key=str(number), picture=b"", split="train", label=1) for number in range(200)]
+    stored_NHWC = np.random.default_rng(0).integers(0, 256, (200, 64, 64, 3), dtype=np.uint8)
+    listing = Listing(name="made", items=items, lists={}, notes=[])
+    data = LabelledFaces(listing, config, stored_NHWC.transpose(0, 3, 1, 2), np.ones(200, np.bool_))
+    tracemalloc.start()
+    faces = data.train()
+    digest = faces.digest()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1.3 * stored_NHWC.nbytes
+    assert torch.equal(faces.faces_BCSS, torch.from_numpy(stored_NHWC).permute(0, 3, 1, 2))
+    content = faces.faces_BCSS.numpy().tobytes() + faces.targets_BK.numpy().tobytes()
+    assert digest == hashlib.sha256(content).hexdigest()
 
 
 def test_random_regions_belong_to_the_face_whatever_the_order(listing: Listing) -> None:
