@@ -83,6 +83,7 @@ def _member(rank: int, processes: int, meeting: Path, act: Callable[..., None], 
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(rank)
+        torch.backends.cudnn.benchmark = True  # a stage's batches are all of one size
     else:
         torch.set_num_threads(1)
     torch.distributed.init_process_group(

@@ -56,6 +56,8 @@ class TrainingState:
         for full_name, tensor in tensors.items():
             if full_name.startswith("optimizer/"):
                 _, key, name = full_name.split("/")
-                moved = tensor.to(device) if tensor.ndim else tensor  # AdamW counts steps on the CPU
-                self.optimizer.state[parameters[name]][key] = moved
+                parameter = parameters[name]
+                if tensor.shape == parameter.shape:  # a moment: steps are slow where its order of axes is another
+                    tensor = torch.empty_like(parameter).copy_(tensor)
+                self.optimizer.state[parameter][key] = tensor  # AdamW's count of steps stays on the CPU
         log.info("going on after step %d", self.steps)
