@@ -94,9 +94,11 @@ class SinglePassNetwork(nn.Module):
 
     def forward(self, faces_BCSS: Tensor, boxes_B14: Tensor) -> RanOutput:
         """One box per face. The attention is 1 for that region."""
-        logits_BK = self.classifier(self.trunk(faces_BCSS, boxes_B14).squeeze(1))
-        ones_B1 = torch.ones_like(logits_BK[:, :1], dtype=torch.float32)
-        return RanOutput(logits_BK.float(), ones_B1, ones_B1)
+        features_BD = self.trunk(faces_BCSS, boxes_B14).squeeze(1)
+        with torch.autocast(faces_BCSS.device.type, enabled=False):
+            logits_BK = self.classifier(features_BD.float())
+        ones_B1 = torch.ones_like(logits_BK[:, :1])
+        return RanOutput(logits_BK, ones_B1, ones_B1)
 
 
 def ran_from_single_pass(single: SinglePassNetwork, config: ModelConfig | None = None) -> RegionAttentionNetwork:

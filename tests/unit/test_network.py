@@ -82,6 +82,21 @@ def test_half_precision_changes_answers_little() -> None:
     torch.testing.assert_close(rounded.logits_BK.softmax(1), exact.logits_BK.softmax(1), atol=0.03, rtol=0)
 
 
+@pytest.mark.parametrize("kind", [RegionAttentionNetwork, SinglePassNetwork])
+def test_classifiers_compute_in_float32_whatever_the_trunk_does(
+    kind: type[RegionAttentionNetwork | SinglePassNetwork],
+) -> None:
+    torch.manual_seed(0)
+    network = kind(SMALL).eval().requires_grad_(False)
+    network.classifier.weight.fill_(1 / 3)  # no number of bfloat16
+    computed = []
+    network.classifier.register_forward_hook(lambda layer, inputs, output: computed.append((inputs[0], output)))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        network(faces(2), torch.from_numpy(region_boxes(SMALL, 1))[:, :1])
+    features, logits = computed[0]
+    torch.testing.assert_close(logits, F.linear(features.float(), network.classifier.weight, network.classifier.bias))
+
+
 def test_colour_models_and_other_region_counts_work() -> None:
     config = ModelConfig(
         input_size=32, aligned_size=48, colour="rgb", regions=("whole", "nose"), relation_attention=False
