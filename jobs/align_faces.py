@@ -34,11 +34,14 @@ def aligned_faces(listing: Listing, config: ModelConfig, work: Path, *, threads:
     """
     shape = (len(listing.items), config.aligned_size, config.aligned_size, config.channels)
     folder = work / f"{listing.name}-{config.aligned_size}-{_identity(listing, config)}"
-    found_path, faces_path = folder / "is_found.npy", folder / "faces_NHWC.npy"
+    found_path, faces_path, digests_path = (
+        folder / name for name in ("is_found.npy", "faces_NHWC.npy", "digests_N16.npy")
+    )
     if not found_path.exists():  # written last
         folder.mkdir(parents=True, exist_ok=True)
         faces = np.lib.format.open_memmap(str(faces_path), "w+", np.uint8, shape)
         is_found = np.zeros(len(listing.items), np.bool_)
+        digests_N16 = np.zeros((len(listing.items), 16), np.uint8)
         detector = None if listing.is_aligned else load_detector(threads=threads, min_face_px=8, min_score=0.5)
         for start in range(0, len(listing.items), CHUNK):
             pictures = [_read(item) for item in listing.items[start : start + CHUNK]]
@@ -46,11 +49,14 @@ def aligned_faces(listing: Listing, config: ModelConfig, work: Path, *, threads:
             faces[start:end], is_found[start:end] = align_pictures(
                 pictures, detector, config, smallest_face=listing.smallest_face
             )
+            digests_N16[start:end] = [_digest(picture) for picture in pictures]
             log.info("aligned %d of %d pictures", end, len(listing.items))
         faces.flush()
+        np.save(digests_path, digests_N16)
         np.save(found_path, is_found)
     stored = np.load(faces_path, mmap_mode="r").transpose(0, 3, 1, 2)
-    return LabelledFaces(listing, config, stored, np.load(found_path))
+    digests = [digest.tobytes() for digest in np.load(digests_path)]
+    return LabelledFaces(listing, config, stored, np.load(found_path), digests)
 
 
 def align_pictures(
@@ -86,6 +92,13 @@ def _read(item: Item) -> Image:
     if picture is None:
         raise DataError(f"picture {item.key} can't be decoded: it must be a JPEG, PNG or WebP file")
     return np.asarray(picture, dtype=np.uint8)
+
+
+def _digest(picture: Image) -> NDArray[np.uint8]:
+    """16 bytes that two pictures share where all their pixels are alike, however they were encoded."""
+    digest = hashlib.blake2b(repr(picture.shape).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(picture).data)
+    return np.frombuffer(digest.digest(), np.uint8)
 
 
 def _identity(listing: Listing, config: ModelConfig) -> str:

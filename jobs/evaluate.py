@@ -79,7 +79,12 @@ def describe(result: dict[str, Any]) -> str:
     lines = [f"{result['model']} ({result['model_id']}) on {result['data']['name']}"]
     lines += [f"note: {note}" for note in (*result["data"]["notes"], not_found(result["data"]["found_fraction"]))]
     twin = result.get("single_pass", {}).get("lists", {})
-    header = ("list", "faces", "accuracy", "macro recall", "ECE", *(("single pass", "difference") if twin else ()))
+    has_copies = any(scores["without_copies"] for scores in result["lists"].values())
+    header = (
+        *("list", "faces", "accuracy", "macro recall", "ECE"),
+        *(("without copies",) if has_copies else ()),
+        *(("single pass", "difference") if twin else ()),
+    )
     rows = []
     for name, scores in result["lists"].items():
         row = [
@@ -89,6 +94,9 @@ def describe(result: dict[str, Any]) -> str:
             _percent(scores["macro_recall"]),
             f"{scores['ece']:.3f}",
         ]
+        if has_copies:
+            part = scores["without_copies"]
+            row.append("" if part is None else f"{_percent(part['accuracy'])} of {part['n']}")
         if twin:
             row += [_percent(twin[name]["accuracy"]), _difference(result["comparison"].get(name))]
         rows.append(row)

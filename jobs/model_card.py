@@ -71,6 +71,8 @@ weights (single_pass.safetensors). The difference has a 95 % interval from a pai
 |---|---|---|---|---|---|
 {chr(10).join(_list_row(name, ran[name], single[name], evaluation["comparison"].get(name)) for name in ran)}
 
+{_copies_text(ran)}
+
 Recall per class on the {"full test" if "full" in ran else "first"} list, %:
 
 | | {" | ".join(names)} |
@@ -187,6 +189,14 @@ def _list_row(name: str, ran: dict[str, Any], single: dict[str, Any], comparison
         values = [100 * comparison["bootstrap"][key] for key in ("difference", "low", "high")]
         difference = "{:+.1f} ({:+.1f} to {:+.1f})".format(*values)
     return _row(name, [str(ran["n"]), *cells, difference, f"{ran['ece']:.3f}"])
+
+
+def _copies_text(lists: dict[str, Any]) -> str:
+    parts = {name: scores["without_copies"] for name, scores in lists.items() if scores["without_copies"]}
+    if not parts:
+        return ""
+    listed = ", ".join(f"{name} {_percent(part['accuracy'])} ({part['n']:,} faces)" for name, part in parts.items())
+    return f"Without the test faces whose very picture the training part has too, RAN's accuracy is: {listed}."
 
 
 def _probe_row(ran: dict[str, Any], single: dict[str, Any]) -> str:

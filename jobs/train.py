@@ -51,6 +51,8 @@ def train_command(recipe: Path, output: Path, work: Path, processes: int | None,
         if not listing.of("train") or not listing.of("validation"):
             raise UsageError(f"{plan.data} has no pictures to train on, or none to validate with")
         faces = aligned_faces(listing, plan.model, work, threads=os.cpu_count() or 1)
+        for note in faces.listing.notes[len(listing.notes) :]:  # on copies, which are seen in the pixels
+            click.echo(f"note: {note}", err=True)
         click.echo(f"note: {not_found(faces.found_fraction)}", err=True)
         in_processes(processes or processes_for(plan), work, _train, plan, output, work)
     except ValueError as error:

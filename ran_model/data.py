@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ran_model.config import ModelConfig
+from ran_model.datasets.copies import without_copies
 from ran_model.datasets.listing import Item, Listing
 from ran_model.labels import EXPRESSIONS
 from ran_model.regions import BOXES, LANDMARKS, region_boxes
@@ -48,8 +49,8 @@ class FaceSet:
 
     def digest(self) -> str:
         """64 hex over the faces and what they are to be answered with."""
-        digest = hashlib.sha256(self.faces_BCSS.numpy())  # the buffer itself: a copy may not fit beside it
-        digest.update(self.targets_BK.numpy())
+        digest = hashlib.sha256(self.faces_BCSS.numpy().data)  # the buffer itself: a copy may not fit beside it
+        digest.update(self.targets_BK.numpy().data)
         return digest.hexdigest()
 
     def boxes(self, config: ModelConfig) -> Tensor:
@@ -63,14 +64,20 @@ class LabelledFaces:
     faces_NCSS: uint8, in the listing's order (may be a memory map). is_found: whether the detector found the face, or
     the whole picture was used. Labels count in the order of EXPRESSIONS, or of the config's classes for `train` and
     `validation`, which leave out pictures of other classes.
+    digests: of the pictures' pixels, in the listing's order; with them `listing` is what `without_copies` leaves.
     """
 
     def __init__(
-        self, listing: Listing, config: ModelConfig, faces_NCSS: NDArray[np.uint8], is_found: NDArray[np.bool_]
+        self,
+        listing: Listing,
+        config: ModelConfig,
+        faces_NCSS: NDArray[np.uint8],
+        is_found: NDArray[np.bool_],
+        digests: Sequence[bytes] | None = None,
     ) -> None:
-        self.listing, self._config = listing, config
-        self._faces, self._is_found = faces_NCSS, is_found
+        self._config, self._faces, self._is_found = config, faces_NCSS, is_found
         self._position = {item.key: index for index, item in enumerate(listing.items)}
+        self.listing, self._copied = (listing, frozenset()) if digests is None else without_copies(listing, digests)
 
     @property
     def found_fraction(self) -> float:
@@ -92,9 +99,15 @@ class LabelledFaces:
 
     def test(self, name: str = "full") -> FaceSet:
         """One of the test lists, with labels of its own, over EXPRESSIONS: for reporting, never for choosing."""
-        labels = self.listing.lists[name]
-        items = [item for item in self.listing.of("test") if item.key in labels]
+        items, labels = self._listed(name), self.listing.lists[name]
         return self._set(items, [labels[item.key] for item in items], EXPRESSIONS)
+
+    def is_copied(self, name: str) -> Tensor:
+        """Which pictures of a test list the training part has too: bool (B), in the order of `test`."""
+        return torch.tensor([item.key in self._copied for item in self._listed(name)], dtype=torch.bool)
+
+    def _listed(self, name: str) -> list[Item]:
+        return [item for item in self.listing.of("test") if item.key in self.listing.lists[name]]
 
     def _split(self, split: str) -> FaceSet:
         classes = self._config.classes

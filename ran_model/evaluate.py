@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.distributed
 from torch import Tensor
@@ -9,7 +11,7 @@ from torch import Tensor
 from ran_model.config import ModelConfig
 from ran_model.data import FaceSet, LabelledFaces
 from ran_model.labels import EXPRESSIONS
-from ran_model.metrics import Scores, score
+from ran_model.metrics import PartScores, Scores, score
 from ran_model.network import RegionAttentionNetwork, SinglePassNetwork
 
 Network = RegionAttentionNetwork | SinglePassNetwork
@@ -65,5 +67,16 @@ def score_lists(network: Network, data: LabelledFaces) -> dict[str, Scores]:
         faces = data.test(name)
         if len(faces):
             probabilities = over_expressions(predict_probabilities(network, faces), network.config)
-            scores[name] = score(faces.labels_B, probabilities, EXPRESSIONS)
+            own_B = ~data.is_copied(name)
+            scores[name] = replace(
+                score(faces.labels_B, probabilities, EXPRESSIONS),
+                without_copies=None if own_B.all() else _part(faces.labels_B[own_B], probabilities[own_B]),
+            )
     return scores
+
+
+def _part(labels_B: Tensor, probabilities_BK: Tensor) -> PartScores | None:
+    if not len(labels_B):
+        return None
+    right_B = probabilities_BK.argmax(dim=1) == labels_B
+    return PartScores(n=len(labels_B), accuracy=int(right_B.sum()) / len(labels_B))

@@ -29,11 +29,20 @@ class ClassScores:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PartScores:
+    """Of some of a list's faces: how many, and the share of right answers."""
+
+    n: int
+    accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scores:
     """All figures are shares of 1, except nll, which is in nats.
 
     n: faces. macro_recall: mean over the classes that occur. confusion: counts, rows labels, columns answers.
     ece: expected calibration error. nll: mean negative logarithm of the label's probability.
+    without_copies: of the faces whose very picture the training part lacks; None where these are all faces, or none.
     """
 
     n: int
@@ -43,6 +52,7 @@ class Scores:
     confusion: list[list[int]]
     ece: float
     nll: float
+    without_copies: PartScores | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Numbers, strings, lists and dicts only."""

@@ -8,7 +8,7 @@ Val_Aligned_Faces_new are its faces cut out: where they are there, the whole fra
 
 Without parts: train, validation and test are 80, 10 and 10 % by a hash of the key. With train and val only (SFEW, whose
 test labels are not public), val is what is reported on: it is test. Where there is no other validation part, a tenth
-of train, chosen by the hash, is validation. Pictures that occur under several names are not looked for.
+of train, chosen by the hash, is validation.
 """
 
 from __future__ import annotations

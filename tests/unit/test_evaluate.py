@@ -106,3 +106,25 @@ def test_the_card_knows_a_data_set_by_its_layout_not_by_its_folders_name(data: L
         card = write_card(result, recipe, replace(data.listing, name="ferplus", layout=layout))
         assert ("ten votes each" in card) is is_known
         assert ("MIT licence" in card) is is_known
+
+
+def test_accuracy_is_told_without_the_test_faces_that_were_trained_on(data: LabelledFaces) -> None:
+    pictures = [b"a", b"b", b"c", b"a", b"d", b"e"]  # the first of the test faces is the training face
+    faces, is_found = np.zeros((6, 1, 48, 48), np.uint8), np.ones(6, np.bool_)
+    network, twin = RegionAttentionNetwork(CONFIG), SinglePassNetwork(CONFIG)
+    always(network, [2.0, 0.0, 0.0])  # happiness
+    listing = replace(data.listing, items=[replace(data.listing.items[0], label=1), *data.listing.items[1:]])
+    result = evaluation(
+        network, LabelledFaces(listing, CONFIG, faces, is_found, pictures), model_id="abcdef012345", twin=twin
+    )
+    assert result["lists"]["full"]["accuracy"] == pytest.approx(1 / 3)
+    assert result["lists"]["full"]["without_copies"] == {"n": 2, "accuracy": 0.0}
+    assert result["lists"]["pose30"]["without_copies"] is None
+    assert "without copies" in describe(result)
+    assert "0.0 of 2" in describe(result)
+    recipe = Recipe(data=Path("d"), model=CONFIG, single_pass=TrainConfig(), ran=TrainConfig(epochs=3))
+    assert "the training part has too, RAN's accuracy is: full 0.0 (2 faces)." in write_card(
+        result, recipe, listing
+    ).replace("\n", " ")
+    clean = evaluation(network, data, model_id="abcdef012345")
+    assert "without copies" not in describe(clean)

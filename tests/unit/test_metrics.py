@@ -111,7 +111,7 @@ def test_json_holds_plain_types_and_survives_a_round_trip() -> None:
     answer = scores.to_json()
     assert json.loads(json.dumps(answer, allow_nan=False)) == answer
     assert answer["per_class"]["neutral"]["n"] == scores.per_class["neutral"].n
-    assert list(answer) == ["n", "accuracy", "macro_recall", "per_class", "confusion", "ece", "nll"]
+    assert list(answer) == ["n", "accuracy", "macro_recall", "per_class", "confusion", "ece", "nll", "without_copies"]
 
 
 def test_classes_that_the_model_lacks_are_named() -> None:

@@ -88,14 +88,15 @@ def test_only_data_sets_of_one_face_each_demand_a_large_one(tmp_path: Path) -> N
 
 @pytest.fixture
 def listing() -> Listing:
-    encoded = cv2.imencode(".png", grey_face())[1].tobytes()
+    face = grey_face()
+    pictures = {key: cv2.imencode(".png", np.maximum(face, 30 + n))[1].tobytes() for n, key in enumerate("abcde")}
     happy, mixed = (0.0, 1.0) + (0.0,) * 6, (0.0,) * 4 + (0.8, 0.2, 0.0, 0.0)
     items = [
-        Item(key="a", picture=encoded, split="train", label=1, votes=happy),
-        Item(key="b", picture=encoded, split="validation", label=4, votes=mixed),
-        Item(key="c", picture=encoded, split="test", label=3),
-        Item(key="d", picture=encoded, split="test", label=4, votes=mixed),
-        Item(key="e", picture=encoded, split="train", label=7),
+        Item(key="a", picture=pictures["a"], split="train", label=1, votes=happy),
+        Item(key="b", picture=pictures["b"], split="validation", label=4, votes=mixed),
+        Item(key="c", picture=pictures["c"], split="test", label=3),
+        Item(key="d", picture=pictures["d"], split="test", label=4, votes=mixed),
+        Item(key="e", picture=pictures["e"], split="train", label=7),
     ]
     return Listing(name="made", items=items, lists={"full": {"c": 3, "d": 4}, "occlusion": {"d": 5}}, notes=[])
 
@@ -111,6 +112,40 @@ def test_lists_keep_their_own_labels_and_parts(listing: Listing, tmp_path: Path)
     assert data.train().faces_BCSS.shape == (2, 1, 96, 96)
     torch.testing.assert_close(data.validation().targets_BK[0, 4:6], torch.tensor([0.8, 0.2]))
     assert data.test().targets_BK[0].argmax() == 3  # no votes: the list's own label
+
+
+def test_copies_of_validation_are_not_trained_on_and_copies_in_test_are_known(tmp_path: Path) -> None:
+    """By pixels: files may differ. The authors' lists stay whole."""
+    face = grey_face()
+    pixels = {shade: np.maximum(face, shade) for shade in (30, 60, 90)}
+    png, webp = (
+        {shade: cv2.imencode(kind, picture, options)[1].tobytes() for shade, picture in pixels.items()}
+        for kind, options in ((".png", []), (".webp", [cv2.IMWRITE_WEBP_QUALITY, 101]))
+    )
+    items = [
+        Item(key="in validation", picture=webp[30], split="train", label=1),
+        Item(key="in test", picture=webp[60], split="train", label=2),
+        Item(key="own", picture=png[90], split="train", label=3),
+        Item(key="v", picture=png[30], split="validation", label=1),
+        Item(key="t", picture=png[60], split="test", label=2),
+        Item(key="t again", picture=webp[30], split="test", label=1),
+        Item(key="t own", picture=cv2.imencode(".png", face // 2)[1].tobytes(), split="test", label=1),
+    ]
+    lists = {"full": {"t": 2, "t again": 1, "t own": 1}, "pose30": {"t own": 1}}
+    listing = Listing(name="made", items=items, lists=lists, notes=["as read"])
+    for _ in range(2):  # the second from what was kept
+        data = aligned_faces(listing, CONFIG, tmp_path, threads=1)
+        assert data.train().labels_B.tolist() == [2, 3]
+        assert data.validation().labels_B.tolist() == [1]
+        assert data.test().labels_B.tolist() == [2, 1, 1]
+        assert data.is_copied("full").tolist() == [True, True, False]
+        assert data.is_copied("pose30").tolist() == [False]
+        assert data.listing.notes == [
+            "as read",
+            "training pictures that validation has too, left out of training: 1 (in validation)",
+            "test pictures that training has too, kept: 2 (t, t again)",
+            "test pictures that validation has too, kept: 1 (t again)",
+        ]
 
 
 def test_a_model_of_fewer_classes_is_trained_without_the_others(listing: Listing) -> None:
