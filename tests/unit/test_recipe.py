@@ -28,6 +28,14 @@ def test_the_default_recipe_is_whole() -> None:
     assert default.ran.learning_rate == 2e-4
 
 
+def test_the_recipe_for_gpus_can_be_read() -> None:
+    recipe = read_recipe(DEFAULT.with_name("gpu.yaml"))
+    assert recipe.teacher is not None
+    assert recipe.teacher.model.input_size == 160
+    assert recipe.single_pass.teacher_share == recipe.ran.teacher_share == 0.8
+    assert recipe.augmentation.occlusion_sides == (0.15, 0.6)
+
+
 def test_the_recipe_beside_the_model_that_ships_can_be_read() -> None:
     shipped = read_recipe(default_model_dir() / "recipe.yaml")
     assert shipped.teacher == read_recipe(DEFAULT).teacher
