@@ -66,7 +66,7 @@ class ModelConfig:
         if self.regions[0] != "whole":
             raise ValueError(f"regions start with {self.regions[0]!r}: region 0 must be 'whole'")
         least = SMALLEST_INPUTS.get(self.backbone, SMALLEST_SIDE)
-        check_whole(f"input_size of {self.backbone}", self.input_size, least, LARGEST_SIDE, "pixels")
+        check_whole("input_size", self.input_size, least, LARGEST_SIDE, f"pixels for {self.backbone}")
         check_whole("aligned_size", self.aligned_size, SMALLEST_SIDE, LARGEST_SIDE, "pixels")
         check_number("landmark_side", self.landmark_side, 0, 1, is_open=True)
         check_number("mean", self.mean, -1, 1)

@@ -85,7 +85,7 @@ def test_formatting_of_config_json_changes_nothing(saved: tuple[Path, RegionAtte
         ({"input_size": 4}, "input_size is 4"),
         ({"template": [[0.1, 0.2]]}, "five landmarks"),
         ({"flavour": 1}, "flavour"),
-        ({"input_size": "64"}, "wrong type"),
+        ({"input_size": "64"}, "input_size is '64': it must be a whole number"),
         ({"template": 3}, "wrong type"),
     ],
 )
