@@ -62,7 +62,8 @@ def evaluate_command(
     except ValueError as error:
         raise UsageError(str(error)) from None
     if not faces.lists and not listing.of("validation"):
-        raise UsageError(f"{data} has neither test lists nor a validation part: there is nothing to score")
+        hint = "; a column `split` in --labels says which faces are for `test`" if labels else ""
+        raise UsageError(f"{data} has neither test lists nor a validation part: there is nothing to score{hint}")
     result = evaluation(loaded.network, faces, model_id=loaded.model_id, twin=twin)
     if figure is not None:
         from jobs.probe_figure import draw_evaluation

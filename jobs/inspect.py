@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from shlex import quote
 from typing import Any
 
 import click
@@ -49,7 +50,7 @@ def inspect_command(output: str, storage_options: tuple[str, ...], as_json: bool
     if report["segments_with_errors"]:
         click.echo(
             f"errors in {report['segments_with_errors']} segments of {report['sources_with_errors']} sources; "
-            f"see `ran-pipeline errors {output}`"
+            f"see `ran-pipeline errors {quote(output)}`"
         )
     rows = [(row["kind"] or "unknown", row["sources"], human_bytes(row["bytes"] or 0)) for row in report["sources"]]
     click.echo("\n" + table(("kind", "sources", "size"), rows))

@@ -10,6 +10,7 @@ from jobs.source_frames import SampledFrame, SourceFrames
 from pipeline.errors import UsageError
 
 ATTENTION_SPAN = 0.2  # attention that moved this much in all (L1) is as far as from the source's begin to its end
+PAST_LAST_S = 1.0  # a moment may be so long after the last sampled frame
 
 
 def most_telling(source: SourceFrames, count: int) -> list[SampledFrame]:
@@ -35,9 +36,18 @@ def most_telling(source: SourceFrames, count: int) -> list[SampledFrame]:
 
 
 def nearest_to(source: SourceFrames, seconds: Sequence[float]) -> list[SampledFrame]:
-    """The sampled frame nearest to each moment, in order, each once. Raises UsageError for a source without times."""
+    """The sampled frame nearest to each moment, in order, each once.
+
+    Raises UsageError for a source without times, and for a moment that is not in it.
+    """
     timed = [(frame.timestamp, frame) for frame in source.frames if frame.timestamp is not None]
     if not timed:
         raise UsageError(f"--at needs a video; {source.name} has no times")
+    last = timed[-1][0]
+    for moment in seconds:
+        if not 0 <= moment <= last + PAST_LAST_S:
+            raise UsageError(
+                f"--at {moment:g} is not in {source.name}: its sampled frames reach from 0 to {last:.2f} s"
+            )
     positions = {min(range(len(timed)), key=lambda index: abs(timed[index][0] - moment)) for moment in seconds}
     return [timed[index][1] for index in sorted(positions)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -149,7 +150,7 @@ def check_error_rate(summary: Summary, config: RunConfig) -> int:
     if summary.sources and summary.failed_sources / summary.sources > config.max_error_rate:
         raise ErrorRateError(
             f"finished, but {summary.failed_sources} of {summary.sources} sources have errors, over --max-error-rate "
-            f"{config.max_error_rate:g}; see `ran-pipeline errors {without_credentials(config.output)}`"
+            f"{config.max_error_rate:g}; see `ran-pipeline errors {quote(without_credentials(config.output))}`"
         )
     return 0
 

@@ -7,6 +7,7 @@ import posixpath
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,7 @@ def read_source(dataset: OpenedDataset, name: str, model_id: str | None = None) 
         frames = [frame for frame in frames if frame.member == member]
     if not frames:
         what = f"{uri} has no member {member}" if member else f"{uri} has no sampled frames"
-        raise UsageError(f"{what} for model {model_id}; see `ran-pipeline errors {dataset.store.url}`")
+        raise UsageError(f"{what} for model {model_id}; see `ran-pipeline errors {quote(dataset.store.url)}`")
     regions = _regions(faces[0]) if faces else ("whole",)
     return SourceFrames(
         uri=uri if member is None else f"{uri}/{member}",

@@ -15,6 +15,7 @@ from pipeline.cluster import connected
 from pipeline.config import Extraction
 from pipeline.ledger.dataset import Dataset
 from pipeline.ledger.log import CommitLog, LogState
+from pipeline.media.sources import MOST_NAMED
 from pipeline.prepare import list_inputs, load, model_config, normalised_root
 from pipeline.probing import probe_here
 from pipeline.resources import Cluster, Resources, share, this_machine
@@ -27,7 +28,7 @@ from pipeline.worker import WorkerConfig
 @dataclass(kw_only=True)
 class DryRun:
     """What `run` would find. free_bytes is null for a remote output. videos_in_archives: each is one segment here; how
-    many more it has is known once it is read. notes: of the listing, for people."""
+    many more it has is known once it is read. unreadable: by code. notes: for people."""
 
     output: str
     model_id: str
@@ -35,6 +36,7 @@ class DryRun:
     bytes: int
     skipped_files: int
     unmatched_inputs: list[str]
+    unreadable: dict[str, int]
     notes: list[str]
     sources_to_probe: int
     segments: int
@@ -82,6 +84,7 @@ def dry_run(config: RunConfig, extraction: Extraction) -> DryRun:
     listed = pa.array([source.source_id for source in listing.sources], pa.string())
     kinds = Counter(pc.fill_null(known.filter(pc.is_in(known["source_id"], listed))["kind"], "unknown").to_pylist())
     kinds["changed"] += len(changed)
+    broken = known.filter(pc.and_(pc.is_in(known["source_id"], listed), pc.is_valid(known["error_code"])))
     return DryRun(
         output=without_credentials(config.output),
         model_id=model_id,
@@ -89,7 +92,8 @@ def dry_run(config: RunConfig, extraction: Extraction) -> DryRun:
         bytes=sum(source.size_bytes for source in listing.sources),
         skipped_files=listing.skipped.total(),
         unmatched_inputs=listing.unmatched,
-        notes=listing.notes(),
+        unreadable=dict(Counter(broken["error_code"].to_pylist())),
+        notes=listing.notes() + _of_unreadable(broken),
         sources_to_probe=len(unknown),
         segments=plan.total,
         segments_already_done=plan.already_done,
@@ -99,6 +103,14 @@ def dry_run(config: RunConfig, extraction: Extraction) -> DryRun:
         need=need,
         free_bytes=capacity.free_bytes(os.path.abspath(config.output)) if store.is_local else None,
     )
+
+
+def _of_unreadable(sources: pa.Table) -> list[str]:
+    if not sources.num_rows:
+        return []
+    first = [f"{row['source_uri']} ({row['error_code']})" for row in sources.slice(0, MOST_NAMED).to_pylist()]
+    rest = f" and {sources.num_rows - MOST_NAMED} more" if sources.num_rows > MOST_NAMED else ""
+    return [f"can't be read, so an error row each: {', '.join(first)}{rest}"]
 
 
 def _cluster(config: RunConfig) -> Cluster:

@@ -62,7 +62,12 @@ FACES = _table(
     _MODEL_ID,
     _RUN_ID,
     _PIPELINE_VERSION,
-    _column("frame", pa.int64(), "0-based index in the source's own frame order; 0 for pictures"),
+    _column(
+        "frame",
+        pa.int64(),
+        "0-based index in the source's own frame order; 0 for pictures. Sampled at --fps f are the very first, and the "
+        "first after each k/f seconds, up to (k+1)/f",
+    ),
     _column(
         "timestamp", pa.float64(), "presentation time in seconds from the first frame; null for pictures", null=True
     ),
@@ -176,7 +181,9 @@ SOURCES = _table(
     _SOURCE_URI,
     _column("fingerprint", pa.string(), "`size:mtime_ns` locally, `size:etag` on S3, `missing` if it did not exist"),
     _column("size_bytes", pa.int64(), "size in bytes"),
-    _column("kind", pa.string(), "`video`, `picture` or `archive`; null if probing failed", null=True),
+    _column(
+        "kind", pa.string(), "`video`, `picture` or `archive`; what its name promises if probing failed", null=True
+    ),
     _column("duration_s", pa.float64(), "duration by the container, seconds; videos only", null=True),
     _column(
         "container_frames",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -56,9 +57,18 @@ class Dataset:
         Raises UsageError as `open` does, and if the store can't hold a dataset.
         """
         if not cls.exists(store):
+            cls._refuse_within_another(store)
             store.probe()
             store.put_if_absent(DATASET_FILE, dataset_file(extraction, root))
         return cls.open(store, extraction, root=root)
+
+    @staticmethod
+    def _refuse_within_another(store: Store) -> None:
+        """A folder of a dataset holds that dataset's rows alone, or a glob over it would find two."""
+        for above in store.above():
+            with suppress(StoreError):  # who may write here may not be allowed to look there
+                if Dataset.exists(above):
+                    raise UsageError(f"{store.url} lies within the dataset {above.url}: choose another -o, beside it")
 
     def _require(self, wanted: Extraction) -> None:
         ours, theirs = asdict(wanted), asdict(self.extraction)

@@ -61,4 +61,7 @@ def own_frames(decoder: str) -> type[Frames]:
         found: type[Frames] = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise UsageError(f"decoder {decoder} can't be loaded: {error}") from None
+    lacking = [method for method in ("at_or_after", "image", "close") if not hasattr(found, method)]
+    if not isinstance(found, type) or lacking:
+        raise UsageError(f"decoder {decoder} must be a class with {', '.join(lacking or ['a constructor'])}")
     return found

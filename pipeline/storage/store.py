@@ -68,6 +68,12 @@ class Store:
         """Whether the root is a folder of this machine's file system (which may be shared)."""
         return "://" not in self.url
 
+    def above(self) -> list[Store]:
+        """The folders or prefixes that hold this one, up to the root or the bucket."""
+        start = self.url.find("://") + 3 if not self.is_local else 0
+        ends = [at for at, letter in enumerate(self.url) if letter == "/" and at > start]
+        return [Store(self.url[:end], self._options) for end in ends]
+
     @property
     def filesystem(self) -> fsspec.AbstractFileSystem:
         """The fsspec filesystem, for readers such as DuckDB."""
@@ -215,7 +221,10 @@ def _normalised(url: str) -> str:
         url = unquote(url.removeprefix("file:").removeprefix("//").removeprefix("localhost"))
     if "://" not in url:
         return str(Path(url).absolute())
-    return without_credentials(url.replace("s3a://", "s3://", 1)).rstrip("/")
+    clean = without_credentials(url.replace("s3a://", "s3://", 1)).rstrip("/")
+    if "://" not in clean:
+        raise UsageError(f"output {url} names no bucket: give one, as in {url.rstrip('/')}//BUCKET/FOLDER")
+    return clean
 
 
 def _is_storage_error(error: Exception) -> bool:

@@ -19,7 +19,9 @@ from ran_model.datasets.notes import Notes
 from ran_model.datasets.splits import any_split
 
 COLUMNS = ("face_id", "source_id", "png")
-NEEDS = "a dataset of ours with crops/**/*.parquet (--keep-crops), and labels=: a CSV with face_id, expression[, split]"
+NEEDS = (
+    "a dataset of ours with crops/**/*.parquet (--keep-crops), and --labels, a CSV with face_id, expression[, split]"
+)
 
 
 def recognises(path: Path) -> bool:

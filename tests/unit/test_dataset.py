@@ -57,6 +57,13 @@ def test_another_root_is_refused_and_none_takes_the_stored_one(store: Store) -> 
         Dataset.open_or_create(store, Extraction(), root="/elsewhere")
 
 
+def test_a_dataset_does_not_lie_in_another(store: Store, tmp_path: Path) -> None:
+    Dataset.open_or_create(store, Extraction())
+    with pytest.raises(UsageError, match=f"lies within the dataset {store.url}:"):
+        Dataset.open_or_create(Store(str(tmp_path / "faces" / "new")), Extraction())
+    assert not (tmp_path / "faces").exists()
+
+
 def test_newer_schema_is_refused(store: Store) -> None:
     Dataset.open_or_create(store, Extraction())
     values = json.loads(store.read_bytes("dataset.json"))

@@ -100,7 +100,10 @@ def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
         ("template: [[1, 2, 3]]", "five landmarks of x and y"),
         ("input_size: '64'", "input_size is '64': it must be a whole number, 32 to 1024 pixels for resnet18"),
         ("aligned_size: 96.5", "aligned_size is 96.5: it must be a whole number, 32 to 1024 pixels"),
-        ("backbone: inception_resnet_v1, input_size: 64", "input_size is 64: it must be .*, 75 to 1024 pixels for inception_resnet_v1"),
+        (
+            "backbone: inception_resnet_v1, input_size: 64",
+            "input_size is 64: .* 75 to 1024 pixels for inception_resnet_v1",
+        ),
         ("std: 0", "std is 0.0: it must be a number, above 0"),
         ("self_attention: 'no'", "self_attention is 'no': it must be true or false"),
     ],
