@@ -121,9 +121,11 @@ def _model(content: Any, where: str) -> ModelConfig:
         if name in values:
             values[name] = tuple(_list(values[name], f"{where}.{name}", "names"))
     if "template" in values:
-        points = _list(values["template"], f"{where}.template", "points")
-        pairs = [_list(point, f"a point of {where}.template", "an x and a y") for point in points]
-        values["template"] = tuple(tuple(pair) for pair in pairs)
+        points = values["template"]
+        try:
+            values["template"] = tuple((float(x), float(y)) for x, y in points)
+        except (TypeError, ValueError):
+            raise ValueError(f"{where}.template is {points!r}: it must be five points, each x and y") from None
     model = _checked(ModelConfig, values, where)
     try:
         region_boxes(model, 1, face_ids=[""])

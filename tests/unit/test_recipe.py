@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ran_model.config import ModelConfig
 from ran_model.model_files import default_model_dir
 from ran_model.recipe import read_recipe, write_recipe
 from ran_model.regions import STRATEGIES
@@ -61,6 +62,9 @@ def test_strategies_and_numbers_as_people_write_them(tmp_path: Path) -> None:
     assert read.model.regions == STRATEGIES["affectnet"]
     assert read.single_pass.learning_rate == 0.001
     assert isinstance(read.ran.margin, float)
+    points = "[[0, 0], [1, 0], [0.5, 0.5], [0, 1], [1, 1]]"  # a model's identity must not hang on 1 or 1.0
+    model = read_recipe(recipe(tmp_path, SMALLEST.replace("model: {}", f"model: {{template: {points}}}"))).model
+    assert ModelConfig.from_json(model.to_json()).identity() == model.identity()
 
 
 @pytest.mark.parametrize(
@@ -96,8 +100,9 @@ def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
         ("regions: [whole, mouth]", "model: region is 'mouth': it must be random_<n> or one of whole"),
         ("regions: [whole, 3]", "model: regions is ['whole', 3]: it must name"),
         ("classes: happiness", "model.classes is 'happiness': it must be a list of names"),
-        ("template: [1, 2]", "a point of model.template is 1: it must be a list of an x and a y"),
-        ("template: [[1, 2, 3]]", "five landmarks of x and y"),
+        ("template: [1, 2]", "model.template is [1, 2]: it must be five points"),
+        ("template: [[1, 2, 3]]", "model.template is [[1, 2, 3]]: it must be five points"),
+        ("template: [[1, 2]]", "five landmarks of x and y"),
         ("input_size: '64'", "input_size is '64': it must be a whole number, 32 to 1024 pixels for resnet18"),
         ("aligned_size: 96.5", "aligned_size is 96.5: it must be a whole number, 32 to 1024 pixels"),
         (
