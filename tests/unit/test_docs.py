@@ -55,6 +55,15 @@ def test_commands_and_options_in_the_readme_exist() -> None:
         assert set(re.findall(r"(?<!\S)(--?[a-z][a-z-]*)(?=\s|$)", rest.partition("#")[0])) <= options
 
 
+def test_every_command_but_overlay_has_json() -> None:
+    assert "Every command but `overlay`, which draws, has `--json`." in README
+    for name in COMMANDS:
+        command = cli.get_command(None, name)  # type: ignore[arg-type]
+        assert command is not None
+        has_json = any("--json" in parameter.opts for parameter in command.params)
+        assert has_json is (name != "overlay"), name
+
+
 def test_make_targets_in_the_readme_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"`make (\w+)`", README):

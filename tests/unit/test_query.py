@@ -1,0 +1,98 @@
+"""`query` writes where it is told to, adds to what is there if told so, and loses no byte of a picture."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import boto3
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from jobs.query import query_command
+from pipeline.errors import StoreError, UsageError
+from tests.conftest import ROOT
+from tests.two_models import write_dataset
+
+COUNT = "SELECT count(*) AS n FROM segments"
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("query") / "out"
+    write_dataset(folder, [2, 3, 1], crops=b"\x89PNG of nothing")
+    return folder
+
+
+def query(*arguments: str | Path) -> bytes:
+    """What it prints, as this process runs it."""
+    done = CliRunner().invoke(query_command, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.stderr
+    return done.stdout_bytes
+
+
+def refused(*arguments: str | Path) -> str:
+    with pytest.raises(UsageError) as refusal:
+        query(*arguments)
+    return str(refusal.value)
+
+
+@pytest.mark.parametrize("to", [(), ("--to", "/dev/stdout")])
+def test_standard_output_is_added_to(dataset: Path, tmp_path: Path, to: tuple[str, ...]) -> None:
+    file = tmp_path / "all.csv"
+    file.write_text("before\n")
+    with file.open("ab") as stdout:
+        command = [sys.executable, "-m", "jobs.cli", "query", str(dataset), COUNT, "--format", "csv", *to]
+        subprocess.run(command, stdout=stdout, check=True, cwd=ROOT)
+    assert file.read_text() == "before\nn\n3\n"
+
+
+def test_every_format_goes_to_standard_output(dataset: Path) -> None:
+    assert query(dataset, COUNT).decode().split() == ["n", "─", "3"]
+    assert query(dataset, COUNT, "--format", "csv") == b"n\n3\n"
+    assert (
+        query(dataset, COUNT, "--json") == query(dataset, COUNT, "--format", "json") == b'[\n  {\n    "n": 3\n  }\n]\n'
+    )
+    assert pq.read_table(io.BytesIO(query(dataset, COUNT, "--format", "parquet"))).to_pylist() == [{"n": 3}]
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "json", "parquet"])
+def test_every_format_goes_to_a_file_or_says_why_not(dataset: Path, tmp_path: Path, form: str) -> None:
+    query(dataset, COUNT, "--format", form, "--to", tmp_path / "x")
+    assert (tmp_path / "x").read_bytes() == query(dataset, COUNT, "--format", form)
+    nowhere = refused(dataset, COUNT, "--format", form, "--to", tmp_path / "nodir" / "x")
+    assert f"there is no folder {tmp_path / 'nodir'}" in nowhere
+    assert "is a folder" in refused(dataset, COUNT, "--format", form, "--to", tmp_path)
+    assert os.listdir(tmp_path) == ["x"], "nothing half-written is left"
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "json", "parquet"])
+def test_every_format_goes_to_a_store(
+    dataset: Path, s3_server: str, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing-secret")
+    client = boto3.client("s3", endpoint_url=s3_server, region_name="us-east-1")
+    client.create_bucket(Bucket="answers")
+    store = ("--storage-option", f"endpoint={s3_server}")
+    query(dataset, COUNT, "--format", form, "--to", f"s3://answers/{form}", *store)
+    stored = client.get_object(Bucket="answers", Key=form)["Body"].read()
+    assert stored == query(dataset, COUNT, "--format", form)
+    assert "names no file" in refused(dataset, COUNT, "--format", form, "--to", "s3://answers", *store)
+    with pytest.raises((UsageError, StoreError), match="no-such-bucket"):
+        query(dataset, COUNT, "--format", form, "--to", "s3://no-such-bucket/x", *store)
+
+
+def test_bytes_are_base64_in_json(dataset: Path) -> None:
+    rows = json.loads(query(dataset, "SELECT png, [png] AS pngs FROM crops ORDER BY png DESC LIMIT 1", "--json"))
+    assert base64.b64decode(rows[0]["png"]) == base64.b64decode(rows[0]["pngs"][0]) == b"\x89PNG of nothing"
+
+
+def test_one_format_at_a_time(dataset: Path) -> None:
+    assert "--format csv" in refused(dataset, COUNT, "--json", "--format", "csv")
