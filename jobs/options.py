@@ -22,7 +22,10 @@ DETECTORS = (DEFAULT_DETECTOR, "retinaface-resnet50")
 
 
 def read_config_file(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
-    """`--config FILE`: a YAML mapping of option names to values. Flags win over it."""
+    """`--config FILE`: a YAML mapping of option names to values. Flags win over it.
+
+    One file may serve several commands: what only `run` has is left out elsewhere, and said.
+    """
     if value is None:
         return
     try:
@@ -35,24 +38,45 @@ def read_config_file(context: click.Context, parameter: click.Parameter, value: 
         return
     if not isinstance(content, dict):
         raise UsageError(f"--config {value} must be a mapping of option names to values, like `fps: 5`")
-    names: dict[str, str] = {}
-    for option in context.command.params:
-        if option.name and option.name != "config":
-            names[option.name] = option.name
-            for flag in option.opts:
-                names[flag.lstrip("-").replace("-", "_")] = option.name
+    names = _parameters(context.command)
     defaults: dict[str, Any] = {}
+    left_out: list[str] = []
     for key, item in content.items():
-        name = names.get(str(key).replace("-", "_"))
-        if name is None:
-            allowed = ", ".join(sorted(key.replace("_", "-") for key in names))
-            raise UsageError(f"--config {value} has the unknown key {key!r}; allowed are {allowed}")
+        spelled = str(key).replace("-", "_")
+        option = names.get(spelled)
+        if option is None:
+            if spelled not in _parameters_of_run():
+                allowed = ", ".join(sorted(key.replace("_", "-") for key in names))
+                raise UsageError(f"--config {value} has the unknown key {key!r}; allowed are {allowed}")
+            left_out.append(str(key))
+            continue
         if isinstance(item, dict):
             item = [f"{k}={v}" for k, v in item.items()]
         elif isinstance(item, list):
             item = [str(part) for part in item]
-        defaults[name] = item
+        elif item is not None and (option.multiple or option.nargs == -1):
+            item = [str(item)]
+        assert option.name is not None
+        defaults[option.name] = item
+    if left_out:
+        click.echo(f"note: --config {value}: {', '.join(left_out)}: not of this command, left out", err=True)
     context.default_map = {**(context.default_map or {}), **defaults}
+
+
+def _parameters(command: click.Command) -> dict[str, click.Parameter]:
+    """A command's parameters by the keys that a --config file may use."""
+    names: dict[str, click.Parameter] = {}
+    for parameter in command.params:
+        if parameter.name and parameter.name != "config":
+            names[parameter.name] = parameter
+            names |= {flag.lstrip("-").replace("-", "_"): parameter for flag in parameter.opts}
+    return names
+
+
+def _parameters_of_run() -> dict[str, click.Parameter]:
+    from jobs.run import run_command  # it imports this module
+
+    return _parameters(run_command)
 
 
 def _place(error: yaml.YAMLError) -> str:
