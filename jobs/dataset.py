@@ -11,11 +11,10 @@ import duckdb
 
 from jobs.options import parse_storage_options
 from pipeline.config import Extraction
-from pipeline.errors import UsageError
 from pipeline.ledger.dataset import Dataset
 from pipeline.ledger.log import CommitLog
 from pipeline.storage.store import Store
-from pipeline.views import connect
+from pipeline.views import connect, find_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,16 +33,8 @@ class OpenedDataset:
         return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
 
     def find_model(self, name: str) -> str:
-        """The model_id that `name` is, or is the beginning of. Raises UsageError, with the models there are, if it is
-        the beginning of none or of several."""
-        models = self.log.state.models
-        found = [name] if name in models else [model for model in models if name and model.startswith(name)]
-        if len(found) == 1:
-            return found[0]
-        there = ", ".join(models) or "none yet"
-        if found:
-            raise UsageError(f"model {name} is the beginning of several; models are: {there}")
-        raise UsageError(f"model {name!r} has no rows in {self.store.url}; models are: {there}")
+        """As `pipeline.views.find_model`."""
+        return find_model(self.store, self.log.state, name)
 
 
 @contextmanager

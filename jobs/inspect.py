@@ -40,7 +40,7 @@ def inspect_command(output: str, storage_options: tuple[str, ...], as_json: bool
             **totals,
             "models": [{"model_id": model, "segments": state.count(model)} for model in state.models],
             "expressions": query("SELECT expression, count(*) AS faces FROM faces GROUP BY 1 ORDER BY 2 DESC, 1"),
-            "files": len(state.live_files("faces")) + len(state.live_files("segments")),
+            "files": len(state.files()),
             "runs": [_run(dataset.store, run_id, state.closed_runs) for run_id in state.runs],
         }
     if as_json:

@@ -14,7 +14,11 @@ from pipeline.progress import ProgressReporter
 @click.command("reprocess")
 @click.argument("output", metavar="OUT")
 @click.option("--model", required=True, metavar="DIR", help="Model directory, or `default`.")
-@click.option("--base", metavar="MODEL_ID", help="Whose faces to take (default: those that `query` shows).")
+@click.option(
+    "--base",
+    metavar="MODEL_ID",
+    help="Whose faces to take, by an id or its beginning (default: those that `query` shows).",
+)
 @execution_options
 @json_option
 @click.option("--quiet", is_flag=True, help="No progress.")
@@ -22,7 +26,8 @@ def reprocess_command(as_json: bool, quiet: bool, base: str | None, **options: A
     """Score every face in the dataset OUT with another model; the old model's rows stay beside the new ones.
 
     Nothing is detected again: faces come from kept crops where the new model aligns faces the same way, else the frames
-    are decoded once more and aligned by the stored landmarks. Run the same command again after a crash.
+    are decoded once more and aligned by the stored landmarks. MODEL_ID may be the beginning of one. Run the same
+    command again after a crash.
     """
     from pipeline.driver import Driver
     from pipeline.prepare import prepare_reprocess

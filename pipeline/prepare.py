@@ -16,7 +16,7 @@ from pipeline.media.sources import Listing, Source, list_sources, location_below
 from pipeline.planning import known_sources
 from pipeline.run_config import RunConfig
 from pipeline.storage.store import Store, fsspec_options
-from pipeline.views import current_model
+from pipeline.views import current_model, find_model
 from ran_model.config import ModelConfig
 from ran_model.model_files import check_model_bytes, default_model_dir, read_model_bytes
 
@@ -48,7 +48,8 @@ def prepare(config: RunConfig, extraction: Extraction) -> Prepared:
 
 
 def prepare_reprocess(config: RunConfig, base: str | None) -> Prepared:
-    """The dataset as input of another model. base: whose faces are taken; None: the model that `query` follows.
+    """The dataset as input of another model. base: whose faces are taken, a model_id or its beginning; None: the model
+    that `query` follows.
 
     Raises UsageError, also if the model is the base itself or the dataset has no segments.
     """
@@ -58,13 +59,11 @@ def prepare_reprocess(config: RunConfig, base: str | None) -> Prepared:
     log.refresh()
     state = log.state
     model, model_id = load(config.model)
-    chosen = base or current_model(state, but=model_id)
+    chosen = current_model(state, but=model_id) if base is None else find_model(store, state, base)
     if chosen == model_id or (chosen is None and model_id in state.models):
         raise UsageError(f"--model {config.model} is {model_id}, whose rows {store.url} has: give another model")
     if chosen is None:
         raise UsageError(f"{store.url} has no segments yet; `run` makes the first ones")
-    if chosen not in state.models:
-        raise UsageError(f"{store.url} has no model {chosen}: it has {', '.join(state.models) or 'none'}")
     return Prepared(
         listing=_stored_listing(dataset, state),
         model=model,

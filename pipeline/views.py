@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import duckdb
 
 from pipeline import schema
+from pipeline.errors import UsageError
 from pipeline.ledger.live import live_paths
 from pipeline.ledger.log import LogState
 from pipeline.storage.store import Store
@@ -52,6 +53,18 @@ def current_model(state: LogState, *, but: str | None = None) -> str | None:
     models = [model for model in state.models if model != but and state.count(model)]
     most = max((state.count(model) for model in models), default=0)
     return next((model for model in reversed(models) if state.count(model) == most), None)
+
+
+def find_model(store: Store, state: LogState, name: str) -> str:
+    """The model_id that `name` is, or is the beginning of. Raises UsageError, with the models there are, if it is the
+    beginning of none or of several."""
+    found = [name] if name in state.models else [model for model in state.models if name and model.startswith(name)]
+    if len(found) == 1:
+        return found[0]
+    there = ", ".join(state.models) or "none yet"
+    if found:
+        raise UsageError(f"model {name} is the beginning of several; models are: {there}")
+    raise UsageError(f"model {name!r} has no rows in {store.url}; models are: {there}")
 
 
 def _create(connection: duckdb.DuckDBPyConnection, store: Store, view: str, table: str, paths: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import pyarrow.parquet as pq
 
@@ -61,8 +61,9 @@ def compact(store: Store, *, target_bytes: int = TARGET_BYTES, stale_after_s: fl
                 return Entry(run_id=run.run_id, remove=[file.path for file in group], add=[merged])
 
             commit_entry(store, log, build)
-    files = log.state.files()
-    result.files_after, result.bytes_after = len(files), sum(file.bytes for file in files)
+        files = log.state.files()
+        result.files_after, result.bytes_after = len(files), sum(file.bytes for file in files)
+        run.save_summary({"status": "compacted", **asdict(result)})
     return result
 
 

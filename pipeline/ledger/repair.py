@@ -68,6 +68,7 @@ def repair(store: Store, *, stale_after_s: float = STALE_AFTER_S, checkpoint_eve
         publish_missing(store, log)
         sweep(store, log, run)
         _recover_strays(store, log, run, before, result)
+        run.save_summary({"status": "repaired", "recovered": result.recovered, "moved": result.moved})
     result.after = verify(store)
     result.lost = _lost(before.replayed.state, result.after.replayed.state)
     return result

@@ -169,4 +169,4 @@ def test_what_can_t_be_reprocessed_is_said(output: Path, ray_address: str, tmp_p
     assert f"{old}" in same.stderr
     unknown = run_cli("reprocess", output, "--model", _model(tmp_path / "new", seed=8), "--base", "feedfeedfeed")
     assert unknown.returncode == 2
-    assert f"has no model feedfeedfeed: it has {old}" in unknown.stderr
+    assert f"models are: {old}" in unknown.stderr
