@@ -54,6 +54,12 @@ class StoreError(RanError):
     exit_code = 5
 
 
+class NoPlaceError(StoreError, UsageError):
+    """The output's bucket does not exist, or a file is where its folder has to be: no second try mends that."""
+
+    exit_code = 2
+
+
 class RunClosedError(StoreError):
     """Another driver found this run's heartbeat stale and closed it; this driver must commit nothing more."""
 

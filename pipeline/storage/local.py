@@ -6,6 +6,7 @@ replace anything: `rename` overwrites, and O_EXCL leaves an empty file after a c
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -74,7 +75,7 @@ class LocalBackend:
     def info(self, path: str) -> FileInfo | None:
         try:
             status = (self._root / path).stat()
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return None
         return FileInfo(status.st_size, status.st_mtime) if stat.S_ISREG(status.st_mode) else None
 
@@ -129,7 +130,10 @@ def _make_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     _make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir(exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
     _sync_folder(folder.parent)
 
 

@@ -72,14 +72,18 @@ class RemoteBackend:
     def info(self, path: str) -> FileInfo | None:
         try:
             details = self._filesystem.info(self._key(path))
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if is_bucket_missing(error):
+                raise
             return None
         return _info(details) if details.get("type") == "file" else None
 
     def list(self, folder: str) -> dict[str, FileInfo]:
         try:
             found = self._filesystem.find(self._key(folder), detail=True)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if is_bucket_missing(error):
+                raise
             return {}
         return {
             key.removeprefix(self._root).lstrip("/"): _info(details)
@@ -97,10 +101,20 @@ class RemoteBackend:
         return f"{self._root}/{path}"
 
 
+def is_bucket_missing(error: BaseException) -> bool:
+    """Whether S3 said for sure that there is no such bucket, not only no such key."""
+    return _s3_code(error) == "NoSuchBucket"
+
+
 def _is_precondition_failed(error: OSError) -> bool:
     """Some S3-compatible servers leave out the condition by which s3fs knows this case."""
+    return _s3_code(error) in ("PreconditionFailed", "412")
+
+
+def _s3_code(error: BaseException) -> str | None:
     response: dict[str, Any] = getattr(error.__cause__, "response", None) or {}
-    return response.get("Error", {}).get("Code") in ("PreconditionFailed", "412")
+    code: str | None = response.get("Error", {}).get("Code")
+    return code
 
 
 def _info(details: dict[str, Any]) -> FileInfo:

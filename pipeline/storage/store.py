@@ -18,11 +18,11 @@ from urllib.parse import unquote
 import fsspec
 import pyarrow.fs as pafs
 
-from pipeline.errors import StoreError, UsageError
+from pipeline.errors import NoPlaceError, StoreError, UsageError
 from pipeline.storage.backend import Backend, FileInfo
 from pipeline.storage.local import LocalBackend
 from pipeline.storage.options import filesystem, fsspec_options
-from pipeline.storage.remote import RemoteBackend
+from pipeline.storage.remote import RemoteBackend, is_bucket_missing
 from pipeline.urls import without_credentials
 
 __all__ = ["FileInfo", "Store", "fsspec_options"]
@@ -40,7 +40,7 @@ class Store:
 
     url: a local path, file://… or another fsspec URL. storage_options: see `pipeline.storage.options`.
     attempts, backoff_s: a transient error is tried again this often, after backoff_s·2ⁿ seconds with jitter.
-    Every method raises StoreError when the storage fails for good.
+    Every method raises StoreError when the storage fails for good, NoPlaceError where there can be no such folder.
     """
 
     def __init__(
@@ -176,8 +176,9 @@ class Store:
                 if (second, kept) != (False, b"first"):
                     refused = "a second file replaced the first instead of being refused"
         except StoreError as error:
-            if isinstance(error.__cause__, (PermissionError, FileNotFoundError)) or self.is_local:
-                raise UsageError(f"output {self.url} can't be written: {error}") from error
+            cause = error.__cause__
+            if not isinstance(error, NoPlaceError) and (isinstance(cause, PermissionError) or self.is_local):
+                raise UsageError(f"output {self.url} can't be written: {_text(cause)}") from error
             raise
         if refused is not None:
             raise UsageError(
@@ -202,7 +203,7 @@ class Store:
             try:
                 return self._attempt(operation, path, act)
             except FileNotFoundError as error:
-                if operation == "read":
+                if operation == "read" and not is_bucket_missing(error):
                     raise
                 failure: BaseException = error
             except Exception as error:
@@ -212,8 +213,22 @@ class Store:
             if not _is_transient(failure) or attempt + 1 == self._attempts:
                 break
             time.sleep(self._backoff_s * 2**attempt * random.uniform(0.5, 1.0))
-        cause = without_credentials(str(failure)) or type(failure).__name__
-        raise StoreError(f"{operation} {self.url_of(path)}: {cause}; run the same command again to resume") from failure
+        if (mend := self._mend(failure, path)) is not None:
+            raise NoPlaceError(mend) from failure
+        told = f"{operation} {self.url_of(path)}: {_text(failure)}"
+        raise StoreError(f"{told}; run the same command again to resume") from failure
+
+    def _mend(self, failure: BaseException, path: str) -> str | None:
+        """What is wrong with the dataset's place, and what to do; None where that is not sure."""
+        if is_bucket_missing(failure):
+            bucket = self.url.split("/")[2]
+            return f"{self.url}: there is no bucket {bucket}; correct the name, or make the bucket first"
+        if isinstance(failure, NotADirectoryError) and self.is_local:
+            parents = Path(self.url_of(path)).parents
+            file = next((parent for parent in parents if parent.exists() and not parent.is_dir()), None)
+            if file is not None:
+                return f"{self.url} can't hold a dataset: {file} is a file; name a folder, or move the file away"
+        return None
 
 
 def _normalised(url: str) -> str:
@@ -225,6 +240,10 @@ def _normalised(url: str) -> str:
     if "://" not in clean:
         raise UsageError(f"output {url} names no bucket: give one, as in {url.rstrip('/')}//BUCKET/FOLDER")
     return clean
+
+
+def _text(failure: BaseException | None) -> str:
+    return without_credentials(str(failure)) or type(failure).__name__
 
 
 def _is_storage_error(error: Exception) -> bool:

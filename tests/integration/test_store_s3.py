@@ -6,6 +6,7 @@ import pickle
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import boto3
 import pytest
@@ -49,9 +50,22 @@ def test_probe_passes_and_leaves_nothing(store: Store) -> None:
     assert store.list("") == []
 
 
-def test_missing_bucket_is_a_usage_error(s3_server: str) -> None:
-    with pytest.raises(UsageError, match="s3://no-such-bucket/out can't be written"):
-        Store("s3://no-such-bucket/out", {"endpoint": s3_server, **CREDENTIALS}).probe()
+def test_missing_bucket_is_a_usage_error(s3_server: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    store = Store("s3://no-such-bucket/out", {"endpoint": s3_server, **CREDENTIALS})
+    for act in (
+        store.probe,
+        lambda: store.read_bytes("dataset.json"),
+        lambda: store.exists("dataset.json"),
+        lambda: store.list("_ran/log"),
+        lambda: store.write_bytes("_ran/log/0", b""),
+        lambda: store.put_if_absent("_ran/log/0", b""),
+        lambda: store.upload(tmp_path / "file", "faces/0"),
+    ):
+        with pytest.raises(UsageError, match="there is no bucket no-such-bucket; correct the name") as raised:
+            act()
+        assert "again" not in str(raised.value)
+        assert raised.value.exit_code == 2
 
 
 def test_endpoint_and_credentials_from_the_environment(

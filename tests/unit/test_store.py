@@ -140,10 +140,30 @@ def test_filesystem_with_a_racy_create_is_refused(tmp_path: Path) -> None:
     assert backend.why_unsafe() is not None
 
 
-def test_folder_that_cannot_be_made_is_a_usage_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(UsageError, match="can't be written"):
-        Store(str(tmp_path / "file" / "out")).probe()
+@pytest.mark.parametrize("below", ["", "out", "out/deeper"])
+def test_a_file_in_the_place_of_the_folder_is_a_usage_error(tmp_path: Path, below: str) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"")
+    store = Store(str(file / below))
+    for act in (
+        store.probe,
+        lambda: store.read_bytes("dataset.json"),
+        lambda: store.exists("dataset.json"),
+        lambda: store.list("_ran/log"),
+        lambda: store.write_bytes("_ran/log/0", b""),
+        lambda: store.put_if_absent("_ran/log/0", b""),
+    ):
+        with pytest.raises(UsageError, match=f"{file} is a file; name a folder") as raised:
+            act()
+        assert "again" not in str(raised.value)
+        assert raised.value.exit_code == 2
+
+
+def test_a_file_in_the_place_of_a_folder_of_the_dataset_is_named(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.write_bytes("_ran/log", b"")
+    with pytest.raises(UsageError, match=f"{tmp_path}/_ran/log is a file"):
+        store.put_if_absent("_ran/log/0", b"x")
 
 
 def test_transient_error_is_retried_and_a_lasting_one_named(url: str) -> None:
