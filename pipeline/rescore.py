@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.errors import ErrorCode, MediaError
 from pipeline.extract import BLOCK_PIXEL_BYTES, extract_unit
 from pipeline.extraction import FACE_COLUMNS, LANDMARK_COLUMNS, ExtractedSegment, StoredDetections
+from pipeline.kept_crops import KeptCrops
 from pipeline.segments import Segment
 from pipeline.storage.store import Store
 from pipeline.worker import WorkerConfig, face_region_boxes
@@ -36,6 +35,7 @@ class RescoreActor:
         self._extraction = config.extraction
         self._model = ModelConfig.from_json(config.model_config)
         self._store = store
+        self._crops: dict[str, KeptCrops] = {}  # of the last unit; the next one mostly goes on in the same file
         self._block_pixel_bytes = block_pixel_bytes
 
     def __call__(self, plan: pa.Table) -> pa.Table:
@@ -96,14 +96,13 @@ class RescoreActor:
         """face_id -> PNG of the unit's segments. A file that was compacted away meanwhile gives none: then decode."""
         found: dict[str, bytes] = {}
         ids = segment_ids.combine_chunks()
+        before, self._crops = self._crops, {}
         for path in sorted(paths):
             try:
-                data = self._store.read_bytes(path)
+                self._crops[path] = before.get(path) or KeptCrops(self._store, path)
+                found |= self._crops[path].pngs(ids)
             except FileNotFoundError:
                 continue
-            rows = pq.read_table(pa.BufferReader(data), columns=["segment_id", "face_id", "png"])
-            rows = rows.filter(pc.is_in(rows["segment_id"], ids))
-            found |= dict(zip(rows["face_id"].to_pylist(), rows["png"].to_pylist(), strict=True))
         return found
 
 

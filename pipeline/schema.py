@@ -30,6 +30,11 @@ LANDMARKS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
 #: Row-group and page compression of every file.
 COMPRESSION = "zstd"
 
+#: Most rows of a row group, and about the bytes of one.
+ROW_GROUP_ROWS, _ROW_GROUP_BYTES = 65_536, 64 << 20
+#: Pictures are looked up a few segments at a time, and a row group is the least that can be fetched.
+_CROPS_ROW_GROUP_BYTES = 8 << 20
+
 _VERSION_KEY = b"ran_schema_version"
 _TABLE_KEY = b"ran_table"
 _MEMBER = pa.struct(
@@ -274,7 +279,19 @@ def write_table(rows: pa.Table, sink: Any, name: str) -> None:
     """
     check(rows, name)
     with writer(sink, name) as parquet:
-        parquet.write_table(rows.replace_schema_metadata(TABLES[name].metadata).cast(TABLES[name]))
+        write_row_groups(parquet, rows, name)
+
+
+def write_row_groups(parquet: pq.ParquetWriter, rows: pa.Table, name: str) -> None:
+    """Writes `rows` of table `name` as row groups of even size, none much larger than `row_group_bytes`."""
+    groups = max(1, round(rows.nbytes / row_group_bytes(name)))
+    size = min(ROW_GROUP_ROWS, max(1, -(-rows.num_rows // groups)))
+    parquet.write_table(rows.replace_schema_metadata(TABLES[name].metadata).cast(TABLES[name]), row_group_size=size)
+
+
+def row_group_bytes(name: str) -> int:
+    """About how large a row group of table `name` is, before compression."""
+    return _CROPS_ROW_GROUP_BYTES if name == "crops" else _ROW_GROUP_BYTES
 
 
 def writer(sink: Any, name: str) -> pq.ParquetWriter:

@@ -3,6 +3,7 @@
     plan rows ──> attach ──> the same rows with a column `stored`
 
 Memory: the rows of one pass. Time: the first pass reads all of the model's files, each later one those that it needs.
+Of crops only three small columns are fetched, never the pictures.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 from pipeline.extraction import FACE_COLUMNS
 from pipeline.ledger.entry import CommittedFile
 from pipeline.ledger.id_set import IdNumbers
-from pipeline.ledger.live import read_live
+from pipeline.ledger.live import read_live, read_live_columns
 from pipeline.ledger.state import SEGMENT_DIGITS, LogState
 from pipeline.schema import FACES, SEGMENTS
 from pipeline.segments import PLAN
@@ -108,9 +109,7 @@ class StoredSegments:
         """(segment, file) of crops that were aligned as the model wants them."""
         template = np.asarray(model.template, np.float32).ravel()
         for file in self._state.files("crops"):
-            rows = pq.read_table(
-                pa.BufferReader(read_live(self._store, file)), columns=["segment_id", "template", "size"]
-            )
+            rows = read_live_columns(self._store, file, ("segment_id", "template", "size"))
             templates = np.asarray(rows["template"].combine_chunks().flatten(), np.float32).reshape(-1, 10)
             fits = (templates == template).all(axis=1) & (np.asarray(rows["size"]) == model.aligned_size)
             for segment_id in pc.unique(rows.filter(pa.array(fits))["segment_id"]).to_pylist():

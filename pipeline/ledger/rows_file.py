@@ -14,8 +14,6 @@ from pipeline import schema
 from pipeline.ledger.staging import STAGING, StagedFile
 from pipeline.storage.store import Store
 
-_ROW_GROUP_ROWS, _ROW_GROUP_BYTES = 65_536, 64 << 20
-
 
 class RowsFile:
     """One file of a table in the making: spooled to a local file, then uploaded into the run's staging folder."""
@@ -46,7 +44,8 @@ class RowsFile:
             self._pending.append(rows)
             self._pending_rows += rows.num_rows
             self._pending_bytes += rows.nbytes
-            if self._pending_rows >= _ROW_GROUP_ROWS or self._pending_bytes >= _ROW_GROUP_BYTES:
+            is_enough = self._pending_bytes >= schema.row_group_bytes(self._table)
+            if is_enough or self._pending_rows >= schema.ROW_GROUP_ROWS:
                 self._flush()
 
     def finish(self) -> list[StagedFile]:
@@ -71,5 +70,5 @@ class RowsFile:
         self._pending, self._pending_rows, self._pending_bytes = [], 0, 0
         if self._writer is None:
             self._writer = schema.writer(self._spool, self._table)
-        self._writer.write_table(rows.cast(schema.TABLES[self._table]), row_group_size=_ROW_GROUP_ROWS)
+        schema.write_row_groups(self._writer, rows, self._table)
         self._rows += rows.num_rows

@@ -35,6 +35,11 @@ class LocalBackend:
     def read(self, path: str) -> bytes:
         return (self._root / path).read_bytes()
 
+    def read_range(self, path: str, start: int, end: int) -> bytes:
+        with (self._root / path).open("rb") as file:
+            file.seek(start)
+            return file.read(end - start)
+
     def write(self, path: str, data: bytes) -> None:
         self._rename(self._temporary(lambda file: file.write(data)), self._root / path)
 

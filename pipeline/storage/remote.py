@@ -30,6 +30,9 @@ class RemoteBackend:
     def read(self, path: str) -> bytes:
         return bytes(self._filesystem.cat_file(self._key(path)))
 
+    def read_range(self, path: str, start: int, end: int) -> bytes:
+        return bytes(self._filesystem.cat_file(self._key(path), start=start, end=end))
+
     def write(self, path: str, data: bytes) -> None:
         self._filesystem.pipe_file(self._key(path), data)
 

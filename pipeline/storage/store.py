@@ -22,6 +22,7 @@ from pipeline.errors import NoPlaceError, StoreError, UsageError
 from pipeline.storage.backend import Backend, FileInfo
 from pipeline.storage.local import LocalBackend
 from pipeline.storage.options import filesystem, fsspec_options
+from pipeline.storage.ranged_file import RangedFile
 from pipeline.storage.remote import RemoteBackend, is_bucket_missing
 from pipeline.urls import without_credentials
 
@@ -95,6 +96,16 @@ class Store:
     def read_bytes(self, path: str) -> bytes:
         """The whole file. Raises FileNotFoundError if there is none."""
         return self._call("read", path, lambda: self._opened.read(path))
+
+    def open_ranges(self, path: str) -> RangedFile:
+        """The file for readers that seek, such as Parquet's: it is fetched range by range, each retried like any read.
+
+        Raises FileNotFoundError if there is none, now or while it is read.
+        """
+        return RangedFile(
+            self.size(path),
+            lambda start, end: self._call("read", path, lambda: self._opened.read_range(path, start, end)),
+        )
 
     def write_bytes(self, path: str, data: bytes) -> None:
         """Creates or replaces the file, whole and durable or not at all."""

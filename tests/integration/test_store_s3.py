@@ -87,6 +87,8 @@ def test_files_come_and_go(store: Store) -> None:
     assert store.publish("staging/1", "faces/1")
     assert not store.publish("staging/never", "faces/never")
     assert store.list("") == ["faces/1", "staging/2", "staging/3"]
+    ranged = store.open_ranges("staging/2")
+    assert (ranged.read(5), ranged.read(5)) == (b"2", b"")
     store.delete_many(["staging/2", "staging/3", "staging/never"])
     store.delete("staging/never")
     assert store.list("") == ["faces/1"]

@@ -44,6 +44,33 @@ def test_files_come_and_go(store: Store) -> None:
         store.size("a/b.txt")
 
 
+def test_ranges_are_read_and_no_more(store: Store) -> None:
+    store.write_bytes("a", bytes(range(100)))
+    file = store.open_ranges("a")
+    assert (file.seek(-10, os.SEEK_END), file.read(4), file.tell()) == (90, bytes(range(90, 94)), 94)
+    assert (file.seek(-4, os.SEEK_CUR), file.read()) == (90, bytes(range(90, 100)))
+    assert file.read(5) == b""
+    assert (file.seek(3), file.read(2)) == (3, b"\3\4")
+    store.delete("a")
+    file.seek(0)
+    with pytest.raises(FileNotFoundError):
+        file.read(1)
+    with pytest.raises(FileNotFoundError):
+        store.open_ranges("a")
+
+
+def test_a_range_is_retried_and_a_lasting_error_named(url: str) -> None:
+    store = FaultyStore(url)
+    store.write_bytes("a", b"abc")
+    file = store.open_ranges("a")
+    store.at(1, "before", lose_connection)
+    assert file.read(2) == b"ab"
+    for attempt in (1, 2, 3):
+        store.at(attempt, "before", lose_connection)
+    with pytest.raises(StoreError, match=r"read .*/a: connection reset by peer"):
+        file.read(1)
+
+
 def test_list_is_recursive_sorted_and_relative_and_of_nothing_is_empty(store: Store) -> None:
     assert store.list("faces") == []
     for path in ("faces/m/2", "faces/m/1", "faces/n/deep/3", "facesnot/4"):

@@ -1,0 +1,136 @@
+"""Of a large file of kept crops only what a unit needs is fetched, and what comes back is what is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import schema
+from pipeline.config import Extraction
+from pipeline.errors import StoreError
+from pipeline.kept_crops import KeptCrops
+from pipeline.ledger.entry import Entry
+from pipeline.ledger.rows_file import RowsFile
+from pipeline.ledger.staging import StagedFile, stage_table, to_commit
+from pipeline.ledger.state import LogState
+from pipeline.rescore import RescoreActor
+from pipeline.storage.store import Store
+from pipeline.stored import StoredSegments
+from pipeline.worker import WorkerConfig
+from ran_model.config import ModelConfig
+from tests.faulty_store import FaultyStore, lose_connection, memory_url
+from tests.staged_rows import segment_id
+
+MODEL = ModelConfig(name="any")
+SEGMENTS, FACES, PNG_BYTES = 60, 10, 100_000  # 57 MiB: seven row groups
+
+
+class CountingStore(Store):
+    """Counts the bytes that are read."""
+
+    read = 0
+
+    def _attempt(self, operation: str, path: str, act: Callable[[], Any]) -> Any:
+        result = act()
+        if operation == "read":
+            self.read += len(result)
+        return result
+
+
+def rows_of(numbers: Sequence[int]) -> pa.Table:
+    """Crops of some segments; the size is right for every second."""
+    owners = [number for number in numbers for _ in range(FACES)]
+    count = len(owners)
+    random = np.random.default_rng(numbers[0])
+    columns = {
+        "face_id": [f"{owner}-{index}" for index, owner in enumerate(owners)],
+        "segment_id": [segment_id(owner) for owner in owners],
+        "source_id": ["0" * 16] * count,
+        "png": [random.bytes(PNG_BYTES) for _ in owners],
+        "template": [np.asarray(MODEL.template, np.float32).ravel().tolist()] * count,
+        "size": [MODEL.aligned_size + owner % 2 for owner in owners],
+        "run_id": ["r"] * count,
+        "pipeline_version": ["0"] * count,
+    }
+    return schema.table("crops", columns)
+
+
+def merged(store: Store) -> StagedFile:
+    """As a commit or a compaction writes it, from units of five segments."""
+    with RowsFile(store, "r", "crops") as file:
+        for first in range(0, SEGMENTS, 5):
+            file.add(rows_of(range(first, first + 5)))
+        return file.finish()[0]
+
+
+def staged(store: Store) -> StagedFile:
+    """As a worker writes it, at once."""
+    return stage_table(store, "r", "crops", rows_of(range(SEGMENTS)))
+
+
+@pytest.fixture(params=["folder", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> CountingStore:
+    return CountingStore(str(tmp_path / "out") if request.param == "folder" else memory_url())
+
+
+@pytest.mark.parametrize("write", [merged, staged])
+def test_a_unit_fetches_the_row_groups_that_it_needs(
+    store: CountingStore, write: Callable[[Store], StagedFile]
+) -> None:
+    file = write(store)
+    metadata = pq.ParquetFile(pa.BufferReader(store.read_bytes(file.path))).metadata
+    assert max(metadata.row_group(n).total_byte_size for n in range(metadata.num_row_groups)) < 12 << 20
+    everything = pq.read_table(pa.BufferReader(store.read_bytes(file.path))).to_pylist()
+    store.read = 0
+    crops = KeptCrops(store, file.path)
+    assert store.read < 1 << 20
+    for numbers in ([3, 4], [30], [SEGMENTS - 1, 0], [SEGMENTS]):
+        ids = [segment_id(number) for number in numbers]
+        store.read = 0
+        found = crops.pngs(pa.array(ids))
+        assert found == {row["face_id"]: row["png"] for row in everything if row["segment_id"] in ids}
+        assert store.read < 25 << 20, "at most two row groups"
+
+
+def test_which_crops_fit_is_told_without_fetching_them(store: CountingStore) -> None:
+    state = LogState()
+    committed = to_commit(merged(store), run_id="r", model_id="")
+    state.apply(Entry(run_id="r", add=[committed]))
+    store.read = 0
+    fitting = StoredSegments(store, state, "m", MODEL)._crops
+    assert fitting == {segment_id(number): committed.path for number in range(0, SEGMENTS, 2)}
+    assert store.read < 1 << 20
+
+
+def test_units_of_one_file_look_its_keys_up_once_and_a_file_that_is_gone_gives_none(
+    store: CountingStore, tiny_model: Path
+) -> None:
+    file = merged(store)
+    config = WorkerConfig(extraction=Extraction(), model_config=(tiny_model / "config.json").read_bytes())
+    actor = RescoreActor(config, 60.0, store)
+
+    def read(*numbers: int) -> set[str]:
+        ids = pa.chunked_array([[segment_id(number) for number in numbers]], pa.string())
+        return {face_id.partition("-")[0] for face_id in actor._read_crops(ids, {file.path, "crops/gone"})}
+
+    assert read(1, 2) == {"1", "2"}
+    store.read = 0
+    assert read(SEGMENTS) == set()
+    assert store.read == 0
+    store.delete(file.path)
+    assert read(1, 2) == set()
+
+
+def test_a_store_that_fails_under_way_is_named(tmp_path: Path) -> None:
+    store = FaultyStore(str(tmp_path))
+    crops = KeptCrops(store, merged(store).path)
+    for attempt in (1, 2, 3):
+        store.at(attempt, "before", lose_connection)
+    with pytest.raises(StoreError, match=r"read .*connection reset by peer"):
+        crops.pngs(pa.array([segment_id(1)]))
