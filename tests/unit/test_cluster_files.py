@@ -3,13 +3,20 @@ this package accepts."""
 
 from __future__ import annotations
 
+import copy
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from ray._common import utils as ray_common
+from ray._private import services as ray_services
+from ray._private import utils as ray_utils
+from ray.autoscaler._private.aws.config import DEFAULT_AMI, _check_ami
+from ray.autoscaler._private.command_runner import DockerCommandRunner
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from jobs.job_arguments import checked_arguments
@@ -18,6 +25,7 @@ from pipeline.resources import Cluster, share
 
 ROOT = Path(__file__).parents[2]
 RAY = re.search(r"^ray==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M)[1]  # type: ignore[index]
+MEMORY_GIB = {"m6i.xlarge": 16, "c6i.8xlarge": 64, "g6.2xlarge": 32}
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
 
 
@@ -57,6 +65,56 @@ def test_the_pools_of_the_aws_cluster(aws: dict[str, Any]) -> None:
     assert aws["file_mounts"][target] == "."
     assert f"-c {target}/constraints.txt {target}" in aws["setup_commands"][0]
     assert {"**/.git", "**/.venv"} <= set(aws["rsync_exclude"])
+
+
+def test_every_machine_has_an_image_that_is_not_rays_default(aws: dict[str, Any]) -> None:
+    """Ray's is of 2023: the driver in it is too old for the CUDA that torch brings."""
+    filled = copy.deepcopy(aws)
+    _check_ami(filled)
+    for name, node_type in filled["available_node_types"].items():
+        image = node_type["node_config"]["ImageId"]
+        assert image.startswith("ami-")
+        assert image not in DEFAULT_AMI.values(), f"Ray chose the image of {name}"
+
+
+def test_the_least_driver_is_told_wherever_gpus_are_set_up() -> None:
+    page = (ROOT / "docs" / "cluster.md").read_text()
+    assert "580 or newer" in page
+    kubernetes = page.partition("## Kubernetes")[2].partition("\n## ")[0]
+    amazon = page.partition("## AWS")[2].partition("\n## ")[0]
+    assert "(#gpu-driver)" in kubernetes
+    assert "(#gpu-driver)" in amazon
+    assert "at least 580" in DOCKERFILE
+    assert "at least 580" in (ROOT / "cluster.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", ["head", "decode", "gpu"])
+def test_the_object_store_of_every_node_is_in_memory(
+    name: str, aws: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By Ray's own arithmetic: the container's shared memory, then the object store, then where that lies."""
+    total = MEMORY_GIB[aws["available_node_types"][name]["node_config"]["InstanceType"]] << 30
+    available = int(0.96 * total)
+    options = DockerCommandRunner._auto_configure_shm(
+        SimpleNamespace(
+            docker_config=aws["docker"],
+            ssh_command_runner=SimpleNamespace(run=lambda *_, **__: f"MemAvailable: {available >> 10} kB".encode()),
+        ),
+        aws["docker"]["run_options"],
+    )
+    shared = _bytes(next(option for option in options if "--shm-size" in option))
+    monkeypatch.setattr(ray_utils, "get_shared_memory_bytes", lambda: shared)
+    monkeypatch.setattr(ray_common, "get_system_memory", lambda: total)
+    size = ray_utils.resolve_object_store_memory(available)
+    directory, _, kept = ray_services.determine_plasma_store_config(size, str(tmp_path))
+    assert (directory, kept) == ("/dev/shm", size)
+    assert size == int(0.3 * available)  # not capped: all that Ray would like to have
+
+
+def _bytes(option: str) -> int:
+    """Of Docker's option, in Ray's writing `--shm-size='123.4b'` or as people write it."""
+    number, unit = re.fullmatch(r"--shm-size='?([\d.]+)([bg])'?", option).groups()  # type: ignore[union-attr]
+    return int(float(number) * {"b": 1, "g": 2**30}[unit])
 
 
 def test_a_finished_kubernetes_job_is_not_started_again_and_its_cluster_goes(kuberay: dict[str, Any]) -> None:
