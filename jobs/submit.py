@@ -13,6 +13,7 @@ import click
 from jobs.job_arguments import checked_arguments
 from jobs.options import json_option
 from pipeline import __version__
+from pipeline.cluster import token_wanted
 from pipeline.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -87,9 +88,7 @@ def _client(address: str) -> JobSubmissionClient:
     try:
         return JobSubmissionClient(address)
     except AuthenticationError:
-        raise UsageError(
-            f"the cluster at {address} wants a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to a file with it"
-        ) from None
+        raise token_wanted(address) from None
     except (OSError, RuntimeError) as error:
         raise StoreError(f"no Ray cluster answers at {address}: {error}") from None
 

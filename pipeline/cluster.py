@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import sys
 import uuid
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ NODE_ANSWER_S = 120.0  # a worker process may have to start there
 def connected(address: str | None) -> Iterator[Cluster]:
     """Joins `address`, else RAY_ADDRESS (a job has it from Ray), else starts Ray here (and stops it at the end).
 
-    Raises UsageError for a dashboard's URL, StoreError if Ray can't be reached.
+    Raises UsageError for a dashboard's URL and if Ray wants a token, StoreError if it can't be reached.
     """
     address = address or os.environ.get("RAY_ADDRESS") or None
     if address and address.startswith(("http://", "https://")):  # people set it for `ray job submit`
@@ -40,16 +41,39 @@ def connected(address: str | None) -> Iterator[Cluster]:
     if ray.is_initialized():
         yield size_of_cluster()
         return
-    options: dict[str, Any] = {} if address else {"num_cpus": local_cpus(), "include_dashboard": False}
+    options: dict[str, Any] = {}
+    if not address:
+        options = {"num_cpus": local_cpus(), "include_dashboard": False}
+        # Ray would write one to the home, which may not be writable, and clusters of this user would then ask for it.
+        if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     try:
         with _stderr_closed(), _command_line_untold():  # the C++ part announces its own log level on stderr
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:  # Ray raises the bare class when its processes don't come up in time
+        if address and _is_about_a_token(error):
+            raise token_wanted(address) from error
         raise StoreError(f"Ray at {address or 'this machine'} can't be reached: {error}") from error
     try:
         yield size_of_cluster()
     finally:
         ray.shutdown()
+
+
+def token_wanted(address: str) -> UsageError:
+    """The cluster there lets nobody in without its token."""
+    return UsageError(
+        f"the cluster at {address} wants a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to a file with it"
+    )
+
+
+def _is_about_a_token(error: BaseException | None) -> bool:
+    """Whether an AuthenticationError is behind it; of one that came over the network Ray hands on only the text."""
+    while error is not None:
+        if "AuthenticationError" in f"{type(error).__name__}: {error}":
+            return True
+        error = error.__cause__
+    return False
 
 
 @contextlib.contextmanager

@@ -29,9 +29,10 @@ START_S = 180
 
 @dataclass(kw_only=True)
 class RayNodes:
-    """A running head and the nodes that joined it. url: of the dashboard."""
+    """A running head and the nodes that joined it. url: of the dashboard. headers: of requests to it."""
 
     url: str
+    headers: dict[str, str]
     address: str
     variables: dict[str, str]
     folder: Path
@@ -57,7 +58,7 @@ class RayNodes:
             assert time.monotonic() < until, f"{alive} of {len(self.processes)} nodes are up\n{log}"
             time.sleep(0.2)
             with contextlib.suppress(requests.RequestException, KeyError):
-                answer = requests.get(f"{self.url}/api/v0/nodes", timeout=10).json()
+                answer = requests.get(f"{self.url}/api/v0/nodes", headers=self.headers, timeout=10).json()
                 alive = [row["state"] for row in answer["data"]["result"]["result"]].count("ALIVE")
 
     def _begin(self, arguments: list[str], without: Path | None = None) -> subprocess.Popen[bytes]:
@@ -92,21 +93,24 @@ class RayNodes:
 
 
 @contextlib.contextmanager
-def ray_head(*, node_cpus: int = 0, most_nodes: int = 0, **environment: str) -> Iterator[RayNodes]:
+def ray_head(
+    *, node_cpus: int = 0, most_nodes: int = 0, token: str | None = None, **environment: str
+) -> Iterator[RayNodes]:
     """A head without CPUs. Its own environment and that of its nodes is this process's and `environment`.
 
     most_nodes: Ray's autoscaler starts so many nodes of `node_cpus`, when something waits for them.
+    token: what the environment makes Ray ask for; without one nobody is asked.
     """
     variables = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     variables |= {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **environment}
-    variables |= {
-        "RAY_AUTH_MODE": "disabled",  # else it is whether this user once started Ray that decides
-        "RAY_agent_register_timeout_ms": str(START_S * 1000),
-    }
+    variables |= {"RAY_agent_register_timeout_ms": str(START_S * 1000)}
+    if token is None:  # else it is whether this user once started Ray that decides
+        variables |= {"RAY_AUTH_MODE": "disabled"}
     folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: Unix sockets have 107 characters for their path
     gcs, dashboard = _free_port(), _free_port()
     cluster = RayNodes(
         url=f"http://127.0.0.1:{dashboard}",
+        headers={} if token is None else {"Authorization": f"Bearer {token}"},
         address=f"127.0.0.1:{gcs}",
         variables=variables,
         folder=folder,
