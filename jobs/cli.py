@@ -9,8 +9,7 @@ import click
 from jobs.leaving import leave
 from pipeline import __version__
 from pipeline.errors import RanError
-from pipeline.terminal import printable_lines
-from pipeline.urls import without_credentials
+from pipeline.terminal import error_line
 
 INTERRUPTED = 130
 
@@ -71,7 +70,7 @@ def main() -> None:
         error.show()
         code = 2
     except RanError as error:
-        click.echo(f"error: {printable_lines(without_credentials(str(error)))}", err=True)
+        click.echo(error_line(error), err=True)
         code = error.exit_code
     except KeyboardInterrupt:
         code = INTERRUPTED

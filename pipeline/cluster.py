@@ -14,6 +14,7 @@ from typing import Any
 from pipeline.errors import CapacityError, StoreError, UsageError
 from pipeline.resources import Cluster, local_cpus
 from pipeline.storage.store import Store
+from pipeline.watchdog import head_watched
 
 NODE_ANSWER_S = 120.0  # a worker process may have to start there
 
@@ -55,7 +56,8 @@ def connected(address: str | None) -> Iterator[Cluster]:
             raise token_wanted(address) from error
         raise StoreError(f"Ray at {address or 'this machine'} can't be reached: {error}") from error
     try:
-        yield size_of_cluster()
+        with head_watched(ray.get_runtime_context().gcs_address):
+            yield size_of_cluster()
     finally:
         ray.shutdown()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pipeline.urls import without_credentials
+
 
 def printable(text: str) -> str:
     """`text` without characters that a terminal obeys: names of files may hold colours, bells and line ends."""
@@ -11,3 +13,8 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """Each line of `text` printable, and all but the first indented: none can pass for a line of ours."""
     return "\n  ".join(printable(line) for line in text.split("\n") if line.strip())
+
+
+def error_line(error: Exception) -> str:
+    """An error that users can mend, as every command ends with it."""
+    return f"error: {printable_lines(without_credentials(str(error)))}"
