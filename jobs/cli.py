@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 
 import click
 
 from jobs.leaving import leave
 from pipeline import __version__
-from pipeline.errors import RanError
-from pipeline.terminal import error_line
+from pipeline.errors import RanError, StoreError
+from pipeline.terminal import error_line, printable
 
 INTERRUPTED = 130
 
@@ -76,11 +77,26 @@ def main() -> None:
         code = INTERRUPTED
     except BrokenPipeError:
         code = 0
-    except Exception:
-        traceback.print_exc()
-        click.echo("error: this is a bug in ran-pipeline; please report it with the lines above", err=True)
-        code = 1
+    except Exception as error:
+        if _is_of_a_damaged_file(error):
+            reason = printable(str(error).splitlines()[0])
+            damage = StoreError(
+                f"a file of the dataset is missing or damaged ({reason}): `verify OUT` names it, and "
+                "`verify OUT --repair` mends the dataset"
+            )
+            click.echo(error_line(damage), err=True)
+            code = damage.exit_code
+        else:
+            traceback.print_exc()
+            click.echo("error: this is a bug in ran-pipeline; please report it with the lines above", err=True)
+            code = 1
     leave(code)
+
+
+def _is_of_a_damaged_file(error: Exception) -> bool:
+    """Whether DuckDB or Arrow, which read the dataset's files in many places, could not read one as Parquet."""
+    is_a_readers = type(error).__module__.split(".")[0] in ("_duckdb", "duckdb", "pyarrow")
+    return is_a_readers and re.search(r"parquet|No files found|TProtocol|thrift|zstd", str(error), re.I) is not None
 
 
 if __name__ == "__main__":

@@ -78,9 +78,10 @@ def _run(store: Store, run_id: str, closed: set[str]) -> dict[str, Any]:
 def errors_command(output: str, storage_options: tuple[str, ...], as_json: bool) -> None:
     """What failed in OUT, by code: each source or segment with its message."""
     with opened(output, storage_options) as dataset:
+        models = len(dataset.log.state.models)
         rows = dataset.query(
-            "SELECT error_code, status, error_stage, source_uri, start_s, end_s, first_member, error_message, "
-            "attempts, segment_id FROM errors ORDER BY error_code, source_uri, start_s, first_member"
+            "SELECT model_id, error_code, status, error_stage, source_uri, start_s, end_s, first_member, "
+            "error_message, attempts, segment_id FROM errors ORDER BY error_code, source_uri, start_s, first_member"
         )
     if as_json:
         click.echo(json.dumps(rows, indent=2))
@@ -91,6 +92,8 @@ def errors_command(output: str, storage_options: tuple[str, ...], as_json: bool)
     counts: dict[str, int] = {}
     for row in rows:
         counts[row["error_code"]] = counts.get(row["error_code"], 0) + 1
+    if models > 1:
+        click.echo(f"of model {rows[0]['model_id']}, the newest that has every segment\n")
     click.echo(table(("code", "segments"), sorted(counts.items(), key=lambda item: -item[1])))
     shown = [(row["error_code"], row["status"], _where(row), row["error_message"]) for row in rows]
     click.echo("\n" + table(("code", "status", "where", "what"), shown))

@@ -48,4 +48,7 @@ def _where_it_is(store: Store, file: CommittedFile, read: Callable[[str], T]) ->
             return read(path)
         except FileNotFoundError:
             continue
-    raise StoreError(f"{store.url_of(file.path)} is gone: another run replaced it meanwhile, or it was deleted by hand")
+    raise StoreError(
+        f"{store.url_of(file.path)} is gone: another run replaced it meanwhile (run again), or it was deleted by hand "
+        f"(`verify {store.url} --repair`)"
+    )

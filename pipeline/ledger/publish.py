@@ -51,7 +51,10 @@ def _publish(store: Store, log: CommitLog, files: Iterable[CommittedFile]) -> No
     _delete_removed(store, log)
     lost = [file for file in absent if file.path in log.state.live]
     if lost:
-        raise StoreError(f"{store.url_of(lost[0].path)} is committed, but neither it nor its staged file exists")
+        raise StoreError(
+            f"{store.url_of(lost[0].path)} is committed, but neither it nor its staged file exists: "
+            f"`verify {store.url} --repair` mends the dataset"
+        )
 
 
 def _delete_removed(store: Store, log: CommitLog) -> None:

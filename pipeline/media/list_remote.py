@@ -26,7 +26,8 @@ def list_remote(given: str, tally: Tally, storage_options: Mapping[str, Any]) ->
     """
 
     def look(filesystem: fsspec.AbstractFileSystem, path: str) -> _Objects:
-        matches = _glob(filesystem, path, tally) if is_glob(path) else None
+        pattern = path.partition("?")[0] if _is_web(filesystem) else path  # there a query follows
+        matches = _glob(filesystem, path, tally) if is_glob(pattern) else None
         return _directory_or_object(filesystem, path, tally) if matches is None else matches
 
     return _found(given, storage_options, look)

@@ -186,3 +186,30 @@ def test_compact_leaves_every_row_and_few_files(
     assert _is_sound(output)
     again = run_cli("run", media, "-o", output, "--model", tiny_model, *RUN, "--keep-crops")
     assert json.loads(again.stdout)["segments_done"] == 0
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("faces", ("query", "OUT", "SELECT count(DISTINCT source_id) FROM faces")),
+        ("faces", ("compact", "OUT")),
+        ("segments", ("errors", "OUT")),
+        ("segments", ("retry", "OUT", "--model", "MODEL")),
+    ],
+)
+def test_commands_that_meet_a_damaged_file_say_what_mends_it(
+    undisturbed: Path, tiny_model: Path, tmp_path: Path, name: str, command: tuple[str, ...], damage: str
+) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(undisturbed, output)
+    for path in (output / name).rglob("*.parquet"):
+        if damage == "gone":
+            path.unlink()
+        else:
+            os.truncate(path, path.stat().st_size // 2)
+    given = {"OUT": str(output), "MODEL": str(tiny_model)}
+    done = run_cli(*(given.get(part, part) for part in command))
+    assert done.returncode == 5, done.stderr
+    assert "verify" in done.stderr
+    assert "Traceback" not in done.stderr
