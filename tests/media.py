@@ -7,6 +7,7 @@ no dates in the headers, so the same call gives the same bytes.
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 import warnings
 import zipfile
@@ -119,6 +120,10 @@ def write_video(
         if audio is not None:
             for packet in _silence(audio, 8000):
                 container.mux(packet)
+    if codec == "libsvtav1" and hasattr(os, "sched_setscheduler"):
+        # As root it makes this process a real-time one, for good, and everything that is started later: Ray's
+        # workers, with which nothing else on the machine gets a turn.
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     return path
 
 

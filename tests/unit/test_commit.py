@@ -13,7 +13,7 @@ import pytest
 from pipeline import schema
 from pipeline.config import Extraction
 from pipeline.errors import RunClosedError, StoreError
-from pipeline.ledger import merge, rows_file
+from pipeline.ledger import merge
 from pipeline.ledger.commit import Committer
 from pipeline.ledger.dataset import Dataset
 from pipeline.ledger.entry import Entry
@@ -220,7 +220,7 @@ def test_merged_rows_are_the_staged_ones_in_order(url: str) -> None:
 
 
 def test_row_groups_are_coalesced_and_bounded(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows_file, "_ROW_GROUP_ROWS", 5)
+    monkeypatch.setattr(schema, "ROW_GROUP_ROWS", 5)
     driver = Driver(url)
     for number in range(0, 40, 10):
         driver.stage([number, number + 1, number + 2])

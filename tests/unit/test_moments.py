@@ -61,8 +61,14 @@ def test_frames_without_a_face_are_shown_only_if_there_is_nothing_else() -> None
 
 
 def test_moments_by_time_are_the_nearest_samples_each_once() -> None:
-    chosen = nearest_to(_source([USUAL] * 10), [1.01, 0.39, 1.02, 99.0])
+    chosen = nearest_to(_source([USUAL] * 10), [1.01, 0.39, 1.02, 2.5])
     assert [frame.position for frame in chosen] == [2, 5, 9]
+
+
+@pytest.mark.parametrize("moment", [-0.1, 99.0])
+def test_a_moment_outside_of_the_video_is_refused(moment: float) -> None:
+    with pytest.raises(UsageError, match=rf"--at {moment:g} is not in .* from 0 to 1\.80 s"):
+        nearest_to(_source([USUAL] * 10), [moment])
 
 
 def test_a_picture_has_no_moments_by_time() -> None:
