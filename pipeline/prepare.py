@@ -83,7 +83,7 @@ def prepare_retry(config: RunConfig, codes: tuple[str, ...]) -> Prepared:
     if model_id not in log.state.models:
         known = ", ".join(log.state.models) or "none"
         raise UsageError(f"{store.url} has no rows of --model {config.model} ({model_id}): it has {known}")
-    check_detector(config, dataset)
+    _check_detector(config, dataset)
     return Prepared(
         listing=_stored_listing(dataset, log.state),
         model=model,
@@ -94,7 +94,7 @@ def prepare_retry(config: RunConfig, codes: tuple[str, ...]) -> Prepared:
     )
 
 
-def check_detector(config: RunConfig, dataset: Dataset) -> None:
+def _check_detector(config: RunConfig, dataset: Dataset) -> None:
     """Raises UsageError if the run would detect with other weights than those that found the dataset's faces."""
     from pipeline.detect import weights_sha256  # loads onnxruntime, which other drivers don't need
 

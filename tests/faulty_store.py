@@ -54,3 +54,15 @@ def lose_connection() -> None:
 def memory_url() -> str:
     """A fresh folder of fsspec's in-memory file system, which copies and deletes like an object store."""
     return f"memory://{uuid.uuid4().hex}"
+
+
+def every_act(store: Store) -> list[Callable[[], object]]:
+    """What meets a place that can't hold a dataset: probing, reading, looking, listing, writing."""
+    return [
+        store.probe,
+        lambda: store.read_bytes("dataset.json"),
+        lambda: store.exists("dataset.json"),
+        lambda: store.list("_ran/log"),
+        lambda: store.write_bytes("_ran/log/0", b""),
+        lambda: store.put_if_absent("_ran/log/0", b""),
+    ]

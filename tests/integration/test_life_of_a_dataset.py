@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -13,12 +12,6 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pytest
 
-from pipeline.config import Extraction
-from pipeline.errors import UsageError
-from pipeline.ledger.dataset import Dataset
-from pipeline.prepare import check_detector
-from pipeline.run_config import RunConfig
-from pipeline.storage.store import Store
 from tests.conftest import DEMO_MEDIA, run_cli
 from tests.datasets import assert_equal_datasets, table
 
@@ -128,16 +121,13 @@ def test_retry_keeps_crops_where_the_dataset_has_them(
     assert _is_sound(output)
 
 
-def test_retry_detects_with_the_weights_of_the_dataset(media: Path, tiny_model: Path, tmp_path: Path) -> None:
-    output, weights = tmp_path / "out", tmp_path / "other.onnx"
+def test_retry_detects_with_the_weights_of_the_dataset(undisturbed: Path, tiny_model: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "other.onnx"
     weights.write_bytes(b"other weights")
-    Dataset.open_or_create(
-        Store(str(output)), Extraction(detector_sha256=hashlib.sha256(weights.read_bytes()).hexdigest())
-    )
-    with pytest.raises(UsageError, match=r"other weights.*--detector-weights"):
-        check_detector(RunConfig(inputs=(str(output),), output=str(output)), Dataset.open(Store(str(output))))
-    given = RunConfig(inputs=(str(output),), output=str(output), detector_weights=str(weights))
-    check_detector(given, Dataset.open(Store(str(output))))
+    done = run_cli("retry", undisturbed, "--model", tiny_model, "--detector-weights", weights)
+    assert done.returncode == 2, done.stderr
+    assert "found with other weights of retinaface-mobilenet0.25" in done.stderr
+    assert "--detector-weights" in done.stderr
 
 
 def test_a_changed_file_is_an_error_until_it_is_to_be_replaced(

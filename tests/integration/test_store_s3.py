@@ -18,6 +18,7 @@ from pipeline.ledger.dataset import Dataset
 from pipeline.ledger.log import CommitLog
 from pipeline.ledger.runs import Run, other_runs
 from pipeline.storage.store import Store
+from tests.faulty_store import every_act
 from tests.staged_rows import MODEL, face_ids, segment_id, stage
 
 CREDENTIALS = {"key": "testing", "secret": "testing-secret"}
@@ -53,15 +54,7 @@ def test_probe_passes_and_leaves_nothing(store: Store) -> None:
 def test_missing_bucket_is_a_usage_error(s3_server: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     store = Store("s3://no-such-bucket/out", {"endpoint": s3_server, **CREDENTIALS})
-    for act in (
-        store.probe,
-        lambda: store.read_bytes("dataset.json"),
-        lambda: store.exists("dataset.json"),
-        lambda: store.list("_ran/log"),
-        lambda: store.write_bytes("_ran/log/0", b""),
-        lambda: store.put_if_absent("_ran/log/0", b""),
-        lambda: store.upload(tmp_path / "file", "faces/0"),
-    ):
+    for act in (*every_act(store), lambda: store.upload(tmp_path / "file", "faces/0")):
         with pytest.raises(UsageError, match="there is no bucket no-such-bucket; correct the name") as raised:
             act()
         assert "again" not in str(raised.value)

@@ -113,3 +113,11 @@ def test_a_model_whose_weights_do_not_fit_its_config_is_refused(
     assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines()[-1] == "error: the model can't be used: model.safetensors does not fit config.json"
     assert not list((tmp_path / "out").glob("segments/**/*.parquet")), "an input was blamed for a broken model"
+
+
+def test_plan_says_what_it_can_not_read(tmp_path: Path) -> None:
+    done = run_cli("plan", DEMO_MEDIA / "portrait.mp4", tmp_path / "nope.mp4", "-o", tmp_path / "out", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["unreadable"] == {"not_found": 1}
+    assert any("nope.mp4 (not_found)" in note for note in report["notes"])

@@ -27,6 +27,7 @@ def test_what_ships_and_what_can_be_imported(decoder: str) -> None:
         ("no_such_module:Frames", "No module named 'no_such_module'"),
         ("pipeline.media.frames_pyav:Nothing", "has no attribute 'Nothing'"),
         ("os;rm:x", "must be pyav"),
+        ("os:path", "must be a class with at_or_after, image, close"),
     ],
 )
 def test_others_are_refused(decoder: str, says: str) -> None:

@@ -14,7 +14,7 @@ from pipeline.errors import StoreError, UsageError
 from pipeline.storage.options import fsspec_options
 from pipeline.storage.remote import RemoteBackend
 from pipeline.storage.store import Store
-from tests.faulty_store import FaultyStore, lose_connection, memory_url
+from tests.faulty_store import FaultyStore, every_act, lose_connection, memory_url
 
 
 @pytest.fixture(params=["folder", "memory"])
@@ -154,6 +154,12 @@ def test_friendly_storage_options() -> None:
         fsspec_options({"anonymous": "maybe"})
 
 
+@pytest.mark.parametrize("url", ["s3://", "s3:///", "gs://"])
+def test_a_url_without_a_bucket_is_no_local_folder(url: str) -> None:
+    with pytest.raises(UsageError, match="names no bucket"):
+        Store(url)
+
+
 def test_unknown_protocol_and_option_are_usage_errors() -> None:
     with pytest.raises(UsageError, match="nosuch://"):
         Store("nosuch://x").probe()
@@ -172,14 +178,7 @@ def test_a_file_in_the_place_of_the_folder_is_a_usage_error(tmp_path: Path, belo
     file = tmp_path / "file"
     file.write_bytes(b"")
     store = Store(str(file / below))
-    for act in (
-        store.probe,
-        lambda: store.read_bytes("dataset.json"),
-        lambda: store.exists("dataset.json"),
-        lambda: store.list("_ran/log"),
-        lambda: store.write_bytes("_ran/log/0", b""),
-        lambda: store.put_if_absent("_ran/log/0", b""),
-    ):
+    for act in every_act(store):
         with pytest.raises(UsageError, match=f"{file} is a file; name a folder") as raised:
             act()
         assert "again" not in str(raised.value)

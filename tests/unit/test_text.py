@@ -43,3 +43,8 @@ def test_notes_do_not_write_to_the_terminal_either() -> None:
     lines = stream.getvalue().splitlines()
     assert len(lines) == 2
     assert all(line.isprintable() for line in lines)
+
+
+def test_times_in_a_table_keep_their_milliseconds() -> None:
+    shown = table(("seconds",), [(612.345,), (3661.75,), (19.6,), (0.000123,), (1.0,)]).splitlines()[2:]
+    assert [cell.strip() for cell in shown] == ["612.345", "3661.75", "19.6", "0.000123", "1"]
