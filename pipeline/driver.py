@@ -7,8 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -35,7 +34,7 @@ from pipeline.ledger.state import LogState
 from pipeline.media.sources import Source
 from pipeline.passes import Pass, PassQueue
 from pipeline.prepare import Prepared, model_config
-from pipeline.probing import are_few, probe, probe_here
+from pipeline.probing import Probing
 from pipeline.progress import ProgressReporter
 from pipeline.run_config import RunConfig
 from pipeline.segments import plan_table, windows_beyond
@@ -116,12 +115,15 @@ class Driver:
             if unknown or plan.todo.num_rows:
                 if unknown:
                     progress.phase(f"probing {len(unknown)} new sources")
-                with self._probed_meanwhile(unknown) as few, connected(self._config.address) as size:
+                probing = Probing(
+                    unknown, self._worker_config(), deadline_s=self._config.deadline_s, run_id=summary.run_id
+                )
+                with probing, connected(self._config.address) as size:
                     check_output_is_shared(self._store)
                     self._size, summary.resources = size, resources.share(size, **self._config.placement)
                     execution.configure_ray_data(wait_for_nodes_s=self._config.wait_for_nodes_s)
                     if unknown:
-                        known = pa.concat_tables([known, *self._probe(unknown, few, committer)])
+                        known = pa.concat_tables([known, *self._probe(probing, committer)])
                         plan = self._plan(known, changed, log.state, failures)
                     self._begin(plan, progress)
                     self._check_capacity(plan, size)
@@ -212,28 +214,11 @@ class Driver:
         need = capacity.estimate(plan.todo, self._extraction, model, self._config, size, self._resources)
         capacity.check(need, self._store, self._config, size)
 
-    @contextmanager
-    def _probed_meanwhile(self, unknown: Sequence[Source]) -> Iterator[Future[pa.Table] | None]:
-        """Few sources are probed by this process while Ray starts."""
-        if not unknown or not are_few(unknown):
-            yield None
-            return
-        with ThreadPoolExecutor(1, "probing") as thread:
-            yield thread.submit(
-                probe_here,
-                unknown,
-                self._worker_config(),
-                deadline_s=self._config.deadline_s,
-                run_id=self.summary.run_id,
-            )
-
-    def _probe(
-        self, unknown: Sequence[Source], few: Future[pa.Table] | None, committer: Committer
-    ) -> Iterator[pa.Table]:
+    def _probe(self, probing: Probing, committer: Committer) -> Iterator[pa.Table]:
         """Rows of `sources`, one table per commit, so that a killed run keeps what it had probed."""
         probed: list[pa.Table] = []
         last_commit = time.monotonic()
-        for rows in self._probed(unknown, few):
+        for rows in probing.tables(self._resources):
             probed.append(rows)
             self.summary.sources_probed += rows.num_rows
             if time.monotonic() - last_commit >= self._config.commit_interval_s:
@@ -250,25 +235,6 @@ class Driver:
         committer.add(StagedSet(segment_ids=[], files=[staged]))
         committer.commit()
         return rows
-
-    def _probed(self, unknown: Sequence[Source], few: Future[pa.Table] | None) -> Iterator[pa.Table]:
-        try:
-            if few is not None:
-                yield few.result()
-                return
-            yield from probe(
-                unknown,
-                self._worker_config(),
-                deadline_s=self._config.deadline_s,
-                run_id=self.summary.run_id,
-                resources=self._resources,
-            )
-        except Exception as error:
-            cause = cause_of(error)
-            raise_for_users(cause)
-            if isinstance(cause, ray.exceptions.RayError):
-                raise StoreError(f"probing failed: {first_line(cause)}; run the same command again") from error
-            raise
 
     def _process(
         self,

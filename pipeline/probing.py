@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pyarrow as pa
+import ray
 
 from pipeline import __version__, schema
 from pipeline.child import DecodeChild
+from pipeline.errors import StoreError
 from pipeline.media.locations import local_path
 from pipeline.media.sniff import guess_kind
 from pipeline.media.sources import Source
@@ -62,26 +65,62 @@ def probe_here(sources: Sequence[Source], config: WorkerConfig, *, deadline_s: f
         return prober(_table(sources))
 
 
-def probe(
-    sources: Sequence[Source], config: WorkerConfig, *, deadline_s: float, run_id: str, resources: Resources
-) -> Iterator[pa.Table]:
-    """Rows of the `sources` table from the cluster, in units, as they are ready."""
-    from ray.data import ActorPoolStrategy, from_blocks  # a second to import, which `plan` need not pay
+class Probing:
+    """The probing of a run's new sources. As a context it begins with few of them while Ray starts."""
 
-    from pipeline.execution import blocks
-    from pipeline.graph import BOUNDED
+    def __init__(self, sources: Sequence[Source], config: WorkerConfig, *, deadline_s: float, run_id: str) -> None:
+        self._sources = sources
+        self._config = config
+        self._deadline_s = deadline_s
+        self._run_id = run_id
+        self._thread = ThreadPoolExecutor(1, "probing")
+        self._few: Future[pa.Table] | None = None
 
-    units = [_table(sources[start : start + UNIT_SOURCES]) for start in range(0, len(sources), UNIT_SOURCES)]
-    actors = min(len(units), resources.decode_actors)
-    dataset = from_blocks(units).map_batches(
-        Prober,
-        fn_constructor_args=(config, deadline_s, run_id),
-        compute=ActorPoolStrategy(min_size=actors, max_size=actors),
-        num_cpus=resources.decode_cpus,
-        batch_format="pyarrow",
-        **BOUNDED,
-    )
-    yield from blocks(dataset)
+    def __enter__(self) -> Probing:
+        if self._sources and are_few(self._sources):
+            self._few = self._thread.submit(
+                probe_here, self._sources, self._config, deadline_s=self._deadline_s, run_id=self._run_id
+            )
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._thread.shutdown()
+
+    def tables(self, resources: Resources) -> Iterator[pa.Table]:
+        """Rows of the `sources` table, as they are ready. Raises StoreError where the cluster fails."""
+        from pipeline.execution import cause_of, first_line, raise_for_users
+
+        try:
+            if self._few is not None:
+                yield self._few.result()
+            else:
+                yield from self._by_actors(resources)
+        except Exception as error:
+            cause = cause_of(error)
+            raise_for_users(cause)
+            if isinstance(cause, ray.exceptions.RayError):
+                raise StoreError(f"probing failed: {first_line(cause)}; run the same command again") from error
+            raise
+
+    def _by_actors(self, resources: Resources) -> Iterator[pa.Table]:
+        """In units."""
+        from ray.data import ActorPoolStrategy, from_blocks
+
+        from pipeline.execution import blocks
+        from pipeline.graph import BOUNDED
+
+        sources = self._sources
+        units = [_table(sources[start : start + UNIT_SOURCES]) for start in range(0, len(sources), UNIT_SOURCES)]
+        actors = min(len(units), resources.decode_actors)
+        dataset = from_blocks(units).map_batches(
+            Prober,
+            fn_constructor_args=(self._config, self._deadline_s, self._run_id),
+            compute=ActorPoolStrategy(min_size=actors, max_size=actors),
+            num_cpus=resources.decode_cpus,
+            batch_format="pyarrow",
+            **BOUNDED,
+        )
+        yield from blocks(dataset)
 
 
 def _table(sources: Sequence[Source]) -> pa.Table:
