@@ -29,8 +29,8 @@ Image = NDArray[np.uint8]
 def aligned_faces(listing: Listing, config: ModelConfig, work: Path, *, threads: int = 2) -> LabelledFaces:
     """All faces of a listing as the model wants them, from `work` where they are there already.
 
-    Kept crops are aligned already and are only brought to the model's size. Raises DataError for a picture that can't
-    be read.
+    Kept crops are aligned already and are only brought to the model's template and size. Raises DataError for a picture
+    that can't be read.
     """
     shape = (len(listing.items), config.aligned_size, config.aligned_size, config.channels)
     folder = work / f"{listing.name}-{config.aligned_size}-{_identity(listing, config)}"
@@ -42,13 +42,19 @@ def aligned_faces(listing: Listing, config: ModelConfig, work: Path, *, threads:
         faces = np.lib.format.open_memmap(str(faces_path), "w+", np.uint8, shape)
         is_found = np.zeros(len(listing.items), np.bool_)
         digests_N16 = np.zeros((len(listing.items), 16), np.uint8)
-        detector = None if listing.is_aligned else load_detector(threads=threads, min_face_px=8, min_score=0.5)
+        are_aligned = all(item.template is not None for item in listing.items)
+        detector = None if are_aligned else load_detector(threads=threads, min_face_px=8, min_score=0.5)
         for start in range(0, len(listing.items), CHUNK):
-            pictures = [_read(item) for item in listing.items[start : start + CHUNK]]
+            items = listing.items[start : start + CHUNK]
+            pictures = [_read(item) for item in items]
             end = start + len(pictures)
-            faces[start:end], is_found[start:end] = align_pictures(
-                pictures, detector, config, smallest_face=listing.smallest_face
-            )
+            if detector is None:
+                faces[start:end] = [_reframed(*pair, config) for pair in zip(items, pictures, strict=True)]
+                is_found[start:end] = True
+            else:
+                faces[start:end], is_found[start:end] = align_pictures(
+                    pictures, detector, config, smallest_face=listing.smallest_face
+                )
             digests_N16[start:end] = [_digest(picture) for picture in pictures]
             log.info("aligned %d of %d pictures", end, len(listing.items))
         faces.flush()
@@ -60,27 +66,45 @@ def aligned_faces(listing: Listing, config: ModelConfig, work: Path, *, threads:
 
 
 def align_pictures(
-    pictures: Sequence[Image], detector: Detector | None, config: ModelConfig, *, smallest_face: float = 0.0
+    pictures: Sequence[Image], detector: Detector, config: ModelConfig, *, smallest_face: float = 0.0
 ) -> tuple[Image, NDArray[np.bool_]]:
     """The highest face of each picture (uint8 HWC RGB), aligned: uint8 (N, S, S, C), and whether a face was found.
 
-    smallest_face: the share of the picture's height that it must have. Where none is found, or without a detector, the
-    whole picture is used: its own framing is the template's.
+    smallest_face: the share of the picture's height that it must have. Where none is found the whole picture is used:
+    its own framing is the template's.
     """
     size = config.aligned_size
     template = np.array(config.template, dtype=np.float32)
     faces = np.empty((len(pictures), size, size, config.channels), dtype=np.uint8)
-    is_found = np.full(len(pictures), detector is None)
-    detections = [None] * len(pictures) if detector is None else detector.detect(pictures)
-    for index, (picture, detected) in enumerate(zip(pictures, detections, strict=True)):
-        heights_N = np.empty(0) if detected is None else detected.boxes_N4[:, 3]
-        if detected is not None and len(heights_N) and heights_N.max() >= smallest_face * len(picture):
+    is_found = np.zeros(len(pictures), np.bool_)
+    for index, (picture, detected) in enumerate(zip(pictures, detector.detect(pictures), strict=True)):
+        heights_N = detected.boxes_N4[:, 3]
+        if len(heights_N) and heights_N.max() >= smallest_face * len(picture):
             is_found[index] = True
             face = align_faces(picture, detected.landmarks_N52[[heights_N.argmax()]], template, size)[0]
         else:
-            face = np.asarray(cv2.resize(picture, (size, size), interpolation=cv2.INTER_LINEAR), np.uint8)
-        faces[index] = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)[..., None] if config.channels == 1 else face
+            face = _resized(picture, size)
+        faces[index] = _coloured(face, config)
     return faces, is_found
+
+
+def _reframed(item: Item, face: Image, config: ModelConfig) -> Image:
+    """A face that was aligned to the item's template, as the model wants it: uint8 (S, S, C)."""
+    theirs = np.array(item.template, np.float32).reshape(5, 2)
+    ours = np.array(config.template, np.float32)
+    size = config.aligned_size
+    if np.array_equal(theirs, ours):
+        return _coloured(_resized(face, size), config)
+    landmarks_N52 = (theirs * np.array(face.shape[1::-1], np.float32))[None]
+    return _coloured(align_faces(face, landmarks_N52, ours, size)[0], config)
+
+
+def _resized(picture: Image, size: int) -> Image:
+    return np.asarray(cv2.resize(picture, (size, size), interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+def _coloured(face: Image, config: ModelConfig) -> Image:
+    return np.asarray(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)[..., None] if config.channels == 1 else face, np.uint8)
 
 
 def _read(item: Item) -> Image:
@@ -103,10 +127,10 @@ def _digest(picture: Image) -> NDArray[np.uint8]:
 
 def _identity(listing: Listing, config: ModelConfig) -> str:
     """Changes when other pictures, or another framing, are asked for."""
-    framing = (config.template, config.channels, listing.is_aligned, listing.smallest_face)
+    framing = (config.template, config.channels, listing.smallest_face)
     digest = hashlib.sha256(repr(framing).encode())
     for item in listing.items:
         picture = item.picture
-        digest.update(item.key.encode())
+        digest.update((item.key if item.template is None else f"{item.key} {item.template}").encode())
         digest.update(picture if isinstance(picture, bytes) else str(picture).encode())
     return digest.hexdigest()[:12]

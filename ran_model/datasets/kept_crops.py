@@ -1,8 +1,8 @@
 """Faces that this tool kept (`--keep-crops`), joined with a CSV of labels: face_id, expression and, optionally, split.
 
-The pictures are in crops/**/*.parquet of the dataset (columns face_id, source_id, png). Where no split is given, all
-faces of one source go to the same split, so that no test shows a face of a video that was trained on: to the split
-that the CSV gives to other faces of that source, else by a hash of source_id, 80, 10 and 10 %.
+The pictures are in crops/**/*.parquet of the dataset (columns face_id, source_id, png, template). Where no split is
+given, all faces of one source go to the same split, so that no test shows a face of a video that was trained on: to the
+split that the CSV gives to other faces of that source, else by a hash of source_id, 80, 10 and 10 %.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from ran_model.datasets.listing import DataError, Item, Listing, full_list
 from ran_model.datasets.notes import Notes
 from ran_model.datasets.splits import any_split
 
-COLUMNS = ("face_id", "source_id", "png")
+COLUMNS = ("face_id", "source_id", "png", "template")
+Template = tuple[float, ...]
 NEEDS = (
     "a dataset of ours with crops/**/*.parquet (--keep-crops), and --labels, a CSV with face_id, expression[, split]"
 )
@@ -42,26 +43,27 @@ def read(path: Path, labels: Path | None) -> Listing:
     if not crops:
         raise DataError(f"no face_id of {labels} has a crop under {path / 'crops'}")
     given: dict[str, set[str]] = {}
-    for face, (source, _) in crops.items():
+    for face, (source, _, _) in crops.items():
         given.setdefault(source, set())
         if (split := wanted[face].split) is not None:
             given[source].add(split)
     items = []
-    for face, (source, png) in crops.items():
+    for face, (source, png, template) in crops.items():
         split = wanted[face].split or (min(given[source]) if len(given[source]) == 1 else any_split(source))
-        items.append(Item(key=face, picture=png, split=split, label=wanted[face].expression))
+        label = wanted[face].expression
+        items.append(Item(key=face, picture=png, split=split, label=label, template=template))
     for source, splits in given.items():
         if len(splits) > 1:
             notes.add("sources with faces in several splits, as the labels have it", source)
-    return Listing(name=path.resolve().name, items=items, lists=full_list(items), notes=notes.lines(), is_aligned=True)
+    return Listing(name=path.resolve().name, items=items, lists=full_list(items), notes=notes.lines())
 
 
-def _read_crops(path: Path, wanted: dict[str, Label], notes: Notes) -> dict[str, tuple[str, bytes]]:
-    """source_id and PNG of each crop with a label, by face_id; only those pictures are read."""
+def _read_crops(path: Path, wanted: dict[str, Label], notes: Notes) -> dict[str, tuple[str, bytes, Template]]:
+    """source_id, PNG and template of each crop with a label, by face_id; only those pictures are read."""
     files = sorted((path / "crops").rglob("*.parquet"))
     if not files:
         raise DataError(f"{path / 'crops'} has no Parquet file: the layout is {NEEDS}")
-    crops: dict[str, tuple[str, bytes]] = {}
+    crops: dict[str, tuple[str, bytes, Template]] = {}
     unlabelled: set[str] = set()
     faces = pa.array(list(wanted), pa.string())
     for file in files:
@@ -80,7 +82,7 @@ def _read_crops(path: Path, wanted: dict[str, Label], notes: Notes) -> dict[str,
                         if row["face_id"] in crops:
                             notes.add("crops that repeat a face_id, of which the first counts", row["face_id"])
                         else:
-                            crops[row["face_id"]] = (row["source_id"], row["png"])
+                            crops[row["face_id"]] = (row["source_id"], row["png"], tuple(row["template"]))
         except pa.ArrowInvalid as error:
             raise DataError(f"{file} is no Parquet file: {error}") from error
     for face in sorted(unlabelled):

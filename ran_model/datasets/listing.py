@@ -25,6 +25,8 @@ class Item:
     picture: an encoded picture file, or its path.
     split: one of SPLITS. label: index into EXPRESSIONS.
     votes: distribution over EXPRESSIONS (sums to 1) where annotators' votes are known.
+    template: of a face that this product aligned, which is not to be looked for again: where its five landmarks lie, as
+        x and y of each in fractions of the square.
     """
 
     key: str
@@ -32,6 +34,7 @@ class Item:
     split: str
     label: int
     votes: tuple[float, ...] | None = None
+    template: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
@@ -48,7 +51,6 @@ class Listing:
     name: for people; it may be that of a folder. layout: how it lies on disk, one of `ran_model.datasets.LAYOUTS`.
     lists: test lists by name ("full", "occlusion", "pose30", "pose45"), each with labels of its own: key -> label.
     notes: what was left out and why, a line each with the count and the first examples.
-    is_aligned: whether the pictures are faces that this product aligned, which are not to be looked for again.
     smallest_face: the share of a picture's height that its face must have; ONE_FACE where each picture is one face.
     """
 
@@ -57,7 +59,6 @@ class Listing:
     lists: dict[str, dict[str, int]]
     notes: list[str]
     layout: str = ""
-    is_aligned: bool = False
     smallest_face: float = 0.0
 
     def __post_init__(self) -> None:

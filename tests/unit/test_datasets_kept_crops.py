@@ -45,7 +45,7 @@ def test_crops_join_their_labels(tmp_path: Path) -> None:
         tmp_path, "face_id,expression,split\nv1-0-0-0,Happy,train\nv2-0-0-0,fear,test\nv1-0-5-0,contempt,validation\n"
     )
     assert (listing.name, listing.layout) == (tmp_path.name, "kept-crops")
-    assert listing.is_aligned
+    assert {item.template for item in listing.items} == {(0.5,) * 10}
     assert {item.key: (item.split, EXPRESSIONS[item.label]) for item in listing.items} == {
         "v1-0-0-0": ("train", "happiness"), "v1-0-5-0": ("validation", "contempt"), "v2-0-0-0": ("test", "fear"),
     }  # fmt: skip

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from jobs import align_faces as aligning
 from jobs.align_faces import align_pictures, aligned_faces
@@ -19,7 +20,7 @@ from pipeline import schema
 from pipeline.detect import Detections, load_detector
 from ran_model import data as training_data
 from ran_model.align import FER_TEMPLATE, align_faces
-from ran_model.config import ModelConfig
+from ran_model.config import ModelConfig, Points
 from ran_model.data import LabelledFaces
 from ran_model.datasets import DataError, Item, Listing, read_listing
 
@@ -197,34 +198,51 @@ def test_faces_are_aligned_once(listing: Listing, tmp_path: Path) -> None:
     assert torch.equal(again[1], first[1])
 
 
+def kept_crop(study: Path, crop: NDArray[np.uint8], template: Points) -> Listing:
+    """A study's dataset with one face that was aligned to that template, and its label."""
+    columns = {
+        "face_id": ["v-0-0-0"],
+        "segment_id": ["s"],
+        "source_id": ["v"],
+        "png": [cv2.imencode(".png", crop[..., ::-1])[1].tobytes()],
+        "template": [[float(value) for point in template for value in point]],
+        "size": [len(crop)],
+        "run_id": ["r"],
+        "pipeline_version": ["1"],
+    }
+    (study / "crops").mkdir(parents=True)
+    schema.write_table(schema.table("crops", columns), str(study / "crops" / "a.parquet"), "crops")
+    (study / "labels.csv").write_text("face_id,expression,split\nv-0-0-0,happiness,train\n")
+    return read_listing(study, labels=study / "labels.csv")
+
+
 def test_kept_crops_are_taken_as_they_are_whatever_their_folder_is_called(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     colours = ModelConfig(aligned_size=224, colour="rgb")
     portrait = np.asarray(cv2.imread(str(ASTRONAUT), cv2.IMREAD_COLOR_RGB))[40:190, 150:300]
     (crop,), _ = align_pictures([portrait], load_detector(min_face_px=8), colours)
-    columns = {
-        "face_id": ["v-0-0-0"],
-        "segment_id": ["s"],
-        "source_id": ["v"],
-        "png": [cv2.imencode(".png", crop[..., ::-1])[1].tobytes()],
-        "template": [[float(value) for point in FER_TEMPLATE for value in point]],
-        "size": [224],
-        "run_id": ["r"],
-        "pipeline_version": ["1"],
-    }
-    (tmp_path / "my study" / "crops").mkdir(parents=True)
-    schema.write_table(schema.table("crops", columns), str(tmp_path / "my study" / "crops" / "a.parquet"), "crops")
-    (tmp_path / "labels.csv").write_text("face_id,expression,split\nv-0-0-0,happiness,train\n")
 
     def no_detector(**_: Any) -> None:
         raise AssertionError("a face that was found already is looked for again")
 
     monkeypatch.setattr(aligning, "load_detector", no_detector)
-    crops = read_listing(tmp_path / "my study", labels=tmp_path / "labels.csv")
+    crops = kept_crop(tmp_path / "my study", crop, FER_TEMPLATE)
     face = aligned_faces(crops, CONFIG, tmp_path / "work").train().faces_BCSS[0, 0].numpy()
     expected = cv2.cvtColor(cv2.resize(crop, (96, 96), interpolation=cv2.INTER_LINEAR), cv2.COLOR_RGB2GRAY)
     np.testing.assert_array_equal(face, expected)
+
+
+def test_kept_crops_of_another_template_are_brought_to_the_models(tmp_path: Path) -> None:
+    wide: Points = tuple((0.25 + x / 2, 0.25 + y / 2) for x, y in FER_TEMPLATE)  # the face is half as large
+    portrait = np.asarray(cv2.imread(str(ASTRONAUT), cv2.IMREAD_COLOR_RGB))[0:300, 50:400]
+    detector = load_detector(min_face_px=8)
+    (crop,), _ = align_pictures([portrait], detector, ModelConfig(aligned_size=224, colour="rgb", template=wide))
+    (expected,), _ = align_pictures([portrait], detector, CONFIG)
+    face = aligned_faces(kept_crop(tmp_path / "study", crop, wide), CONFIG, tmp_path / "work").train().faces_BCSS[0, 0]
+    difference = np.abs(face.numpy().astype(int) - expected[..., 0])
+    unmoved = cv2.cvtColor(cv2.resize(crop, (96, 96)), cv2.COLOR_RGB2GRAY)
+    assert difference.mean() < 3 < 15 < np.abs(unmoved.astype(int) - expected[..., 0]).mean()
 
 
 def test_a_class_folder_is_aligned_whatever_it_is_called(tmp_path: Path) -> None:
