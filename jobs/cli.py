@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import traceback
 
 import click
 
+from jobs.damage import as_damage, is_of_a_damaged_file
 from jobs.leaving import leave
 from pipeline import __version__
-from pipeline.errors import RanError, StoreError
-from pipeline.terminal import error_line, printable
+from pipeline.errors import RanError
+from pipeline.terminal import error_line
 
 INTERRUPTED = 130
 
@@ -78,12 +78,8 @@ def main() -> None:
     except BrokenPipeError:
         code = 0
     except Exception as error:
-        if _is_of_a_damaged_file(error):
-            reason = printable(str(error).splitlines()[0])
-            damage = StoreError(
-                f"a file of the dataset is missing or damaged ({reason}): `verify OUT` names it, and "
-                "`verify OUT --repair` mends the dataset"
-            )
+        if is_of_a_damaged_file(error):
+            damage = as_damage(error)
             click.echo(error_line(damage), err=True)
             code = damage.exit_code
         else:
@@ -91,12 +87,6 @@ def main() -> None:
             click.echo("error: this is a bug in ran-pipeline; please report it with the lines above", err=True)
             code = 1
     leave(code)
-
-
-def _is_of_a_damaged_file(error: Exception) -> bool:
-    """Whether DuckDB or Arrow, which read the dataset's files in many places, could not read one as Parquet."""
-    is_a_readers = type(error).__module__.split(".")[0] in ("_duckdb", "duckdb", "pyarrow")
-    return is_a_readers and re.search(r"parquet|No files found|TProtocol|thrift|zstd", str(error), re.I) is not None
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any
 
 import duckdb
 
+from jobs.damage import as_damage
 from jobs.options import parse_storage_options
 from pipeline.config import Extraction
 from pipeline.ledger.dataset import Dataset
@@ -39,12 +40,15 @@ class OpenedDataset:
 
 @contextmanager
 def opened(output: str, storage_options: tuple[str, ...]) -> Iterator[OpenedDataset]:
-    """Opens OUT. Raises UsageError when there is no dataset."""
+    """Opens OUT. Raises UsageError when there is no dataset, StoreError when a file of it is damaged."""
     store = Store(output, parse_storage_options(storage_options))
     dataset = Dataset.open(store)
     log = CommitLog(store)
     log.refresh()
-    connection = connect(store, log.state)
+    try:
+        connection = connect(store, log.state)
+    except duckdb.Error as error:
+        raise as_damage(error) from error
     try:
         yield OpenedDataset(store=store, extraction=dataset.extraction, log=log, connection=connection)
     finally:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 import duckdb
 
+from jobs.damage import as_damage, is_of_a_damaged_file
 from jobs.dataset import opened
 from jobs.deliver import deliver, deliver_to_stdout
 from jobs.options import parse_storage_options, storage_option
@@ -50,7 +51,11 @@ def query_command(
                 deliver_to_stdout(write)
             else:
                 deliver(to, parse_storage_options(storage_options), write)
+        except RuntimeError as error:  # a string that is no UTF-8
+            raise as_damage(error) from error
         except duckdb.Error as error:
+            if is_of_a_damaged_file(error) and "No files found" not in str(error):  # the SQL named them
+                raise as_damage(error) from error
             raise UsageError(f"{error}\nviews: {', '.join(VIEWS)}") from None
 
 

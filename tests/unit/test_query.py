@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from jobs.query import query_command
-from pipeline.errors import UsageError
+from pipeline.errors import StoreError, UsageError
 from tests.conftest import ROOT
 from tests.two_models import write_dataset
 
@@ -96,3 +97,23 @@ def test_bytes_are_base64_in_json(dataset: Path) -> None:
 
 def test_one_format_at_a_time(dataset: Path) -> None:
     assert "--format csv" in refused(dataset, COUNT, "--json", "--format", "csv")
+
+
+@pytest.mark.parametrize("sql", ["SELEC", "SELECT nothing FROM faces", "FROM read_parquet('nowhere.parquet')"])
+def test_a_mistake_in_the_sql_is_the_users(dataset: Path, sql: str) -> None:
+    assert "views: faces" in refused(dataset, sql)
+
+
+def test_a_damaged_file_is_no_mistake_in_the_sql(dataset: Path, tmp_path: Path) -> None:
+    shutil.copytree(dataset, tmp_path / "out")
+    (file, *_) = sorted((tmp_path / "out" / "faces").rglob("*.parquet"))
+    whole = file.read_bytes()
+    told = []
+    for offset in range(4, len(whole) - 8, 499):
+        file.write_bytes(whole[:offset] + bytes([whole[offset] ^ 0xFF]) + whole[offset + 1 :])
+        try:
+            query(tmp_path / "out", "FROM faces", "--json")  # not every byte is looked at
+        except StoreError as error:
+            told.append(str(error))
+    assert len(told) > 5
+    assert all("verify OUT --repair" in line for line in told)
