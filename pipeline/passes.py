@@ -75,6 +75,11 @@ class PassQueue:
         if missing.num_rows:
             self._waiting.append(Pass(segments=missing, unit_rows=attempted.unit_rows))
 
+    @property
+    def fruitless(self) -> int:
+        """How many passes in a row moved nothing."""
+        return self._fruitless
+
     def go_on(self) -> None:
         """To be called when the cluster turned out to work: what fails are inputs."""
         self._fruitless = 0
