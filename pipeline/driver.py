@@ -224,7 +224,7 @@ class Driver:
         """Rows of `sources`, one table per commit, so that a killed run keeps what it had probed."""
         probed: list[pa.Table] = []
         last_commit = time.monotonic()
-        for rows in probing.tables(self._resources):
+        for rows in probing.tables(self._resources, self._stop):
             probed.append(rows)
             self.summary.sources_probed += rows.num_rows
             if time.monotonic() - last_commit >= self._config.commit_interval_s:
@@ -250,7 +250,7 @@ class Driver:
     ) -> None:
         """Runs passes until every planned segment is committed or the run is interrupted."""
         model = ray.put(self._model)
-        passes = PassQueue(plan.todo)
+        passes = PassQueue(plan.todo, self._resources.decode_pool[1])
         progress.phase("starting actors")
         while passes and not self._stop.is_set():
             if self.summary.passes:
