@@ -4,8 +4,14 @@ this package accepts."""
 from __future__ import annotations
 
 import copy
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +27,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from jobs.job_arguments import checked_arguments
 from jobs.run import configuration, run_command
+from pipeline import __version__
 from pipeline.resources import Cluster, share
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +71,7 @@ def test_the_pools_of_the_aws_cluster(aws: dict[str, Any]) -> None:
     target = next(iter(aws["file_mounts"]))
     assert aws["file_mounts"][target] == "."
     assert f"-c {target}/constraints.txt {target}" in aws["setup_commands"][0]
-    assert {"**/.git", "**/.venv"} <= set(aws["rsync_exclude"])
+    assert {"**/.git", "**/.venv", "build", "*.egg-info"} <= set(aws["rsync_exclude"])
 
 
 def test_every_machine_has_an_image_that_is_not_rays_default(aws: dict[str, Any]) -> None:
@@ -163,3 +170,41 @@ def test_the_image_installs_what_the_package_has(aws: dict[str, Any]) -> None:
     assert {"pipeline", "ran_model", "jobs", "pyproject.toml", "constraints.txt"} <= sources
     assert all((ROOT / name).exists() for name in sources)
     assert "-c constraints.txt" in DOCKERFILE
+
+
+PIP = """#!/bin/sh
+# No network and nothing outside: only what becomes of this package.
+case "$1" in
+  install) exec {python} -m pip install --quiet --no-index --no-deps --no-build-isolation --target "$SITE" . ;;
+  uninstall) rm -rf "$SITE" ;;
+esac
+"""
+
+
+def test_the_image_has_the_files_that_it_copies(tmp_path: Path) -> None:
+    """The Dockerfile's own steps. A stub from the first was newer than the package's file, and took its place."""
+    if not (find_spec("pip") and find_spec("setuptools")) or int(version("setuptools").partition(".")[0]) < 77:
+        pytest.skip("needs pip and the setuptools of pyproject.toml")
+    site, home, programs = tmp_path / "site", tmp_path / "home", tmp_path / "bin"
+    home.mkdir()
+    programs.mkdir()
+    (programs / "pip").write_text(PIP.format(python=shlex.quote(sys.executable)))
+    (programs / "pip").chmod(0o755)
+    path = os.pathsep.join(map(str, (programs, site / "bin", Path(sys.executable).parent, os.environ["PATH"])))
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(site), "SITE": str(site)}
+    told = ""
+    for step, words in re.findall(r"^(COPY --chown=ray:users|RUN) ((?:.*\\\n)*.*)", DOCKERFILE, re.M):
+        if step == "RUN" and "torch" not in words:
+            done = subprocess.run(["sh", "-c", words], cwd=home, env=environment, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout + done.stderr
+            told = done.stdout
+        elif step != "RUN":
+            for name in words.split()[:-1]:
+                if (ROOT / name).is_dir():
+                    ignored = shutil.ignore_patterns("__pycache__")
+                    shutil.copytree(ROOT / name, home / name, ignore=ignored, dirs_exist_ok=True)
+                else:
+                    shutil.copy2(ROOT / name, home / name)
+    assert told.strip().endswith(__version__)
+    installed = (site / "pipeline" / "__init__.py").read_text()
+    assert "ORT_DISABLE_TELEMETRY" in installed
