@@ -142,6 +142,19 @@ def test_a_broken_log_stream_does_not_fail_the_kubernetes_job(kuberay: dict[str,
     assert kuberay["spec"]["submitterConfig"]["backoffLimit"] >= 5
 
 
+def test_workers_have_nothing_of_what_the_heads_account_may(kuberay: dict[str, Any]) -> None:
+    """KubeRay binds the autoscaler's rights (to change pods and Ray clusters) to the account of the head."""
+    cluster = kuberay["spec"]["rayClusterSpec"]
+    head = cluster["headGroupSpec"]["template"]["spec"]
+    assert head.get("automountServiceAccountToken", True)  # the autoscaler beside it needs the token
+    page = (ROOT / "docs" / "cluster.md").read_text()
+    for group in cluster["workerGroupSpecs"]:
+        worker = group["template"]["spec"]
+        assert worker["serviceAccountName"] != head["serviceAccountName"]
+        assert worker["automountServiceAccountToken"] is False
+        assert f"for account in {head['serviceAccountName']} {worker['serviceAccountName']}; do" in page
+
+
 def test_the_kubernetes_job_runs_a_command_that_fits_its_cluster(kuberay: dict[str, Any]) -> None:
     program, name, *arguments = shlex.split(kuberay["spec"]["entrypoint"])
     assert (program, name) == ("ran-pipeline", "run")
