@@ -28,11 +28,13 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from jobs.job_arguments import checked_arguments
 from jobs.run import configuration, run_command
 from pipeline import __version__
+from pipeline.media.scratch import kept_free_bytes
 from pipeline.resources import Cluster, share
 
 ROOT = Path(__file__).parents[2]
 RAY = re.search(r"^ray==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M)[1]  # type: ignore[index]
 MEMORY_GIB = {"m6i.xlarge": 16, "c6i.8xlarge": 64, "g6.2xlarge": 32}
+IMAGES_GIB = 100  # a machine's, with drivers and CUDA, and a container's, with torch: more than they are
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
 
 
@@ -72,6 +74,17 @@ def test_the_pools_of_the_aws_cluster(aws: dict[str, Any]) -> None:
     assert aws["file_mounts"][target] == "."
     assert f"-c {target}/constraints.txt {target}" in aws["setup_commands"][0]
     assert {"**/.git", "**/.venv", "build", "*.egg-info"} <= set(aws["rsync_exclude"])
+
+
+@pytest.mark.parametrize("name", ["decode", "gpu"])
+def test_the_disk_of_a_worker_holds_its_scratch(name: str, aws: dict[str, Any]) -> None:
+    page = (ROOT / "docs" / "cluster.md").read_text()
+    scratch_gib = {int(number) for number in re.findall(r"--scratch-gib (\d+)", page)}
+    (mapping,) = aws["available_node_types"][name]["node_config"]["BlockDeviceMappings"]
+    disk = mapping["Ebs"]
+    assert disk["VolumeSize"] - IMAGES_GIB - kept_free_bytes(disk["VolumeSize"] << 30) / 2**30 >= max(scratch_gib)
+    assert disk["Throughput"] == 1000
+    assert disk["Iops"] >= 4 * disk["Throughput"]  # else AWS refuses it
 
 
 def test_every_machine_has_an_image_that_is_not_rays_default(aws: dict[str, Any]) -> None:
@@ -171,6 +184,9 @@ def test_the_kubernetes_job_runs_a_command_that_fits_its_cluster(kuberay: dict[s
         (container,) = group["template"]["spec"]["containers"]
         limits = container["resources"]["limits"]
         assert config.scratch in {mount["mountPath"] for mount in container["volumeMounts"]}
+        disk_gib = int(limits["ephemeral-storage"].removesuffix("Gi"))
+        assert container["resources"]["requests"]["ephemeral-storage"] == limits["ephemeral-storage"]
+        assert disk_gib - kept_free_bytes(disk_gib << 30) / 2**30 >= config.scratch_gib
         cpus += int(limits["cpu"]) * group["maxReplicas"]
         gpus += int(limits.get("nvidia.com/gpu", 0)) * group["maxReplicas"]
     most = {"decode_actors": config.max_decode_actors, "ran_actors": config.max_ran_actors}
