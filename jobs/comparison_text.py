@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from jobs.changed_faces import ChangedFace
 from jobs.comparison import Comparison, Estimate
 from jobs.text import table
-from ran_model.source_bootstrap import TRUSTED_SOURCES
+from ran_model.source_bootstrap import CONFIDENCE, TRUSTED_SOURCES
 
 if TYPE_CHECKING:
     from jobs.labelled_comparison import LabelledComparison
@@ -26,7 +26,7 @@ def described(comparison: Comparison, faces: Sequence[ChangedFace], labelled: La
         f"same expression: {interval(comparison.agreement, '.1%')}",
         f"mean change of the probabilities (total variation): {interval(comparison.total_variation, '.3f')}",
     ]
-    lines += [about_intervals(comparison), *only_one_has(comparison)]
+    lines += [about_intervals(comparison.sources), *only_one_has(comparison)]
     if labelled:
         lines += ["", _described_labels(labelled)]
     said = [(name, *counts, sum(counts)) for name, counts in zip(comparison.expressions, comparison.flips, strict=True)]
@@ -42,17 +42,23 @@ def described(comparison: Comparison, faces: Sequence[ChangedFace], labelled: La
     return "\n".join(lines)
 
 
-def about_intervals(comparison: Comparison) -> str:
+def about_intervals(sources: int) -> str:
     """What the intervals are, and what to think of them over so few sources."""
-    what = f"{comparison.confidence:.0%} intervals over resampled sources, not faces"
-    if comparison.sources == 1:
+    what = f"{CONFIDENCE:.0%} intervals over resampled sources, not faces"
+    if sources == 1:
         return f"No intervals: they would be {what}, and this is one source."
-    if comparison.sources < TRUSTED_SOURCES:
+    if sources < TRUSTED_SOURCES:
         return (
-            f"In brackets: {what}. Over {comparison.sources} sources they come out too narrow; "
+            f"In brackets: {what}. Over {sources} sources they come out too narrow; "
             f"{TRUSTED_SOURCES} or more are needed to trust them."
         )
     return f"In brackets: {what}."
+
+
+def about_mcnemar(sources: int) -> str:
+    """What McNemar's test takes for granted, and whether the interval over so many sources may stand in for it."""
+    instead = "; with many faces of a source, trust the interval" if sources >= TRUSTED_SOURCES else ""
+    return f"takes faces as independent{instead}"
 
 
 def interval(estimate: Estimate, form: str) -> str:
@@ -80,8 +86,9 @@ def _described_labels(labelled: LabelledComparison) -> str:
         f"{labelled.faces} labelled faces of {labelled.sources} sources: "
         f"A right {interval(labelled.accuracy_a, '.1%')}, "
         f"B right {interval(labelled.accuracy_b, '.1%')}, B - A {interval(labelled.difference, '+.1%')}",
+        about_intervals(labelled.sources),
         f"McNemar's test: only A right {test.only_a}, only B right {test.only_b}, p = {test.p_value:.3g} "
-        "(faces taken as independent)",
+        f"({about_mcnemar(labelled.sources)})",
         f"labels of faces of A alone {labelled.labels_only_a}, of B alone {labelled.labels_only_b}, of neither "
         f"{labelled.labels_unknown}; faces without a label {labelled.unlabelled}",
         *(f"note: {note}" for note in labelled.notes),

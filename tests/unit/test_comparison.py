@@ -210,6 +210,30 @@ def test_labels(folder: Path, joined: pd.DataFrame, tmp_path: Path) -> None:
     assert [row.right_b for row in answer.by_label if row.label == "contempt"] == [0]
 
 
+def _said_of_labels(folder: Path, labels: Path) -> tuple[str, str]:
+    """What the text and the page say, each from its part on labels on."""
+    to = labels.with_suffix(".html")
+    done = CliRunner().invoke(
+        compare_command, [str(folder), MODEL, OTHER_MODEL, "--labels", str(labels), "--to", str(to)]
+    )
+    assert done.exit_code == 0, done.output
+    return done.stdout.partition(" labelled faces of ")[2], to.read_text().partition("<h2>With labels</h2>")[2]
+
+
+def test_few_labelled_sources_among_many_are_said_beside_their_figures(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "out", [4] * 24)
+    with opened(str(tmp_path / "out"), ()) as dataset:
+        faces = dataset.query(f"SELECT source_id, face_id FROM all_faces WHERE model_id = '{MODEL}' ORDER BY ALL")
+    sources = sorted({row["source_id"] for row in faces})
+    for count, says, trusted in ((1, "this is one source", False), (3, "Over 3 sources", False), (24, "", True)):
+        rows = [(row["face_id"], "fear") for row in faces if row["source_id"] in sources[:count]]
+        for text in _said_of_labels(tmp_path / "out", _labels(tmp_path / f"{count}.csv", rows)):
+            assert says in text
+            assert ("they come out too narrow" in text) == (count == 3)
+            assert ("trust the interval" in text) == trusted
+            assert "takes faces as independent" in text
+
+
 def test_labels_that_fit_nothing_are_refused(folder: Path, tmp_path: Path) -> None:
     def refused(path: Path) -> str:
         with (
