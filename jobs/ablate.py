@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobs.intervals import about_groups, percent_difference
 from jobs.options import json_option
 from pipeline.errors import UsageError
 from ran_model.recipe import Recipe, read_recipe
@@ -59,11 +60,12 @@ def ablate_command(
         if not listing.of("train") or not listing.of("validation"):
             raise UsageError(f"{plan.data} has no pictures to train on, or none to validate with")
         chosen = _chosen(variants(plan), only)
-        aligned_faces(listing, plan.model, work, threads=os.cpu_count() or 1)
+        faces = aligned_faces(listing, plan.model, work, threads=os.cpu_count() or 1)
         in_processes(processes or processes_for(plan), work, _train_variants, plan, chosen, seeds, lists, work)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    result = _result(plan, chosen, seeds, work)
+    groups = {name: faces.groups(name) for name in ("validation", *(faces.lists if lists else ()))}
+    result = _result(plan, chosen, seeds, work, groups)
     click.echo(json.dumps(result, indent=2) if as_json else describe(result, chosen))
 
 
@@ -157,7 +159,9 @@ def _answers_path(work: Path, variant: Variant, seed: int) -> Path:
     return work / "variants" / f"{variant.key}-seed{seed}" / "right.json"
 
 
-def _result(recipe: Recipe, chosen: list[Variant], seeds: int, work: Path) -> dict[str, Any]:
+def _result(
+    recipe: Recipe, chosen: list[Variant], seeds: int, work: Path, groups: dict[str, Tensor | None]
+) -> dict[str, Any]:
     from ran_model.ablation import compared, right_from_text
 
     rights: dict[str, list[dict[str, Tensor]]] = {}
@@ -165,7 +169,7 @@ def _result(recipe: Recipe, chosen: list[Variant], seeds: int, work: Path) -> di
         texts = [json.loads(_answers_path(work, variant, seed).read_text()) for seed in range(seeds)]
         rights[variant.key] = [{name: right_from_text(text) for name, text in each.items()} for each in texts]
     budget = {"epochs": recipe.ran.epochs, "epoch_steps": recipe.ran.epoch_steps, "batch_size": recipe.ran.batch_size}
-    return {"model": recipe.model.name, "seeds": seeds, "budget": budget, **compared(rights)}
+    return {"model": recipe.model.name, "seeds": seeds, "budget": budget, **compared(rights, groups)}
 
 
 def describe(result: dict[str, Any], chosen: list[Variant]) -> str:
@@ -180,8 +184,11 @@ def describe(result: dict[str, Any], chosen: list[Variant]) -> str:
     lines += ["", _row(["list", "faces", "RAN − single pass", "McNemar p by seed"]), "|---|---|---|---|"]
     for name, each in result["ran_minus_single_pass"].items():
         p_values = ", ".join(f"{test['p_value']:.3f}" for test in each["mcnemar"])
+        if each["bootstrap"].get("groups") is not None:
+            p_values = "–"
         lines.append(_row([name, str(each["bootstrap"]["n"]), _difference(each["bootstrap"]), p_values]))
-    return "\n".join(lines)
+    about = about_groups({name: each["bootstrap"] for name, each in result["ran_minus_single_pass"].items()})
+    return "\n".join([*lines, *([""] if about else []), *about])
 
 
 def _row(cells: list[str]) -> str:
@@ -194,6 +201,4 @@ def _accuracy(scores: dict[str, Any]) -> str:
 
 
 def _difference(difference: dict[str, Any] | None) -> str:
-    if difference is None:
-        return "–"
-    return "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * difference[key] for key in ("difference", "low", "high")))
+    return "–" if difference is None else percent_difference(difference)

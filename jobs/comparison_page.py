@@ -16,7 +16,8 @@ from PIL import Image
 
 from jobs.changed_faces import Answer, ChangedFace
 from jobs.comparison import Comparison, Shift
-from jobs.comparison_text import about_intervals, about_mcnemar, interval, only_one_has
+from jobs.comparison_text import interval, only_one_has
+from jobs.intervals import about_intervals, about_mcnemar
 
 if TYPE_CHECKING:
     from jobs.labelled_comparison import LabelledComparison

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from jobs.changed_faces import ChangedFace
 from jobs.comparison import Comparison, Estimate
+from jobs.intervals import about_intervals, about_mcnemar
 from jobs.text import table
-from ran_model.source_bootstrap import CONFIDENCE, TRUSTED_SOURCES
 
 if TYPE_CHECKING:
     from jobs.labelled_comparison import LabelledComparison
@@ -40,25 +40,6 @@ def described(comparison: Comparison, faces: Sequence[ChangedFace], labelled: La
     if faces:
         lines += ["", table(("change", "A", "B", "source", "where", "box"), [_face(face) for face in faces])]
     return "\n".join(lines)
-
-
-def about_intervals(sources: int) -> str:
-    """What the intervals are, and what to think of them over so few sources."""
-    what = f"{CONFIDENCE:.0%} intervals over resampled sources, not faces"
-    if sources == 1:
-        return f"No intervals: they would be {what}, and this is one source."
-    if sources < TRUSTED_SOURCES:
-        return (
-            f"In brackets: {what}. Over {sources} sources they come out too narrow; "
-            f"{TRUSTED_SOURCES} or more are needed to trust them."
-        )
-    return f"In brackets: {what}."
-
-
-def about_mcnemar(sources: int) -> str:
-    """What McNemar's test takes for granted, and whether the interval over so many sources may stand in for it."""
-    instead = "; with many faces of a source, trust the interval" if sources >= TRUSTED_SOURCES else ""
-    return f"takes faces as independent{instead}"
 
 
 def interval(estimate: Estimate, form: str) -> str:

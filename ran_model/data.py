@@ -106,12 +106,24 @@ class LabelledFaces:
         """Which pictures of a test list the training part has too: bool (B), in the order of `test`."""
         return torch.tensor([item.key in self._copied for item in self._listed(name)], dtype=torch.bool)
 
+    def groups(self, name: str) -> Tensor | None:
+        """Which faces are not independent, as those of one video: int64 (B), a number per group, in the order of `test`
+        or, for "validation", of `validation`. None where every face stands alone."""
+        items = self._of("validation") if name == "validation" else self._listed(name)
+        numbers: dict[tuple[bool, str], int] = {}
+        keys = [(item.group is not None, item.group or item.key) for item in items]
+        groups = [numbers.setdefault(key, len(numbers)) for key in keys]
+        return None if len(numbers) == len(items) else torch.tensor(groups, dtype=torch.int64)
+
     def _listed(self, name: str) -> list[Item]:
         return [item for item in self.listing.of("test") if item.key in self.listing.lists[name]]
 
+    def _of(self, split: str) -> list[Item]:
+        """Without pictures of classes that the model lacks."""
+        return [item for item in self.listing.of(split) if EXPRESSIONS[item.label] in self._config.classes]
+
     def _split(self, split: str) -> FaceSet:
-        classes = self._config.classes
-        items = [item for item in self.listing.of(split) if EXPRESSIONS[item.label] in classes]
+        classes, items = self._config.classes, self._of(split)
         return self._set(items, [classes.index(EXPRESSIONS[item.label]) for item in items], classes)
 
     def _set(self, items: Sequence[Item], labels: Sequence[int], classes: tuple[str, ...]) -> FaceSet:

@@ -2,7 +2,8 @@
 
 The pictures are in crops/**/*.parquet of the dataset (columns face_id, source_id, png, template). Where no split is
 given, all faces of one source go to the same split, so that no test shows a face of a video that was trained on: to the
-split that the CSV gives to other faces of that source, else by a hash of source_id, 80, 10 and 10 %.
+split that the CSV gives to other faces of that source, else by a hash of source_id, 80, 10 and 10 %. An item's group is
+its source_id.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def read(path: Path, labels: Path | None) -> Listing:
     for face, (source, png, template) in crops.items():
         split = wanted[face].split or (min(given[source]) if len(given[source]) == 1 else any_split(source))
         label = wanted[face].expression
-        items.append(Item(key=face, picture=png, split=split, label=label, template=template))
+        items.append(Item(key=face, picture=png, split=split, label=label, template=template, group=source))
     for source, splits in given.items():
         if len(splits) > 1:
             notes.add("sources with faces in several splits, as the labels have it", source)

@@ -160,6 +160,25 @@ def test_a_model_of_fewer_classes_is_trained_without_the_others(listing: Listing
     assert data.test("occlusion").faces_BCSS.unique().tolist() == [3]
 
 
+def test_faces_of_a_group_are_known_in_the_order_of_their_set(listing: Listing) -> None:
+    config = ModelConfig(classes=("disgust", "anger", "sadness"), aligned_size=96, input_size=64)
+    faces = np.zeros((5, 1, 96, 96), np.uint8)
+    assert LabelledFaces(listing, config, faces, np.ones(5, np.bool_)).groups("full") is None
+    labels = {"v": ("validation", 4), "w": ("validation", 1), "t": ("test", 4), "u": ("test", 0), "x": ("test", 2)}
+    groups = {"v": "film", "w": "film", "t": "film", "u": None, "x": "film"}
+    items = [
+        Item(key=key, picture=b"", split=split, label=label, group=groups[key])
+        for key, (split, label) in labels.items()
+    ]
+    lists = {"full": {"t": 4, "u": 0, "x": 2}, "pose30": {"u": 0, "x": 2}}
+    made = LabelledFaces(Listing(name="made", items=items, lists=lists, notes=[]), config, faces, np.ones(5, np.bool_))
+    found = made.groups("full")
+    assert found is not None
+    assert found.tolist() == [0, 1, 0]
+    assert made.groups("pose30") is None
+    assert made.groups("validation") is None  # happiness, of the same film, is no class of the model
+
+
 def test_a_set_is_taken_and_known_without_a_second_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_data, "CHUNK", 16)
     config = ModelConfig(aligned_size=64, input_size=64, colour="rgb")
