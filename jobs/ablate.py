@@ -61,6 +61,8 @@ def ablate_command(
             raise UsageError(f"{plan.data} has no pictures to train on, or none to validate with")
         chosen = _chosen(variants(plan), only)
         faces = aligned_faces(listing, plan.model, work, threads=os.cpu_count() or 1)
+        for variant in chosen:  # what a variant's regions lack is told before hours of training
+            aligned_faces(listing, variant.recipe.model, work)
         in_processes(processes or processes_for(plan), work, _train_variants, plan, chosen, seeds, lists, work)
     except ValueError as error:
         raise UsageError(str(error)) from None
@@ -97,7 +99,7 @@ def _train_variants(device: str, recipe: Recipe, chosen: list[Variant], seeds: i
     single = stages.single_pass(teacher)
     for seed in range(seeds):
         for variant in chosen:
-            own = aligned_faces(listing, variant.recipe.model, work)  # random regions belong to the faces
+            own = aligned_faces(listing, variant.recipe.model, work)  # regions may be each face's own
             network = _trained(stages, variant, seed, own, single, teacher)  # at once, where it is trained already
             path = _answers_path(work, variant, seed)
             is_answered = path.exists() and (not lists or set(own.lists) <= set(json.loads(path.read_text())))
