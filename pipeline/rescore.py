@@ -17,6 +17,7 @@ from pipeline.errors import ErrorCode, MediaError
 from pipeline.extract import BLOCK_PIXEL_BYTES, extract_unit
 from pipeline.extraction import FACE_COLUMNS, LANDMARK_COLUMNS, ExtractedSegment, StoredDetections
 from pipeline.kept_crops import KeptCrops
+from pipeline.quality import sharpness_brightness
 from pipeline.segments import Segment
 from pipeline.storage.store import Store
 from pipeline.worker import WorkerConfig, face_region_boxes
@@ -61,7 +62,10 @@ class RescoreActor:
             return result, b""
         if all(face["face_id"] in crops for face in stored["faces"]):
             result.region_boxes = self._region_boxes(segment, result)
-            return result, b"".join(_decoded(crops[face["face_id"]]) for face in stored["faces"])
+            faces = [_decoded(crops[face["face_id"]]) for face in stored["faces"]]
+            # of the aligned face, and the model whose rows are stored may have aligned another way than these crops
+            result.faces["sharpness"], result.faces["brightness"] = sharpness_brightness(faces).T
+            return result, b"".join(face.data for face in faces)
         return self._decode(segment, result)
 
     def _decode(self, segment: Segment, result: ExtractedSegment) -> tuple[ExtractedSegment, bytes | bytearray]:
@@ -159,9 +163,9 @@ def _ordinal(face_id: str) -> int:
     return int(face_id.split("-")[1])
 
 
-def _decoded(png: bytes) -> bytes:
+def _decoded(png: bytes) -> NDArray[np.uint8]:
     import cv2
 
     picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
     assert picture is not None, "a kept crop is no PNG"
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB).tobytes()
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
