@@ -16,7 +16,7 @@ from PIL import Image
 
 from jobs.changed_faces import Answer, ChangedFace
 from jobs.comparison import Comparison, Shift
-from jobs.comparison_text import interval, only_one_has
+from jobs.comparison_text import about_marked, interval, marked, only_one_has
 from jobs.intervals import about_intervals, about_mcnemar
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _shifts(comparison: Comparison) -> str:
     most = max(ends, default=0.0) or 1.0
     rows = (
         (
-            escape(each.column),
+            escape(marked(each)),
             f"{each.mean_a:.3f}",
             f"{each.mean_b:.3f}",
             interval(each.shift, "+.3f"),
@@ -145,8 +145,9 @@ def _shifts(comparison: Comparison) -> str:
         )
         for each in comparison.shifts
     )
-    note = f'<p class="muted">Mean of B − A over all faces; the strip spans −{most:.3f} to +{most:.3f}.</p>'
-    return _section("Shifts", [_table(("column", "mean A", "mean B", "B − A", ""), rows), note])
+    notes = [f"Mean of B − A over all faces; the strip spans −{most:.3f} to +{most:.3f}.", *about_marked(comparison)]
+    below = (f'<p class="muted">{escape(note)}</p>' for note in notes)
+    return _section("Shifts", [_table(("column", "mean A", "mean B", "B − A", ""), rows), *below])
 
 
 def _interval_mark(each: Shift, most: float) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jobs.changed_faces import ChangedFace
-from jobs.comparison import Comparison, Estimate
+from jobs.comparison import Comparison, Estimate, Shift
 from jobs.intervals import about_intervals, about_mcnemar
 from jobs.text import table
 
@@ -31,8 +31,8 @@ def described(comparison: Comparison, faces: Sequence[ChangedFace], labelled: La
         lines += ["", _described_labels(labelled)]
     said = [(name, *counts, sum(counts)) for name, counts in zip(comparison.expressions, comparison.flips, strict=True)]
     lines += ["", table(("A \\ B", *comparison.expressions, "all"), said)]
-    shifts = [(s.column, s.mean_a, s.mean_b, interval(s.shift, "+.3f")) for s in comparison.shifts]
-    lines += ["", table(("column", "mean A", "mean B", "B - A"), shifts)]
+    shifts = [(marked(s), s.mean_a, s.mean_b, interval(s.shift, "+.3f")) for s in comparison.shifts]
+    lines += ["", table(("column", "mean A", "mean B", "B - A"), shifts), *about_marked(comparison)]
     by_source = [(s.source_uri, s.faces, s.faces - s.same, f"{s.agreement:.0%}") for s in comparison.by_source]
     lines += ["", table(("source", "faces", "changed", "agreement"), by_source)]
     if len(by_source) < comparison.sources:
@@ -47,6 +47,24 @@ def interval(estimate: Estimate, form: str) -> str:
     if estimate.low is None or estimate.high is None:
         return f"{estimate.value:{form}}"
     return f"{estimate.value:{form}} ({estimate.low:{form}} to {estimate.high:{form}})"
+
+
+def marked(shift: Shift) -> str:
+    """The column's name, with a star where its figures are not comparable between the models."""
+    return shift.column if shift.comparable else f"{shift.column} *"
+
+
+def about_marked(comparison: Comparison) -> list[str]:
+    """What the stars mean; nothing where there is none."""
+    starred = [shift.column for shift in comparison.shifts if not shift.comparable]
+    lines = []
+    if "entropy" in starred:
+        lines.append("* entropy is over each model's own classes, and these differ: its means are not comparable.")
+    if any(name.startswith("attention_") for name in starred):
+        lines.append(
+            "* attention is shared out over each model's own regions, and these differ: its means are not comparable."
+        )
+    return lines
 
 
 def only_one_has(comparison: Comparison) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -91,6 +92,27 @@ def test_shifts_of_every_shared_column_and_of_no_other(folder: Path, joined: pd.
         a, b = joined[f"{column}_a"].astype(float), joined[f"{column}_b"].astype(float)
         assert (shift.mean_a, shift.mean_b) == pytest.approx((a.mean(), b.mean()), abs=1e-9)
         assert shift.shift.value == pytest.approx((b - a).mean(), abs=1e-9)
+
+
+def test_shares_over_other_regions_and_entropy_over_other_classes_are_marked(folder: Path, tmp_path: Path) -> None:
+    starred = {"entropy", "attention_whole", "attention_top_left", f"attention_{ODD_REGION}"}
+    assert {shift.column for shift in _compared(folder).shifts if not shift.comparable} == starred
+    page = tmp_path / "page.html"
+    said = CliRunner().invoke(compare_command, [str(folder), MODEL, OTHER_MODEL, "--to", str(page)]).stdout
+    assert "entropy *" in said
+    assert "attention_top_left *" in said
+    assert "confidence *" not in said
+    for text in (said, html.unescape(page.read_text())):
+        assert "entropy is over each model's own classes, and these differ" in text
+        assert "attention is shared out over each model's own regions, and these differ" in text
+    shifts = json.loads(CliRunner().invoke(compare_command, [str(folder), MODEL, OTHER_MODEL, "--json"]).stdout)
+    assert {shift["column"] for shift in shifts["shifts"] if not shift["comparable"]} == starred
+    write_dataset(tmp_path / "alike", [5, 9], same=True)
+    assert all(shift.comparable for shift in _compared(tmp_path / "alike").shifts)
+    assert (
+        "not comparable"
+        not in CliRunner().invoke(compare_command, [str(tmp_path / "alike"), MODEL, OTHER_MODEL]).stdout
+    )
 
 
 def test_intervals_are_those_of_resampled_sources(folder: Path, joined: pd.DataFrame) -> None:
