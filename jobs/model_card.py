@@ -12,18 +12,25 @@ from ran_model.recipe import Recipe
 from ran_model.source_bootstrap import TRUSTED_SOURCES
 from ran_model.train_config import TrainConfig
 
-FERPLUS = """FERPlus: FER2013's 48×48 grey pictures with ten votes each, in the RAN authors' lists. FER2013's
+FER2013 = """FER2013 is faces found by web search, many posed or acted, labelled by crowd workers; age, skin colour,
+glasses, make-up and head covering are not balanced, and no figures per group exist, so errors will differ between
+groups."""
+PAPER = """the paper reports 88.55 for its ResNet-18 RAN, started from face recognition, at 224 px"""
+FERPLUS = f"""FERPlus: FER2013's 48×48 grey pictures with ten votes each, in the RAN authors' lists. FER2013's
 Training part trains, its PublicTest part is the validation part that settings may be chosen by, and the authors' test
-list (PrivateTest) is for reporting only. FER2013 is faces found by web search, many posed or acted, labelled by crowd
-workers; age, skin colour, glasses, make-up and head covering are not balanced, and no figures per group exist, so
-errors will differ between groups. For scale: the paper reports 88.55 for its ResNet-18 RAN, started from face
-recognition, at 224 px."""
+list (PrivateTest) is for reporting only. {FER2013} For scale: {PAPER}."""
+FERPLUS_BY_MAJORITY = f"""FERPlus: FER2013's 48×48 grey pictures with ten votes each. A picture's label is what has
+more than half of its votes, single votes left out, as FERPlus' own code has it; pictures without such a majority, or
+where it is unknown or not-a-face, are left out. These are not the RAN authors' pictures and labels, so figures on the
+full list are not the paper's task ({PAPER}); lists of covered or turned faces, where there are any, are the authors'.
+FER2013's Training part trains, its PublicTest part is the validation part that settings may be chosen by, and
+PrivateTest is for reporting only. {FER2013}"""
 FERPLUS_LICENCES = """FERPlus' labels are published under the MIT licence; FER2013's pictures were gathered from the web
 for a research challenge, without a licence for other use. A teacher, where the recipe names one, started from FaceNet's
 weights (MIT licence), which were learnt from CASIA-WebFace, pictures for research. Treat these weights as for research
 only. No picture is contained in them or shipped."""
 #: What is known of a data set beyond its files, by the layout of its listing.
-ABOUT = {"ferplus-parquet": FERPLUS, "fer2013-csv": FERPLUS}
+ABOUT = {"ferplus-parquet": FERPLUS, "fer2013-csv": FERPLUS_BY_MAJORITY}
 LICENCES = {"ferplus-parquet": FERPLUS_LICENCES, "fer2013-csv": FERPLUS_LICENCES}
 
 

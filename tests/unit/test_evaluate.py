@@ -142,6 +142,9 @@ def test_the_card_knows_a_data_set_by_its_layout_not_by_its_folders_name(data: L
         card = write_card(result, recipe, replace(data.listing, name="ferplus", layout=layout))
         assert ("ten votes each" in card) is is_known
         assert ("MIT licence" in card) is is_known
+        assert ("in the RAN authors' lists" in " ".join(card.split())) is (layout == "ferplus-parquet")
+        assert ("more than half of its votes" in " ".join(card.split())) is (layout == "fer2013-csv")
+        assert max(len(line) for line in card.splitlines() if not line.startswith("|")) <= 118
 
 
 def test_accuracy_is_told_without_the_test_faces_that_were_trained_on(data: LabelledFaces) -> None:
