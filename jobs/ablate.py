@@ -25,6 +25,12 @@ if TYPE_CHECKING:  # torch: only when the command is called
     from ran_model.network import RegionAttentionNetwork, SinglePassNetwork
 
 
+ABOUT_SEEDS = (
+    "In brackets: 95% intervals for these trained models on other faces. Over seeds: the mean difference ± t·sd/√n of "
+    "the seeds' own differences, a 95% interval for trainings with other seeds on these faces."
+)
+
+
 @click.command("ablate")
 @click.argument("recipe", type=click.Path(path_type=Path), metavar="RECIPE.yaml")
 @click.option(
@@ -175,20 +181,25 @@ def _result(
 
 
 def describe(result: dict[str, Any], chosen: list[Variant]) -> str:
-    """Two Markdown tables: the variants; RAN − single pass on every list."""
+    """Two Markdown tables: the variants; RAN − single pass on every list. Differences have an interval over faces and,
+    beside it, one over seeds."""
     names = list(next(iter(result["variants"].values())))
-    header = ["part", "change", *(f"{name}, %" for name in names), "validation − recipe"]
+    header = ["part", "change", *(f"{name}, %" for name in names), "validation − recipe", "over seeds"]
     lines = [_row(header), "|" + "---|" * len(header)]
     for variant in chosen:
         lists = result["variants"][variant.key]
         cells = [_accuracy(lists[name]) for name in names]
-        lines.append(_row([variant.part, variant.change, *cells, _difference(lists["validation"].get("vs_recipe"))]))
-    lines += ["", _row(["list", "faces", "RAN − single pass", "McNemar p by seed"]), "|---|---|---|---|"]
+        difference = lists["validation"].get("vs_recipe")
+        lines.append(_row([variant.part, variant.change, *cells, _difference(difference), _over_seeds(difference)]))
+    header = ["list", "faces", "RAN − single pass", "over seeds", "McNemar p by seed"]
+    lines += ["", _row(header), "|" + "---|" * len(header)]
     for name, each in result["ran_minus_single_pass"].items():
         p_values = ", ".join(f"{test['p_value']:.3f}" for test in each["mcnemar"])
         if each["bootstrap"].get("groups") is not None:
             p_values = "–"
-        lines.append(_row([name, str(each["bootstrap"]["n"]), _difference(each["bootstrap"]), p_values]))
+        bootstrap = each["bootstrap"]
+        lines.append(_row([name, str(bootstrap["n"]), _difference(bootstrap), _over_seeds(bootstrap), p_values]))
+    lines += ["", ABOUT_SEEDS]
     about = about_groups({name: each["bootstrap"] for name, each in result["ran_minus_single_pass"].items()})
     return "\n".join([*lines, *([""] if about else []), *about])
 
@@ -204,3 +215,9 @@ def _accuracy(scores: dict[str, Any]) -> str:
 
 def _difference(difference: dict[str, Any] | None) -> str:
     return "–" if difference is None else percent_difference(difference)
+
+
+def _over_seeds(difference: dict[str, Any] | None) -> str:
+    if difference is None or difference["seeds_half_width"] is None:
+        return "–"
+    return f"{100 * difference['difference']:+.1f} ± {100 * difference['seeds_half_width']:.1f}"

@@ -6,6 +6,7 @@ one video are not independent: given in groups, whole groups are resampled (`ran
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -39,6 +40,7 @@ class Difference:
 
     n: faces. by_seed: the difference of each pair of models; `difference` is their mean. samples: bootstrap samples.
     groups: how many groups of faces were resampled; None where single faces were. low, high: None with one group.
+    seeds_half_width: how far to either side of `difference` its interval over seeds reaches, by `half_width`.
     """
 
     n: int
@@ -49,6 +51,7 @@ class Difference:
     samples: int
     by_seed: list[float]
     groups: int | None = None
+    seeds_half_width: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Numbers, strings, lists and dicts only."""
@@ -92,10 +95,11 @@ def mean_difference(
     """The mean difference over pairs of models, one pair per training seed, with a percentile interval.
 
     pairs: `right_a_B`, `right_b_B`, bool. Faces are resampled with replacement, the same for every model. So the
-    interval says what other faces would give, with these very models; `by_seed` shows how far seeds differ. groups_B:
-    int64, which faces belong together; then whole groups are resampled instead, and one group has no interval. Source:
-    Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13; of groups, that of `mean_intervals`.
-    Raises ValueError as `mcnemar` does, and for groups of another number of faces.
+    interval says what other faces would give, with these very models; `by_seed` and `seeds_half_width` say how far
+    other seeds would differ, on these very faces. groups_B: int64, which faces belong together; then whole groups are
+    resampled instead, and one group has no interval. Source: Efron and Tibshirani, "An Introduction to the Bootstrap",
+    1993, chapter 13; of groups, that of `mean_intervals`. Raises ValueError as `mcnemar` does, and for groups of
+    another number of faces.
     """
     _check(pairs)
     if not 0 < confidence < 1:
@@ -126,6 +130,7 @@ def _difference(
     samples: int,
     groups: int | None,
 ) -> Difference:
+    by_seed = gains_SB.mean(axis=1).tolist()
     return Difference(
         n=gains_SB.shape[1],
         difference=float(gains_SB.mean()),
@@ -133,9 +138,27 @@ def _difference(
         high=high,
         confidence=confidence,
         samples=samples,
-        by_seed=gains_SB.mean(axis=1).tolist(),
+        by_seed=by_seed,
         groups=groups,
+        seeds_half_width=half_width(by_seed, confidence),
     )
+
+
+def half_width(values: Sequence[float], confidence: float = 0.95) -> float | None:
+    """t·sd/√n: how far an interval for the mean of independent values reaches to either side, for values that are about
+    normally distributed; None with less than two. Source: Student, "The probable error of a mean", Biometrika 1908."""
+    if len(values) < 2:
+        return None
+    return _t_quantile(confidence, len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+
+
+def _t_quantile(share: float, freedom: int) -> float:
+    """What Student's t stays within, to either side, in this share of cases. With t = √f·tan θ its density over θ is
+    cos^(f−1) θ, which is summed up here by trapezoids."""
+    theta = np.linspace(0, np.pi / 2, 100_001)
+    density = np.cos(theta) ** (freedom - 1)
+    summed = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
+    return math.sqrt(freedom) * float(np.tan(np.interp(share * summed[-1], summed, theta)))
 
 
 def _binomial_p(b: int, c: int) -> float:

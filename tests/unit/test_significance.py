@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ran_model.significance import mcnemar, mean_difference, paired_bootstrap
+from ran_model.significance import half_width, mcnemar, mean_difference, paired_bootstrap
 
 
 def _pair(both: int, only_a: int, only_b: int, neither: int) -> tuple[Tensor, Tensor]:
@@ -163,6 +163,30 @@ def test_one_group_has_no_interval_and_json_says_so() -> None:
     json.dumps(answer, allow_nan=False)
     with pytest.raises(ValueError, match="groups of 5 faces, answers for 6"):
         paired_bootstrap(*_pair(3, 2, 1, 0), torch.zeros(5, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.0, 2.0], 12.7062 * 2**0.5 / 2**0.5),
+        ([1.0, 2.0, 3.0], 4.30265 / 3**0.5),
+        ([1.0, 2.0, 3.0, 4.0, 5.0], 2.77645 * 2.5**0.5 / 5**0.5),
+        ([0.0, 1.0] * 500, 1.96234 * 0.500250 / 1000**0.5),
+        ([4.0, 4.0], 0.0),
+    ],
+)
+def test_the_interval_over_seeds_is_students(values: list[float], expected: float) -> None:
+    assert half_width(values) == pytest.approx(expected, rel=1e-4)
+    assert half_width(values, 0.9) == 0 or (half_width(values, 0.9) or 0) < expected
+
+
+def test_one_seed_has_no_interval_over_seeds() -> None:
+    pair = _pair(60, 25, 10, 25)
+    assert half_width([3.0]) is None
+    assert paired_bootstrap(*pair).seeds_half_width is None
+    other = _pair(60, 20, 15, 25)
+    answer = mean_difference([pair, other], confidence=0.9)
+    assert answer.seeds_half_width == pytest.approx(6.31375 * (10 / 120) / 2, rel=1e-4)
 
 
 def test_a_seed_fixes_the_interval() -> None:
