@@ -31,12 +31,14 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class Shift:
-    """A column's means, and the mean of B − A."""
+    """A column's means, and the mean of B − A. comparable: false for entropy of models with different classes, and for
+    attention, whose shares are over each model's own regions, of models with different regions."""
 
     column: str
     mean_a: float
     mean_b: float
     shift: Estimate
+    comparable: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +125,7 @@ def compare(pairs: FacePairs, *, sources: int = 20) -> Comparison:
                 mean_a=means[f"{name}_a"].value,
                 mean_b=means[f"{name}_b"].value,
                 shift=means[f"{name}_shift"],
+                comparable=name not in pairs.incomparable,
             )
             for name in pairs.shared
             if means

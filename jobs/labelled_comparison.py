@@ -36,8 +36,9 @@ class LabelledComparison:
     labels: faces with a label in the CSV, of which labels_only_a, labels_only_b have an answer of one model only, and
     labels_unknown of neither. unlabelled: faces of both models without a label. notes: rows of the CSV that were left
     out. accuracy: share of right answers; a label that a model has no class for is a wrong answer. difference: B − A.
-    Intervals resample sources. mcnemar takes faces as independent: with many faces of a source its p-value is too
-    small, and the interval of the difference is to be trusted instead.
+    Intervals resample `sources` and come out too narrow over few of them. mcnemar takes faces as independent: with many
+    faces of a source its p-value is too small, and from TRUSTED_SOURCES (`ran_model.source_bootstrap`) on the interval
+    of the difference is to be trusted instead.
     """
 
     faces: int

@@ -17,6 +17,7 @@ from pipeline.errors import ErrorCode, MediaError
 from pipeline.extract import BLOCK_PIXEL_BYTES, extract_unit
 from pipeline.extraction import FACE_COLUMNS, LANDMARK_COLUMNS, ExtractedSegment, StoredDetections
 from pipeline.kept_crops import KeptCrops
+from pipeline.quality import sharpness_brightness
 from pipeline.segments import Segment
 from pipeline.storage.store import Store
 from pipeline.worker import WorkerConfig, face_region_boxes
@@ -64,10 +65,13 @@ class RescoreActor:
         if not stored["faces"]:
             return result, b""
         pictures = [_picture(crops.get(face["face_id"])) for face in stored["faces"]]
-        if any(picture is None for picture in pictures):
+        faces = [picture for picture in pictures if picture is not None]
+        if len(faces) < len(pictures):
             return self._decode(segment, result)
         result.region_boxes = self._region_boxes(segment, result)
-        return result, b"".join(picture.tobytes() for picture in pictures if picture is not None)
+        # of the aligned face, and the model whose rows are stored may have aligned another way than these crops
+        result.faces["sharpness"], result.faces["brightness"] = sharpness_brightness(faces).T
+        return result, b"".join(face.data for face in faces)
 
     def _decode(self, segment: Segment, result: ExtractedSegment) -> tuple[ExtractedSegment, bytes | bytearray]:
         found, pixels = self._child.extract(segment, detections(result))

@@ -233,15 +233,13 @@ def face_region_boxes(model: ModelConfig, landmarks_N52: NDArray[np.float32], fr
 
     frame: `<source_id>-<member ordinal>-<frame>`, which seeds random regions.
     """
-    from ran_model.align import similarity_transform, transform_points
+    from ran_model.align import aligned_landmarks
     from ran_model.regions import region_boxes
 
-    size = model.aligned_size
-    matrices_N23 = similarity_transform(landmarks_N52, np.asarray(model.template, np.float32), size)
     return region_boxes(
         model,
         len(landmarks_N52),
-        landmarks_N52=(transform_points(landmarks_N52, matrices_N23) / size).astype(np.float32),
+        landmarks_N52=aligned_landmarks(landmarks_N52, np.asarray(model.template, np.float32), model.aligned_size),
         face_ids=[f"{frame}-{face}" for face in range(len(landmarks_N52))],
     )
 

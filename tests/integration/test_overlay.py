@@ -118,6 +118,9 @@ def test_a_video_in_an_archive_has_its_own_page_and_video(dataset: Path, tmp_pat
     with av.open(str(tmp_path / "away.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 16  # grid points 0 to 15
     _overlay(dataset, "films.tar", "--to", tmp_path / "all.png")
+    refused = _refused(dataset, "films.tar", "--to", tmp_path / "all.mp4")
+    assert "an .mp4 needs one video" in refused
+    assert "films.tar/deep/away.mp4" in refused
 
 
 def test_what_can_not_be_drawn_is_refused_with_the_reason(dataset: Path, media: Path, tmp_path: Path) -> None:
