@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.config import Extraction
 from pipeline.errors import ErrorCode
 from pipeline.ledger.entry import CommittedFile
-from pipeline.ledger.live import read_live
+from pipeline.ledger.live import sound_rows
 from pipeline.ledger.removal import Replacing
 from pipeline.ledger.state import LogState
 from pipeline.segments import Segment, plan_table
@@ -45,7 +44,7 @@ def find_failures(
     found, replacing = Failures(), Replacing()
     partial: set[str] = set()
     for file in state.files("segments", model_id):
-        rows = _read(store, file, ["segment_id", "source_id", "status", "error_code"])
+        rows = sound_rows(store, file, ["segment_id", "source_id", "status", "error_code"])
         rows = rows.filter(pc.not_equal(rows["status"], "ok"))
         rows = rows.filter(pc.not_equal(rows["error_code"], str(ErrorCode.SOURCE_CHANGED)))
         if codes:
@@ -101,9 +100,5 @@ def _covered(state: LogState, model_id: str, plan: pa.Table) -> pa.Table:
 def _files_with(store: Store, files: list[CommittedFile], ids: Collection[str], column: str) -> Iterator[str]:
     wanted = pa.array(sorted(ids), pa.string())
     for file in files if ids else ():
-        if pc.any(pc.is_in(_read(store, file, [column])[column], wanted)).as_py():
+        if pc.any(pc.is_in(sound_rows(store, file, [column])[column], wanted)).as_py():
             yield file.path
-
-
-def _read(store: Store, file: CommittedFile, columns: list[str]) -> pa.Table:
-    return pq.read_table(pa.BufferReader(read_live(store, file)), columns=columns)

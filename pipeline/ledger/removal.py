@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.ledger.entry import CommittedFile, Entry
-from pipeline.ledger.live import read_live
+from pipeline.ledger.live import sound_rows
 from pipeline.ledger.log import CommitLog
 from pipeline.ledger.publish import commit_entry
 from pipeline.ledger.runs import Run
@@ -73,7 +72,7 @@ class Replacing:
             if file.model_id not in ("", model_id):
                 continue
             column, ids = ("source_id", sources) if file.table == "sources" else ("segment_id", segments)
-            rows = pq.read_table(pa.BufferReader(read_live(store, file)), columns=[column])
+            rows = sound_rows(store, file, [column])
             if pc.any(pc.is_in(rows[column], ids)).as_py():
                 yield file.path
 
@@ -102,7 +101,7 @@ def drop_sources(store: Store, log: CommitLog, run: Run, source_ids: Collection[
     ids = pa.array(sorted(source_ids), pa.string())
 
     def of(file: CommittedFile, column: str) -> pa.Table:
-        rows = pq.read_table(pa.BufferReader(read_live(store, file)), columns=list({column, "source_id"}))
+        rows = sound_rows(store, file, list({column, "source_id"}))
         return rows.filter(pc.is_in(rows["source_id"], ids))
 
     for model_id in list(log.state.models):
@@ -145,12 +144,12 @@ def without(
     """
     result, ids = Replacement(), pa.array(sorted(gone), pa.string())
     for file in files if gone else ():
-        data = read_live(store, file)
-        has = pc.is_in(pq.read_table(pa.BufferReader(data), columns=[column])[column], ids)
+        rows = sound_rows(store, file)
+        has = pc.is_in(rows[column], ids)
         if not pc.any(has).as_py():
             continue
         result.remove.append(file.path)
-        rest = pq.read_table(pa.BufferReader(data)).filter(pc.invert(has))
+        rest = rows.filter(pc.invert(has))
         if rest.num_rows:
             staged = stage_table(store, run_id, file.table, rest)
             only_errors = file.path.endswith(ERRORS_SUFFIX)

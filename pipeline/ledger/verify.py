@@ -5,7 +5,6 @@ Reads everything once. Memory: ids of all segments and faces of one model at a t
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -18,7 +17,7 @@ from pipeline.errors import StoreError, UsageError
 from pipeline.ledger.dataset import DATASET_FILE, Dataset
 from pipeline.ledger.entry import CommittedFile
 from pipeline.ledger.id_set import IdSet
-from pipeline.ledger.live import read_live
+from pipeline.ledger.live import difference, read_live
 from pipeline.ledger.replay import Replay, replay
 from pipeline.ledger.state import SEGMENT_DIGITS, LogState
 from pipeline.storage.store import Store
@@ -112,7 +111,7 @@ def _check_file(store: Store, file: CommittedFile, listed: set[str], result: Ver
         result.found("missing_file", file.path, f"is committed with {file.rows} rows but is gone")
         result.damaged.add(file.path)
         return None
-    problem = _problem(data, file)
+    problem = difference(file, data)
     if problem is not None:
         result.found("damaged_file", file.path, problem)
         result.damaged.add(file.path)
@@ -121,14 +120,6 @@ def _check_file(store: Store, file: CommittedFile, listed: set[str], result: Ver
         result.found("unpublished_file", file.path, "is committed but not public yet; the next run publishes it")
     rows: pa.Table = pq.read_table(pa.BufferReader(data), columns=_KEYS[file.table])
     return rows
-
-
-def _problem(data: bytes, file: CommittedFile) -> str | None:
-    if len(data) != file.bytes:
-        return f"has {len(data)} bytes; {file.bytes} were committed"
-    if hashlib.sha256(data).hexdigest() != file.sha256:
-        return "is not what was committed: its sha256 differs"
-    return None
 
 
 def _check_model(state: LogState, model_id: str, rows: dict[str, pa.Table | None], result: Verification) -> None:

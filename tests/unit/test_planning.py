@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline import planning, schema
 from pipeline.config import Extraction
-from pipeline.ledger.entry import CommittedFile, Entry
+from pipeline.ledger.entry import Entry
 from pipeline.ledger.log import LogState
 from pipeline.ledger.staging import stage_table, to_commit
 from pipeline.media.sources import Listing, Source
@@ -95,8 +95,7 @@ def test_a_changed_source_is_one_error_and_one_that_only_failed_is_new(tmp_path:
     statuses = [segment_row(good, "ok"), segment_row(good, "error", 1)]
     statuses += [segment_row(failed, "error"), segment_row(broken, "error")]
     staged = stage_table(store, "r", "segments", pa.Table.from_pylist(statuses, schema=schema.SEGMENTS))
-    path = staged.path
-    file = CommittedFile(table="segments", path=path, staged=path, rows=4, bytes=1, sha256="", model_id="m")
+    file = to_commit(staged, run_id="r", model_id="m")
     state.apply(Entry(run_id="r", model_id="m", segments=[r["segment_id"] for r in statuses], add=[file]))
     changed, mended, whole = (source(number, "22:22") for number in (1, 2, 3))
     listing = Listing(sources=[changed, mended, whole])
