@@ -13,11 +13,10 @@ from dataclasses import dataclass, field, replace
 from pipeline.errors import StoreError
 from pipeline.ledger import checkpoint
 from pipeline.ledger.entry import CommittedFile, Entry, parse_entry
-from pipeline.ledger.log import checkpoint_path, entry_path
+from pipeline.ledger.log import LOG, checkpoint_path, entry_path
 from pipeline.ledger.state import LogState
 from pipeline.storage.store import Store
 
-LOG = "_ran/log"
 _NAME = re.compile(r"_ran/log/(checkpoint-)?(\d{12})\.(json|parquet)")
 
 

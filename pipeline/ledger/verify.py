@@ -18,6 +18,7 @@ from pipeline.ledger.dataset import DATASET_FILE, Dataset
 from pipeline.ledger.entry import CommittedFile
 from pipeline.ledger.id_set import IdSet
 from pipeline.ledger.live import difference, read_live
+from pipeline.ledger.log import LOG
 from pipeline.ledger.replay import Replay, replay
 from pipeline.ledger.state import SEGMENT_DIGITS, LogState
 from pipeline.storage.store import Store
@@ -97,7 +98,7 @@ def verify(store: Store) -> Verification:
 
 
 def _check_is_dataset(store: Store) -> None:
-    if not store.exists(DATASET_FILE) and not store.list("_ran/log"):
+    if not store.exists(DATASET_FILE) and not store.list(LOG):
         raise UsageError(f"{store.url} holds no dataset (no {DATASET_FILE}); `run … -o {store.url}` makes one")
 
 
