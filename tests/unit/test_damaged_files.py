@@ -90,7 +90,7 @@ def take_out(store: Store, table: str) -> None:
 
 
 def holders(store: Store) -> None:
-    list(Replacing(segments={segment_id(4)})._holders(store, log_of(store).state, MODEL))
+    Replacing(segments={segment_id(4)}).find_files(store, log_of(store).state, MODEL)
 
 
 def drop(store: Store) -> None:

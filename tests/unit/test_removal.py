@@ -72,8 +72,8 @@ def _compact(store: Store) -> None:
 def _retrying(store: Store, run: Run) -> Committer:
     log = CommitLog(store)
     log.refresh()
-    files = {file.path for file in log.state.files() if file.path.endswith("-errors.parquet")}
-    replacing = Replacing(segments=set(FAILED), files=files)
+    replacing = Replacing(segments=set(FAILED))
+    replacing.find_files(store, log.state, MODEL)
     return Committer(Dataset.open(store), log, run, MODEL, replacing=replacing)
 
 
@@ -163,9 +163,8 @@ def test_a_break_goes_on_standing_for_what_lies_behind_it_until_all_of_that_is_d
     old = log.state.live_files("segments")
     followers = {segment_id(failed): frozenset(map(segment_id, behind))}
     with Run.create(store) as run:
-        replacing = Replacing(
-            segments=set(map(segment_id, [failed, *behind])), files=set(log.state.live), followers=followers
-        )
+        replacing = Replacing(segments=set(map(segment_id, [failed, *behind])), followers=followers)
+        replacing.find_files(store, log.state, MODEL)
         committer = Committer(dataset, log, run, MODEL, replacing=replacing)
         committer.add(stage(store, run.run_id, [failed, behind[0]]))
         assert committer.commit() is None
@@ -187,7 +186,9 @@ def test_rows_of_a_partial_segment_give_way_with_their_faces_and_crops() -> None
     log.refresh()
     old = dict(_runs(store))
     with Run.create(store) as run:
-        replacing = Replacing(segments={segment_id(2)}, files=set(log.state.live))
+        gone = frozenset([segment_id(2)])
+        files = {path: gone for path, file in log.state.live.items() if file.model_id in ("", MODEL)}
+        replacing = Replacing(segments=set(gone), crops=set(gone), files=files)
         committer = Committer(Dataset.open(store), log, run, MODEL, replacing=replacing)
         committer.add(stage(store, run.run_id, [2], keep_crops=True))
         committer.commit()
