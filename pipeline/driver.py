@@ -175,7 +175,8 @@ class Driver:
         gone = planning.superseded(self._store, log.state, self._listing, known)
         if gone and not other_runs(self._store, log.state, run.run_id, self._config.stale_after_s)[0]:
             old = known.filter(pc.is_in(known["source_id"], pa.array(sorted(gone), pa.string())))
-            drop_sources(self._store, log, run, gone, covered_segments(log.state, old, self._extraction))
+            covered = covered_segments(log.state, old, self._extraction)
+            drop_sources(self._store, log, run, gone, covered, only_errors=True)
             progress.note(f"{len(gone)} errors of files that have another content now were taken out")
 
     def _plan(self, known: pa.Table, changed: list[Source], state: LogState, failures: Failures) -> planning.Plan:

@@ -18,7 +18,7 @@ from pipeline.config import Extraction
 from pipeline.errors import ErrorCode
 from pipeline.ledger.entry import CommittedFile
 from pipeline.ledger.id_set import IdSet
-from pipeline.ledger.live import read_sound, sound_rows
+from pipeline.ledger.live import read_live_columns, read_sound, sound_rows
 from pipeline.ledger.log import LogState
 from pipeline.ledger.staging import ERRORS_SUFFIX
 from pipeline.media.sources import Listing, Source
@@ -75,7 +75,7 @@ def _without_only_errors(store: Store, state: LogState, source_ids: pa.Array) ->
     """Those of the sources that have at least one live segment without an error, of any model."""
     good: set[str] = set()
     for file in state.files("segments") if len(source_ids) else ():
-        rows = sound_rows(store, file, ["source_id", "status"])
+        rows = read_live_columns(store, file, ["source_id", "status"])
         rows = rows.filter(pc.and_(pc.is_in(rows["source_id"], source_ids), pc.not_equal(rows["status"], "error")))
         good.update(rows["source_id"].to_pylist())
     return pa.array(sorted(good), pa.string())

@@ -57,12 +57,15 @@ def sound_rows(store: Store, file: CommittedFile, columns: Sequence[str] | None 
 def read_live_columns(store: Store, file: CommittedFile, columns: Sequence[str]) -> pa.Table:
     """These columns of a live file, of which no others are fetched. Raises StoreError if it is gone or can't be read.
 
-    Its sha256 is not looked at: what is to be written again has to come from `read_sound`.
+    Its size is looked at, its sha256 is not: what is to be written again has to come from `read_sound`.
     """
 
     def read(path: str) -> pa.Table:
         with _named_damage(store, file.path):
-            return pq.ParquetFile(store.open_ranges(path), pre_buffer=True).read(list(columns)).select(list(columns))
+            ranges = store.open_ranges(path)
+            if ranges.size != file.bytes:
+                raise ValueError(f"{ranges.size} bytes; {file.bytes} were committed")
+            return pq.ParquetFile(ranges, pre_buffer=True).read(list(columns)).select(list(columns))
 
     return _where_it_is(store, file, read)
 

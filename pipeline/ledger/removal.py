@@ -144,22 +144,38 @@ def drop_segments(store: Store, log: CommitLog, run: Run, model_id: str, old: Re
     commit_entry(store, log, build)
 
 
-def drop_sources(store: Store, log: CommitLog, run: Run, source_ids: Collection[str], covered: Collection[str]) -> None:
-    """Takes every row of the sources out of the dataset, whatever the model. covered: their segments without a row."""
-    ids = pa.array(sorted(source_ids), pa.string())
+def drop_sources(
+    store: Store,
+    log: CommitLog,
+    run: Run,
+    source_ids: Collection[str],
+    covered: Collection[str],
+    *,
+    only_errors: bool = False,
+) -> None:
+    """Takes every row of the sources out of the dataset, whatever the model. covered: their segments without a row.
+    only_errors: they have nothing but error rows, so no other files are looked at."""
 
-    def of(file: CommittedFile, column: str) -> pa.Table:
-        rows = sound_rows(store, file, list({column, "source_id"}))
-        return rows.filter(pc.is_in(rows["source_id"], ids))
+    def holders(files: Iterable[CommittedFile]) -> list[CommittedFile]:
+        return [
+            file
+            for file in files
+            if (not only_errors or file.table == "sources" or file.path.endswith(ERRORS_SUFFIX))
+            and ids_in(store, file, source_ids, "source_id")
+        ]
+
+    def segments_of(files: Iterable[CommittedFile], table: str) -> set[str]:
+        ids = pa.array(sorted(source_ids), pa.string())
+        parts = [sound_rows(store, file, ["segment_id", "source_id"]) for file in files if file.table == table]
+        return {
+            one for rows in parts for one in rows.filter(pc.is_in(rows["source_id"], ids))["segment_id"].to_pylist()
+        }
 
     for model_id in list(log.state.models):
 
         def of_model(state: LogState, model_id: str = model_id) -> Entry | None:
-            files = [file for file in state.live.values() if file.model_id == model_id]
-            segments = [
-                one for file in state.files("segments", model_id) for one in of(file, "segment_id")["segment_id"]
-            ]
-            gone = {one.as_py() for one in segments} | {one for one in covered if one in state.covered(model_id)}
+            files = holders(state.files(model_id=model_id))
+            gone = segments_of(files, "segments") | {one for one in covered if one in state.covered(model_id)}
             rest = without(store, run.run_id, files, source_ids, column="source_id")
             if not gone and not rest.remove:
                 return None
@@ -170,14 +186,17 @@ def drop_sources(store: Store, log: CommitLog, run: Run, source_ids: Collection[
         commit_entry(store, log, of_model)
 
     def of_tables(state: LogState) -> Entry | None:
-        files = [file for file in state.live.values() if not file.model_id]
-        crops = {one for file in state.files("crops") for one in of(file, "segment_id")["segment_id"].to_pylist()}
+        files = holders(state.files(model_id=""))
         rest = without(store, run.run_id, files, source_ids, column="source_id")
         known = [one for one in sorted(source_ids) if one in state.sources]
         if not rest.remove and not known:
             return None
         return Entry(
-            run_id=run.run_id, remove=rest.remove, add=rest.add, sources_removed=known, crops_removed=sorted(crops)
+            run_id=run.run_id,
+            remove=rest.remove,
+            add=rest.add,
+            sources_removed=known,
+            crops_removed=sorted(segments_of(files, "crops")),
         )
 
     commit_entry(store, log, of_tables)
@@ -186,16 +205,17 @@ def drop_sources(store: Store, log: CommitLog, run: Run, source_ids: Collection[
 def without(
     store: Store, run_id: str, files: Iterable[CommittedFile], gone: Collection[str], *, column: str = "segment_id"
 ) -> Replacement:
-    """The files without the rows whose `column` is in `gone`. Files that have none of them are left alone.
+    """The files without the rows whose `column` is in `gone`. Files that have none of them are left alone, and of these
+    nothing but the column is fetched.
 
     Memory: one file. Raises StoreError, also for a file that another run removed meanwhile.
     """
     result, ids = Replacement(), pa.array(sorted(gone), pa.string())
     for file in files if gone else ():
+        if not ids_in(store, file, gone, column):
+            continue
         rows = sound_rows(store, file)
         has = pc.is_in(rows[column], ids)
-        if not pc.any(has).as_py():
-            continue
         result.remove.append(file.path)
         rest = rows.filter(pc.invert(has))
         if rest.num_rows:

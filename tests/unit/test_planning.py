@@ -108,6 +108,25 @@ def test_a_changed_source_is_one_error_and_one_that_only_failed_is_new(tmp_path:
     assert planning.superseded(store, state, Listing(sources=[good, failed, broken]), known) == set()
 
 
+def test_whether_a_source_has_good_rows_is_told_by_two_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good, failed = source(1), source(2)
+    store, state = Store(str(tmp_path)), LogState()
+    for one, status in ((good, "ok"), (failed, "error")):
+        rows = pa.Table.from_pylist([segment_row(one, status)], schema=schema.SEGMENTS)
+        file = to_commit(
+            stage_table(store, "r", "segments", rows), run_id="r", model_id="m", only_errors=status == "error"
+        )
+        state.apply(Entry(run_id="r", model_id="m", segments=rows["segment_id"].to_pylist(), add=[file]))
+    whole: list[str] = []
+    read = Store.read_bytes
+    monkeypatch.setattr(Store, "read_bytes", lambda self, path: whole.append(path) or read(self, path))
+    listing = Listing(sources=[source(1, "22:22"), source(2, "22:22")])
+    assert planning.superseded(store, state, listing, probed(row(good), row(failed))) == {failed.source_id}
+    of_good, of_failed = state.files("segments")
+    assert of_failed.path in whole
+    assert not {of_good.path, of_good.staged} & set(whole)
+
+
 def segment_row(of: Source, status: str, window: int = 0) -> dict[str, Any]:
     return {
         "segment_id": segment_id(of.source_id, window, EXTRACTION.id), "source_id": of.source_id, "source_uri": of.uri,
