@@ -96,7 +96,13 @@ class Driver:
         for note in listing.notes():
             progress.note(note)
         with run, self._interruptible(progress):
-            run.save_config({"run": self._config.to_json(), "extraction": self._extraction.to_json()})
+            run.save_config(
+                {
+                    "run": self._config.to_json(),
+                    "extraction": self._extraction.to_json(),
+                    "root": self._dataset.root,
+                }
+            )
             failures = self._failures(log)
             committer = Committer(self._dataset, log, run, self._model_id, replacing=failures.replacing)
             committer.publish_missing()
