@@ -18,7 +18,7 @@ VIEWS = ("faces", "frames", "segments", "sources", "errors", "all_faces", "all_s
 def connect(store: Store, state: LogState) -> duckdb.DuckDBPyConnection:
     """A connection with the views over exactly the files that the log says are live.
 
-    With several models, `faces`, `frames`, `segments` and `errors` follow the newest that covers every segment;
+    With several models, `faces`, `frames`, `segments` and `errors` follow one of them (`current_model`);
     `all_faces` and `all_segments` have every model.
     """
     connection = duckdb.connect()
@@ -49,7 +49,11 @@ def connect(store: Store, state: LogState) -> duckdb.DuckDBPyConnection:
 
 
 def current_model(state: LogState, *, but: str | None = None) -> str | None:
-    """The newest model whose rows cover every segment; the newest of all if none does. but: any other than this."""
+    """The newest model that has every segment; if none has, the one with the most, the newest among equals. but: any
+    other than this.
+
+    Counts tell: a model that has every segment has more than one that has not.
+    """
     models = [model for model in state.models if model != but and state.count(model)]
     most = max((state.count(model) for model in models), default=0)
     return next((model for model in reversed(models) if state.count(model) == most), None)
