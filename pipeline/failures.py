@@ -40,12 +40,15 @@ def find_failures(
     """The model's failed and partial segments, with one of the codes if any are given.
 
     known: rows of `sources`. With a failed window of a video go those behind it that have no row because of it.
-    `source_changed` is left out: its mend is `run --on-changed replace`.
+    The row that tells of a new content, of which `known` has nothing, is left out: its mend is `run --on-changed
+    replace`. A `source_changed` of a reader is a failure like others: the next reader may find what was planned.
     """
     found, replacing = Failures(), Replacing()
+    known_ids = known["source_id"].combine_chunks()
     for file in _error_files(state, model_id):
         rows = sound_rows(store, file, ["segment_id", "source_id", "status", "error_code"])
-        rows = rows.filter(pc.not_equal(rows["error_code"], str(ErrorCode.SOURCE_CHANGED)))
+        is_change = pc.equal(rows["error_code"], str(ErrorCode.SOURCE_CHANGED))
+        rows = rows.filter(pc.or_(pc.invert(is_change), pc.is_in(rows["source_id"], known_ids)))
         if codes:
             rows = rows.filter(pc.is_in(rows["error_code"], pa.array(sorted(codes), pa.string())))
         found.rows |= dict(zip(rows["segment_id"].to_pylist(), rows["source_id"].to_pylist(), strict=True))

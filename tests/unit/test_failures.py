@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.retry import CODES
 from pipeline import planning, schema
 from pipeline.failures import find_failures
 from pipeline.ledger.commit import Committer
@@ -38,7 +39,12 @@ def ids_of(*sources: dict[str, Any]) -> list[str]:
 
 
 def commit(
-    store: Store, of: Source, known: pa.Table | None, statuses: dict[str, str], covered: tuple[str, ...] = ()
+    store: Store,
+    of: Source,
+    known: pa.Table | None,
+    statuses: dict[str, str],
+    covered: tuple[str, ...] = (),
+    code: str = "unsupported",
 ) -> None:
     """known: rows of `sources` to commit. statuses: of segments to commit."""
     log = CommitLog(store)
@@ -46,7 +52,7 @@ def commit(
         committer = Committer(Dataset.open_or_create(store, EXTRACTION), log, run, "m")
         files = [] if known is None else [stage_table(store, run.run_id, "sources", known)]
         rows = [
-            segment_row(of, status) | {"segment_id": one, "run_id": run.run_id, "error_code": "unsupported"}
+            segment_row(of, status) | {"segment_id": one, "run_id": run.run_id, "error_code": code}
             for one, status in statuses.items()
         ]
         if rows:
@@ -175,6 +181,20 @@ def test_with_a_break_go_the_windows_behind_it() -> None:
     assert found.replacing.segments == {failed, *behind}
     assert found.replacing.followers == {failed: frozenset(behind)}
     assert planning.count_failed(store, log.state, "m", Listing(sources=[FILM, ARCHIVE])) == 1
+
+
+@pytest.mark.parametrize("codes", [(), ("source_changed",), ("corrupt",)])
+def test_what_changed_under_a_reader_is_tried_again_and_a_new_content_is_not(codes: tuple[str, ...]) -> None:
+    """The one is a row of a source that the dataset knows. For the other there is `run --on-changed replace`."""
+    store, changed = Store(memory_url()), source(1, "22:22")
+    (failed, *_), (told, *_) = ids_of(row(FILM)), ids_of(row(changed))
+    commit(store, FILM, probed(row(FILM)), {failed: "error"}, code="source_changed")
+    commit(store, changed, None, {told: "error"}, code="source_changed")
+    log = CommitLog(store)
+    log.refresh()
+    found = find_failures(store, log.state, "m", planning.known_sources(store, log.state), EXTRACTION, codes)
+    assert found.rows == ({} if "corrupt" in codes else {failed: FILM.source_id})
+    assert set(codes) <= set(CODES)
 
 
 def test_a_partial_row_makes_its_source_a_failed_one() -> None:
