@@ -92,7 +92,7 @@ def compare(pairs: FacePairs, *, sources: int = 20) -> Comparison:
     query, a, b = pairs.dataset.query, pairs.a, pairs.b
     sums = ", ".join(f"sum({quoted(f'{c}_{m}')}) AS {quoted(f'{c}_{m}')}" for c in pairs.shared for m in "ab")
     # The one join over all faces; everything below reads this: a row per source and pair of expressions.
-    pairs.dataset.connection.execute(
+    pairs.dataset.execute(
         "CREATE TEMP TABLE compared AS SELECT source_id, any_value(source_uri) AS source_uri, expression_a, "
         f"expression_b, count(*) AS n, sum(total_variation) AS total_variation, {sums} "
         "FROM pairs GROUP BY source_id, expression_a, expression_b"

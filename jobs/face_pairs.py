@@ -73,7 +73,7 @@ def face_pairs(dataset: OpenedDataset, model_a: str, model_b: str) -> Iterator[F
     selected += [
         f"{_value(model, column)}::DOUBLE AS {quoted(f'{column}_{model}')}" for column in shared for model in "ab"
     ]
-    execute = dataset.connection.execute
+    execute = dataset.execute
     with tempfile.TemporaryDirectory(prefix="ran-compare-") as folder:
         execute(f"SET temp_directory = {literal(folder)}")
         execute(f"SET memory_limit = '{MEMORY_GIB}GiB'")

@@ -73,7 +73,7 @@ def compare_labelled(pairs: FacePairs, path: Path, *, faces: int) -> LabelledCom
     names = [EXPRESSIONS[label.expression] for label in labels.values()]
     connection, query = pairs.dataset.connection, pairs.dataset.query
     connection.register("labels", pa.table({"face_id": pa.array(list(labels), pa.string()), "label": names}))
-    connection.execute(
+    pairs.dataset.execute(
         "CREATE TEMP TABLE labelled AS SELECT label, a.face_id IS NOT NULL AS has_a, b.face_id IS NOT NULL AS has_b, "
         "a.source_id, a.expression = label AS right_a, b.expression = label AS right_b FROM labels l "
         "LEFT JOIN faces_a a ON a.face_id = l.face_id LEFT JOIN faces_b b ON b.face_id = l.face_id"

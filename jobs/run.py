@@ -148,9 +148,11 @@ def dataset_configuration(options: dict[str, Any]) -> RunConfig:
 def check_error_rate(summary: Summary, config: RunConfig) -> int:
     """Exit code 0, or ErrorRateError when more sources failed than the user accepts."""
     if summary.sources and summary.failed_sources / summary.sources > config.max_error_rate:
+        output = quote(without_credentials(config.output))
+        model = f" with model {summary.model_id}" if summary.models > 1 else ""
         raise ErrorRateError(
-            f"finished, but {summary.failed_sources} of {summary.sources} sources have errors, over --max-error-rate "
-            f"{config.max_error_rate:g}; see `ran-pipeline errors {quote(without_credentials(config.output))}`"
+            f"finished, but {summary.failed_sources} of {summary.sources} sources have errors{model}, "
+            f"over --max-error-rate {config.max_error_rate:g}; see `ran-pipeline errors {output}`"
         )
     return 0
 

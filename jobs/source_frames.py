@@ -189,6 +189,4 @@ def _usual(faces: list[Row], regions: tuple[str, ...]) -> tuple[float, ...]:
 
 
 def _rows(dataset: OpenedDataset, sql: str, parameters: list[Any]) -> list[Row]:
-    result = dataset.connection.execute(sql, parameters)
-    names = [column[0] for column in result.description]
-    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+    return dataset.query(sql, parameters)

@@ -96,7 +96,13 @@ class Driver:
         for note in listing.notes():
             progress.note(note)
         with run, self._interruptible(progress):
-            run.save_config({"run": self._config.to_json(), "extraction": self._extraction.to_json()})
+            run.save_config(
+                {
+                    "run": self._config.to_json(),
+                    "extraction": self._extraction.to_json(),
+                    "root": self._dataset.root,
+                }
+            )
             failures = self._failures(log)
             committer = Committer(self._dataset, log, run, self._model_id, replacing=failures.replacing)
             committer.publish_missing()
@@ -135,6 +141,7 @@ class Driver:
             self._drop_unplanned(plan, failures, log, run)
             self._drop_superseded(known, log, run, progress)
             summary.failed_sources = planning.count_failed(self._store, log.state, self._model_id, listing)
+            summary.models = len(log.state.models)
             summary.finish("interrupted" if self._stop.is_set() else "done")
             run.save_summary(summary.to_json())
         return summary
@@ -175,7 +182,8 @@ class Driver:
         gone = planning.superseded(self._store, log.state, self._listing, known)
         if gone and not other_runs(self._store, log.state, run.run_id, self._config.stale_after_s)[0]:
             old = known.filter(pc.is_in(known["source_id"], pa.array(sorted(gone), pa.string())))
-            drop_sources(self._store, log, run, gone, covered_segments(log.state, old, self._extraction))
+            covered = covered_segments(log.state, old, self._extraction)
+            drop_sources(self._store, log, run, gone, covered, only_errors=True)
             progress.note(f"{len(gone)} errors of files that have another content now were taken out")
 
     def _plan(self, known: pa.Table, changed: list[Source], state: LogState, failures: Failures) -> planning.Plan:

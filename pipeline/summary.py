@@ -18,6 +18,7 @@ class Summary:
     """Tallied from manifest rows while the run goes on; written to runs/<run_id>/summary.json at the end.
 
     skipped_files: in folders, no media by their names. unmatched_inputs: patterns and folders that gave no source.
+    models: how many the dataset has rows of.
     Times are in seconds; fetch_s … infer_s are summed over actors. failed_sources counts live errors of this run's
     sources, from this run or an earlier one.
     """
@@ -37,6 +38,7 @@ class Summary:
     sampled_frames: int = 0
     faces: int = 0
     failed_sources: int = 0
+    models: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     passes: int = 0
     startup_s: float = 0.0
