@@ -16,7 +16,7 @@ from http.client import HTTPConnection, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-#: What may happen to a request; None: nothing.
+#: What may happen to a request; None: nothing. "condition ignored", which no network does, is for rules that name it.
 FAULTS = ("503", "drop before", "drop after", "cut", "silence")
 SLOW_DOWN = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Reduce your rate.</Message></Error>"
 SILENCE_S = 3.0  # longer than the patience in `storage_options`
@@ -130,6 +130,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "drop before":
             self._drop()
             return
+        if fault == "condition ignored":
+            del request.headers["if-none-match"]
         response, answer = proxy.forward(request, body)
         if fault == "drop after":
             self._drop()
