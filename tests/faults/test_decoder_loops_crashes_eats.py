@@ -36,7 +36,7 @@ def folder(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_decoder_loops_crashes_eats(folder: Path, job: Job, tmp_path: Path) -> None:
     command = (
-        "run", folder, "--root", folder, "--model", job.model, "--fps", EXTRACTION["fps"], "--segment-frames", "8",
+        "run", folder, "--root", folder, "--model", job.model, "--fps", EXTRACTION["fps"], "--segment-frames", "16",
         "--decode-actors", "1", "--ran-actors", "1", "--json",
     )  # fmt: skip
     good = run_cli(*command, "-o", tmp_path / "good", address=job.address)
