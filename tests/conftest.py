@@ -12,6 +12,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests.skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401 - hooks
+
 ROOT = Path(__file__).parent.parent
 SHARED_MEDIA = ROOT.parent / "shared" / "media"
 DEMO_MEDIA = ROOT / "examples" / "media"

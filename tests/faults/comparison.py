@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline import schema
 from pipeline.ledger.log import CommitLog
 from pipeline.storage.store import Store
 
@@ -23,6 +24,7 @@ RUN_COLUMNS = ("run_id", "fetch_s", "decode_s", "detect_s", "infer_s", "attempts
 RELATIVE, ABSOLUTE = 1e-5, 1e-5
 
 KEYS = {"faces": ["face_id", "model_id"], "segments": ["segment_id", "model_id"], "sources": ["source_id"]}
+OWNER = ["segment_id", "model_id"]
 
 
 def table(output: Store | Path, name: str) -> pa.Table:
@@ -51,14 +53,19 @@ def assert_same_tables(
 
 
 def assert_sound(output: Store | Path) -> None:
-    """Nothing twice, no face without its segment, and the log says what the glob shows."""
+    """Nothing twice, each segment with its own faces and each face with its segment, kept crops of faces that there
+    are, and the log says what the glob shows."""
     store = output if isinstance(output, Store) else Store(str(output))
     faces, segments = table(store, "faces"), table(store, "segments")
     for name, rows in (("faces", faces), ("segments", segments), ("sources", table(store, "sources"))):
         assert rows.group_by(KEYS[name]).aggregate([]).num_rows == rows.num_rows, f"{name} has a row twice"
     orphans = pc.invert(pc.is_in(faces["segment_id"], segments["segment_id"].combine_chunks()))
     assert faces.filter(orphans).num_rows == 0, "a face without its segment's row"
-    assert pc.sum(segments["faces_kept"]).as_py() == faces.num_rows
+    assert_no_half_segment(segments, faces)
+    if any(path.endswith("parquet") for path in store.list("crops")):
+        kept = table(store, "crops")["face_id"]
+        assert pc.count_distinct(kept).as_py() == len(kept), "crops has a row twice"
+        assert pc.all(pc.is_in(kept, faces["face_id"].combine_chunks())).as_py() is not False, "a crop of no face"
     log = CommitLog(Store(store.url, store._options))
     log.refresh()
     for model_id in log.state.models:
@@ -67,12 +74,23 @@ def assert_sound(output: Store | Path) -> None:
         assert log.state.count(model_id) == rows + covered, "the log and the table disagree"
 
 
-def assert_no_row_twice(output: Path) -> None:
-    """What a plain glob shows right after a kill: perhaps not all rows, but none of them twice."""
-    for name in ("faces", "segments"):
+def assert_no_half_segment(segments: pa.Table, faces: pa.Table) -> None:
+    """Every segment that is there has as many faces as its row says. `segments` must have been read before `faces`."""
+    there = faces.group_by(OWNER).aggregate([("face_id", "count")])
+    both = segments.select([*OWNER, "faces_kept"]).join(there, OWNER)
+    wrong = both.filter(pc.not_equal(pc.fill_null(both["face_id_count"], 0), pc.cast(both["faces_kept"], pa.int64())))
+    assert wrong.num_rows == 0, f"segments without all of their faces: {wrong.to_pylist()}"
+
+
+def assert_nothing_twice_or_by_halves(output: Path) -> None:
+    """What a plain glob shows right after a kill: perhaps not all rows, but none twice, and no segment without all of
+    its faces."""
+    parts = {"segments": schema.empty("segments"), "faces": schema.empty("faces")}
+    for name in parts:
         if list(output.glob(f"{name}/**/*.parquet")):
-            rows = table(output, name)
+            parts[name] = rows = table(output, name)
             assert rows.group_by(KEYS[name]).aggregate([]).num_rows == rows.num_rows, f"{name} has a row twice"
+    assert_no_half_segment(parts["segments"], parts["faces"])
 
 
 def entries(output: Store | Path) -> int:

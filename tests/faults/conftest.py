@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +16,14 @@ from PIL import Image
 
 from tests.conftest import DEMO_MEDIA
 from tests.faults import processes
+from tests.faults.comparison import assert_sound, table
 from tests.faults.job import STARTED, Job
 from tests.faults.s3 import direct, new_bucket
 from tests.faults.soak import Soak
 from tests.media import write_video
+
+#: How many there are to be found in `media`.
+FACES = {"a.mp4": 13, "b.mp4": 13, "portraits.tar": 11, "face.png": 1}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -58,7 +64,7 @@ def job(media: Path, tiny_model: Path, ray_address: str) -> Job:
 def undisturbed(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The job's dataset when nothing goes wrong."""
     output = tmp_path_factory.mktemp("undisturbed") / "out"
-    job.run(output)
+    _assert_all_is_well(output, job.run(output))
     return output
 
 
@@ -73,8 +79,18 @@ def remote(job: Job, media: Path, s3_server: str) -> Job:
 def from_s3(remote: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its dataset when nothing goes wrong."""
     folder = tmp_path_factory.mktemp("from-s3")
-    remote.but(scratch=str(folder / "scratch")).run(folder / "out")
+    _assert_all_is_well(folder / "out", remote.but(scratch=str(folder / "scratch")).run(folder / "out"))
     return folder / "out"
+
+
+def _assert_all_is_well(output: Path, summary: dict[str, Any]) -> None:
+    """What others are compared with has every face, and no error but that of the junk."""
+    assert (summary["status"], summary["failed_sources"]) == ("done", 1)
+    rows = table(output, "segments").to_pylist()
+    assert [row["source_uri"] for row in rows if row["status"] != "ok"] == ["junk.mp4"]
+    faces = Counter(table(output, "faces")["source_uri"].to_pylist())
+    assert faces == FACES, faces
+    assert_sound(output)
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,8 @@ from http.client import HTTPConnection, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-#: What may happen to a request; None: nothing. Rules may also choose "not deleted", for a deletion of many objects.
+#: What may happen to a request; None: nothing. Rules may also choose what no network does: "not deleted", for a deletion
+#: of many objects, and "condition ignored", for a conditional put.
 FAULTS = ("503", "drop before", "drop after", "cut", "silence")
 SLOW_DOWN = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Reduce your rate.</Message></Error>"
 SILENCE_S = 3.0  # longer than the patience in `storage_options`
@@ -143,6 +144,8 @@ class _Handler(BaseHTTPRequestHandler):
             answer = f"<?xml version='1.0'?><DeleteResult>{told}</DeleteResult>"
             self._answer(200, {"Content-Type": "application/xml"}, answer.encode())
             return
+        if fault == "condition ignored":
+            del request.headers["if-none-match"]
         response, forwarded = proxy.forward(request, body)
         if fault == "drop after":
             self._drop()

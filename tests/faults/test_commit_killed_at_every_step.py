@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,16 @@ def tables(root: Path) -> dict[str, pa.Table]:
     return found
 
 
+def assert_no_half_segment(found: dict[str, pa.Table], when: str) -> None:
+    """Every segment that a glob sees has all of its faces, and their crops."""
+    if "segments" not in found:
+        return
+    kept = dict(zip(*found["segments"].select(["segment_id", "faces_kept"]).to_pydict().values(), strict=True))
+    for name in ("faces", "crops"):
+        there = Counter(found[name]["segment_id"].to_pylist() if name in found else ())
+        assert {one: there[one] for one in kept} == kept, f"a segment without all of its {name} {when}"
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     """In memory where the system has such a folder: hundreds of fsyncs, and no power cut to survive."""
@@ -55,10 +66,12 @@ def test_commit_killed_at_every_step_ends_in_the_same_tables(folder: Path) -> No
     assert undisturbed["faces"]["face_id"].to_pylist() == sorted(face_ids(with_rows))
     assert undisturbed["crops"]["face_id"].to_pylist() == sorted(face_ids(with_rows))
     for die_at in range(1, len(codes) + 1):
-        for name, rows in tables(folder / f"killed-{die_at}").items():
+        killed = tables(folder / f"killed-{die_at}")
+        for name, rows in killed.items():
             ids = rows[KEYS[name]].to_pylist()
             assert len(set(ids)) == len(ids), f"doubled rows in {name} after a kill at step {die_at}"
             assert set(ids) <= set(undisturbed[name][KEYS[name]].to_pylist())
+        assert_no_half_segment(killed, f"after a kill at step {die_at}")
         resumed = tables(folder / f"resumed-{die_at}")
         assert all(resumed[name].equals(undisturbed[name]) for name in KEYS), f"after a kill at step {die_at}"
         store = Store(str(folder / f"resumed-{die_at}"))

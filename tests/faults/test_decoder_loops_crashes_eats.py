@@ -36,13 +36,13 @@ def folder(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_decoder_loops_crashes_eats(folder: Path, job: Job, tmp_path: Path) -> None:
     command = (
-        "run", folder, "--root", folder, "--model", job.model, "--fps", EXTRACTION["fps"], "--segment-frames", "8",
+        "run", folder, "--root", folder, "--model", job.model, "--fps", EXTRACTION["fps"], "--segment-frames", "16",
         "--decode-actors", "1", "--ran-actors", "1", "--json",
     )  # fmt: skip
     good = run_cli(*command, "-o", tmp_path / "good", address=job.address)
     assert good.returncode == 0, good.stderr
     bad = run_cli(
-        *command, "-o", tmp_path / "bad", "--decoder", HOSTILE, "--deadline-s", "4", "--decode-memory", "0.7",
+        *command, "-o", tmp_path / "bad", "--decoder", HOSTILE, "--deadline-s", "15", "--decode-memory", "0.7",
         address=job.address,
     )  # fmt: skip
     assert bad.returncode == 3, bad.stderr
@@ -56,7 +56,7 @@ def test_decoder_loops_crashes_eats(folder: Path, job: Job, tmp_path: Path) -> N
         assert row["status"] == ("error" if code else "ok")
         assert row["node"]
     messages = dict(zip(found["source_uri"].to_pylist(), found["error_message"].to_pylist(), strict=True))
-    assert "4 s" in messages["loops.mp4"]
+    assert "15 s" in messages["loops.mp4"]
     assert "SIGSEGV" in messages["crashes.mp4"]
     assert "SIGABRT" in messages["aborts.mp4"]
     assert "--decode-memory" in messages["eats.mp4"]

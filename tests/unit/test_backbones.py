@@ -115,7 +115,7 @@ def test_folded_batch_norms_change_nothing(name: str) -> None:
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in backbone.modules())
 
 
-@pytest.mark.skipif(not FACENET.exists(), reason="the face-recognition weights are not part of the product")
+@pytest.mark.skipif(not FACENET.exists(), reason="../shared/data has no face-recognition weights")
 def test_facenet_weights_fit() -> None:
     torch.manual_seed(0)
     network = InceptionResnetV1(channels=1)

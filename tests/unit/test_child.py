@@ -139,10 +139,15 @@ def test_the_child_dies_with_its_actor(config: WorkerConfig) -> None:
     reader, writer = os.pipe()
     actor = os.fork()
     if actor == 0:
-        child = DecodeChild(config, warm=True)
-        os.write(writer, str(pid_of(child)).encode())
-        time.sleep(60)
+        try:
+            child = DecodeChild(config, warm=True)
+            os.write(writer, str(pid_of(child)).encode())
+            time.sleep(60)
+        finally:
+            os._exit(1)  # whatever happens, no second pytest goes on here
+    os.close(writer)  # so that reading ends when the other side does
     grandchild = int(os.read(reader, 20))
+    os.kill(grandchild, signal.SIGSTOP)  # as deaf as a native loop: it does not see its pipe close
     os.kill(actor, signal.SIGKILL)
     os.waitpid(actor, 0)
     end = time.monotonic() + 10

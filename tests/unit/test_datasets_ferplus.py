@@ -69,7 +69,7 @@ def test_parquet_that_is_wrong_is_named(tmp_path: Path) -> None:
         read_listing(path)
 
 
-@pytest.mark.skipif(not FERPLUS.exists(), reason="shared data set is not there")
+@pytest.mark.skipif(not FERPLUS.exists(), reason="../shared/data has no FER+")
 def test_the_shared_table_has_the_known_counts() -> None:
     listing = read_listing(FERPLUS)
     assert [len(listing.of(split)) for split in ("train", "validation", "test")] == [25_045, 3_191, 3_137]

@@ -140,7 +140,7 @@ def built_for_gpus(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return told
 
 
-@pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="it may work here")
+@pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="there may be a GPU")
 @pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider' is not in available")
 def test_a_gpu_that_onnxruntime_cannot_use_gets_no_batches_of_a_gpu(built_for_gpus: list[list[str]]) -> None:
     found = load_detector()

@@ -6,6 +6,7 @@ import multiprocessing
 import shutil
 import threading
 import time
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import fsspec
@@ -21,14 +22,14 @@ def write(scratch: Scratch, name: str, size: int) -> Path:
         return file.path
 
 
-def _derive(directory: str, log: str, go: float) -> None:
+def _derive(directory: str, log: str, together: Barrier) -> None:
     def make(target: Path) -> None:
         with Path(log).open("a") as file:
             file.write("made\n")
         time.sleep(0.2)
         target.write_bytes(b"data")
 
-    time.sleep(max(0.0, go - time.time()))
+    together.wait(240)  # so that none comes when the file is there already
     with Scratch(directory).derived("x", 4, make) as file:
         assert file.path.read_bytes() == b"data"
 
@@ -36,7 +37,7 @@ def _derive(directory: str, log: str, go: float) -> None:
 def test_processes_that_want_the_same_file_fetch_it_once(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     log = tmp_path / "log"
-    arguments = (str(tmp_path / "scratch"), str(log), time.time() + 2)
+    arguments = (str(tmp_path / "scratch"), str(log), context.Barrier(3))
     processes = [context.Process(target=_derive, args=arguments) for _ in range(3)]
     for process in processes:
         process.start()
