@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import DEMO_MEDIA, run_cli
+from tests.conftest import DEMO_MEDIA, run_cli, run_cli_here
 from tests.datasets import assert_equal_datasets
 
 
@@ -53,15 +53,15 @@ def test_what_was_damaged_is_named_mended_and_made_again(
     assert refused.returncode == 5
     assert "dataset.json is malformed" in refused.stderr
     assert "verify --repair" in refused.stderr
-    found = run_cli("verify", output, "--json")
+    found = run_cli_here("verify", output, "--json")
     assert found.returncode == 3, found.stderr
     named = {finding["path"] for finding in json.loads(found.stdout)["findings"]}
     assert {path.relative_to(output).as_posix() for path in damaged} <= named
 
-    mended = run_cli("verify", output, "--repair")
+    mended = run_cli_here("verify", output, "--repair")
     assert mended.returncode == 0, mended.stdout + mended.stderr
     assert "repaired:" in mended.stdout
-    assert run_cli("verify", output).returncode == 0
+    assert run_cli_here("verify", output).returncode == 0
     _run(media, output, tiny_model, ray_address)
     assert_equal_datasets(output, undisturbed)
-    assert run_cli("verify", output).returncode == 0
+    assert run_cli_here("verify", output).returncode == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import pytest
 
-from tests.conftest import run_cli
+from tests.conftest import run_cli_here
 from tests.hostile.aftermath import Aftermath
 from tests.hostile.canaries import HEIGHT, WIDTH, Canaries
 from tests.hostile.case import ACCIDENTS
@@ -101,14 +101,14 @@ def test_no_process_outlived_the_run(aftermath: Aftermath) -> None:
 
 
 def test_the_same_command_again_finds_nothing_to_do(aftermath: Aftermath) -> None:
-    rows = json.loads(run_cli("errors", aftermath.output, "--json").stdout)
+    rows = json.loads(run_cli_here("errors", aftermath.output, "--json").stdout)
     failed = [row for rows in aftermath.segments.values() for row in rows if row["status"] != "ok"]
     assert len(rows) == len(failed)
 
 
 def test_names_cannot_write_to_the_terminal(aftermath: Aftermath) -> None:
     """Control characters in names reach neither the log nor what `errors` prints for people."""
-    shown = run_cli("errors", aftermath.output)
+    shown = run_cli_here("errors", aftermath.output)
     assert shown.returncode == 0, shown.stderr
     for text in (aftermath.stdout, aftermath.stderr, shown.stdout):
         assert not [letter for letter in text if (ord(letter) < 32 and letter != "\n") or letter == "\x7f"]

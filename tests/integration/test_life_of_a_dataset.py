@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pytest
 
-from tests.conftest import DEMO_MEDIA, run_cli
+from tests.conftest import DEMO_MEDIA, run_cli, run_cli_here
 from tests.datasets import assert_equal_datasets, table
 
 RUN = ("--segment-frames", "8", "--commit-interval-s", "1e-6", "--json", "--quiet")
@@ -42,7 +42,7 @@ def _run(inputs: Path, output: Path, model: Path, address: str, *options: str, c
 
 
 def _is_sound(output: Path) -> bool:
-    done = run_cli("verify", output)
+    done = run_cli_here("verify", output)
     assert done.returncode == 0, done.stdout + done.stderr
     return True
 
@@ -55,7 +55,7 @@ def test_retry_makes_good_what_had_no_time(
     assert set(failed["failures"]) == {"timeout"}
     segments, sources = failed["failures"]["timeout"], failed["failed_sources"]
     assert segments >= sources >= 1  # an answer that is there before the clock is looked at counts
-    nothing = run_cli("retry", output, "--code", "corrupt", "--model", tiny_model, "--json", address=ray_address)
+    nothing = run_cli_here("retry", output, "--code", "corrupt", "--model", tiny_model, "--json")
     assert nothing.returncode == 0, nothing.stderr
     assert json.loads(nothing.stdout)["segments_planned"] == 0
     assert pc.count(table(output, "segments")["error_code"]).as_py() == segments
@@ -67,8 +67,8 @@ def test_retry_makes_good_what_had_no_time(
     assert (answer["sources"], answer["failed_sources"]) == (sources, 0)
     assert_equal_datasets(output, undisturbed)
     assert _is_sound(output)
-    assert json.loads(run_cli("errors", output, "--json").stdout) == []
-    runs = json.loads(run_cli("inspect", output, "--json").stdout)["runs"]
+    assert json.loads(run_cli_here("errors", output, "--json").stdout) == []
+    runs = json.loads(run_cli_here("inspect", output, "--json").stdout)["runs"]
     assert [(run["status"], run["failed_sources"]) for run in runs] == [("done", sources), ("done", 0)]
 
 
@@ -89,12 +89,12 @@ def test_the_error_of_a_file_that_was_mended_leaves(
     os.utime(folder / "astronaut.png", (1, 1))  # changed, so an error beside its good rows
     changed = run_cli(*run, address=ray_address)
     assert (changed.returncode, json.loads(changed.stdout)["failures"]) == (3, {"source_changed": 1}), changed.stderr
-    left = json.loads(run_cli("errors", output, "--json").stdout)
+    left = json.loads(run_cli_here("errors", output, "--json").stdout)
     assert sorted(one["error_code"] for one in left) == ["not_found", "source_changed"]
     shutil.copy(media / "astronaut.png", folder / "late.png")
     again = run_cli(*run, "--on-changed", "replace", address=ray_address)
     assert again.returncode == 0, again.stderr
-    assert json.loads(run_cli("errors", output, "--json").stdout) == []
+    assert json.loads(run_cli_here("errors", output, "--json").stdout) == []
     assert sorted(table(output, "sources")["source_uri"].to_pylist()) == sorted(
         str(folder / name) for name in ("astronaut.png", "broken.mp4", "late.png")
     )
@@ -124,7 +124,7 @@ def test_retry_keeps_crops_where_the_dataset_has_them(
 def test_retry_detects_with_the_weights_of_the_dataset(undisturbed: Path, tiny_model: Path, tmp_path: Path) -> None:
     weights = tmp_path / "other.onnx"
     weights.write_bytes(b"other weights")
-    done = run_cli("retry", undisturbed, "--model", tiny_model, "--detector-weights", weights)
+    done = run_cli_here("retry", undisturbed, "--model", tiny_model, "--detector-weights", weights)
     assert done.returncode == 2, done.stderr
     assert "found with other weights of retinaface-mobilenet0.25" in done.stderr
     assert "--detector-weights" in done.stderr
@@ -166,7 +166,7 @@ def test_compact_leaves_every_row_and_few_files(
     output = tmp_path / "out"
     shutil.copytree(undisturbed, output)
     files = len(list(output.glob("[fsc]*/**/*.parquet")))
-    done = run_cli("compact", output, "--json")
+    done = run_cli_here("compact", output, "--json")
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert answer["files_before"] == files > 8
@@ -174,7 +174,7 @@ def test_compact_leaves_every_row_and_few_files(
     assert_equal_datasets(output, undisturbed)
     assert table(output, "crops").num_rows == table(undisturbed, "crops").num_rows
     assert _is_sound(output)
-    again = run_cli("run", media, "-o", output, "--model", tiny_model, *RUN, "--keep-crops")
+    again = run_cli_here("run", media, "-o", output, "--model", tiny_model, *RUN, "--keep-crops")
     assert json.loads(again.stdout)["segments_done"] == 0
 
 
@@ -199,7 +199,7 @@ def test_commands_that_meet_a_damaged_file_say_what_mends_it(
         else:
             os.truncate(path, path.stat().st_size // 2)
     given = {"OUT": str(output), "MODEL": str(tiny_model)}
-    done = run_cli(*(given.get(part, part) for part in command))
+    done = run_cli_here(*(given.get(part, part) for part in command))
     assert done.returncode == 5, done.stderr
     assert "verify" in done.stderr
     assert "Traceback" not in done.stderr

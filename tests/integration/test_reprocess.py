@@ -14,7 +14,7 @@ import torch
 from ran_model.config import ModelConfig
 from ran_model.network import RegionAttentionNetwork
 from ran_model.pretrained import save_model
-from tests.conftest import DEMO_MEDIA, run_cli
+from tests.conftest import DEMO_MEDIA, run_cli, run_cli_here
 from tests.datasets import RUN_COLUMNS, table
 
 MODEL_COLUMNS = {"model_id", *RUN_COLUMNS}
@@ -109,7 +109,7 @@ def test_the_same_weights_under_another_version_give_the_stored_answers(
     _assert_same(_rows(output, "faces", old), _rows(output, "faces", new))
     _assert_same(_rows(output, "segments", old), _rows(output, "segments", new))
     assert {file: file.read_bytes() for file in before} == before
-    assert run_cli("verify", output).returncode == 0
+    assert run_cli_here("verify", output).returncode == 0
     again = _reprocess(output, tmp_path / "new", ray_address)
     assert (again["segments_done"], again["segments_already_done"]) == (0, answer["segments_done"])
 
@@ -158,15 +158,15 @@ def test_a_limit_and_the_same_command_again_end_as_one_run(output: Path, ray_add
     assert [row["segment_id"] for row in segments] == [
         row["segment_id"] for row in _rows(output, "segments", _models(output)[0])
     ]
-    shown = run_cli("query", output, "SELECT DISTINCT model_id FROM faces", "--format", "csv")
+    shown = run_cli_here("query", output, "SELECT DISTINCT model_id FROM faces", "--format", "csv")
     assert shown.stdout.split() == ["model_id", new]
 
 
 def test_what_can_t_be_reprocessed_is_said(output: Path, ray_address: str, tmp_path: Path) -> None:
     (old,) = _models(output)
-    same = run_cli("reprocess", output, "--model", _model(tmp_path / "same"))
+    same = run_cli_here("reprocess", output, "--model", _model(tmp_path / "same"))
     assert same.returncode == 2
     assert f"{old}" in same.stderr
-    unknown = run_cli("reprocess", output, "--model", _model(tmp_path / "new", seed=8), "--base", "feedfeedfeed")
+    unknown = run_cli_here("reprocess", output, "--model", _model(tmp_path / "new", seed=8), "--base", "feedfeedfeed")
     assert unknown.returncode == 2
     assert f"models are: {old}" in unknown.stderr

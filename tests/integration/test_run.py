@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from pipeline.probing import UNIT_SOURCES
-from tests.conftest import DEMO_MEDIA, ROOT, run_cli
+from tests.conftest import DEMO_MEDIA, ROOT, run_cli, run_cli_here
 from tests.datasets import assert_equal_datasets, table
 from tests.media import write_video
 
@@ -130,7 +130,7 @@ def test_faces_agree_with_segments_and_probabilities_are_probabilities(dataset: 
 
 
 def test_a_mistake_in_sql_is_shown_where_it_is(dataset: Path) -> None:
-    done = run_cli("query", dataset, "SELECT expression FROM faces GROUP expression")
+    done = run_cli_here("query", dataset, "SELECT expression FROM faces GROUP expression")
     assert done.returncode == 2
     first, line, mark, views = done.stderr.splitlines()
     assert first.startswith("error: Parser Error")
@@ -152,7 +152,7 @@ def test_three_readers_agree_on_a_plain_glob(dataset: Path) -> None:
 
 def test_the_same_command_again_does_nothing(dataset: Path, media: Path, tiny_model: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in dataset.rglob("*.parquet")}
-    again = run_cli("run", media, "-o", dataset, "--model", tiny_model, "--json")
+    again = run_cli_here("run", media, "-o", dataset, "--model", tiny_model, "--json")
     answer = json.loads(again.stdout)
     assert answer["segments_done"] == 0
     assert answer["sources_probed"] == 0
@@ -204,11 +204,11 @@ def test_s3_in_and_out_give_the_same_rows(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     sql = "SELECT expression, frame, face, round(confidence, 3) AS c FROM faces ORDER BY ALL"
-    remote = run_cli("query", "s3://media-out/set", sql, "--format", "csv", *options)
-    local = run_cli("query", dataset, sql, "--format", "csv")
+    remote = run_cli_here("query", "s3://media-out/set", sql, "--format", "csv", *options)
+    local = run_cli_here("query", dataset, sql, "--format", "csv")
     assert remote.returncode == 0, remote.stderr
     assert remote.stdout == local.stdout
-    names = run_cli(
+    names = run_cli_here(
         "query", "s3://media-out/set", "SELECT DISTINCT source_uri FROM sources ORDER BY 1", "--format", "csv", *options
     )
     assert "pictures/turned.jpg" in names.stdout.splitlines()
@@ -235,9 +235,8 @@ def test_bad_inputs_become_rows_and_stop_nothing(
     done = run_cli(*command, address=ray_address)
     assert done.returncode == 3, done.stderr
     assert "--max-error-rate" in done.stderr
-    errors = {
-        Path(row["source_uri"]).name: row for row in json.loads(run_cli("errors", tmp_path / "out", "--json").stdout)
-    }
+    rows = json.loads(run_cli_here("errors", tmp_path / "out", "--json").stdout)
+    errors = {Path(row["source_uri"]).name: row for row in rows}
     assert errors["junk.mp4"]["error_code"] == "not_media"
     assert errors["missing.mp4"]["error_code"] == "not_found"
     assert errors["empty.jpg"]["status"] == "error"
@@ -250,9 +249,9 @@ def test_bad_inputs_become_rows_and_stop_nothing(
         ("good.png", None),
         ("mixed.zip", "good.png"),
     }
-    again = run_cli(*command, "--max-error-rate", "1")
+    again = run_cli_here(*command, "--max-error-rate", "1")
     assert again.returncode == 0, again.stderr
-    assert json.loads(run_cli("inspect", tmp_path / "out", "--json").stdout)["sources_with_errors"] == 6
+    assert json.loads(run_cli_here("inspect", tmp_path / "out", "--json").stdout)["sources_with_errors"] == 6
 
 
 def test_what_was_probed_is_committed_along_the_way(tiny_model: Path, ray_address: str, tmp_path: Path) -> None:
@@ -282,11 +281,11 @@ def test_a_second_model_stands_beside_the_first(
     done = run_cli("run", media, "-o", output, "--keep-crops", address=ray_address)
     assert done.returncode == 0, done.stderr
     assert all(file.read_bytes() == content for file, content in before.items())
-    answer = json.loads(run_cli("inspect", output, "--json").stdout)
+    answer = json.loads(run_cli_here("inspect", output, "--json").stdout)
     assert len(answer["models"]) == 2
     rows = pl.scan_parquet(f"{output}/faces/**/*.parquet").group_by("model_id").len().collect()
     assert rows["len"].n_unique() == 1
-    newest = run_cli("query", output, "SELECT DISTINCT model_id FROM faces", "--format", "csv").stdout.split()[1]
+    newest = run_cli_here("query", output, "SELECT DISTINCT model_id FROM faces", "--format", "csv").stdout.split()[1]
     assert newest == answer["models"][1]["model_id"]
     crops = pl.read_parquet(f"{output}/crops/**/*.parquet")
     assert len(crops) == rows["len"][0]
