@@ -22,15 +22,15 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(media: Path, tiny_model: Path, ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Several commits: each segment is a unit of its own, and every unit is committed when it comes."""
+    """Several commits: every unit of two segments is committed when it comes."""
     output = tmp_path_factory.mktemp("undisturbed") / "out"
     _run(media, output, tiny_model, ray_address)
     return output
 
 
 def _run(media: Path, output: Path, model: Path, address: str) -> None:
-    options = ("--model", model, "--segment-frames", "8", "--commit-interval-s", "1e-6", "--quiet")
-    done = run_cli("run", media, "-o", output, *options, address=address)
+    options = ("--segment-frames", "8", "--decode-actors", "1", "--commit-interval-s", "1e-6", "--quiet")
+    done = run_cli("run", media, "-o", output, "--model", model, *options, address=address)
     assert done.returncode == 0, done.stderr
 
 

@@ -27,7 +27,7 @@ def dataset(tiny_model: Path, ray_address: str, tmp_path_factory: pytest.TempPat
     shutil.copy(DEMO_MEDIA / "astronaut.png", media)
     shutil.copy(DEMO_MEDIA / "portraits.tar", media)
     other = save_tiny_model(folder / "other", seed=8)
-    both = ["-o", output, "--fps", "3", "--segment-frames", "8"]
+    both = ["-o", output, "--fps", "3", "--segment-frames", "8", "--decode-actors", "1"]
     done = run_cli("run", media, *both, "--model", tiny_model, "--keep-crops", address=ray_address)
     assert done.returncode == 0, done.stderr
     (media / "portraits.tar").unlink()

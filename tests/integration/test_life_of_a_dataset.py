@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import DEMO_MEDIA, run_cli, run_cli_here
 from tests.datasets import assert_equal_datasets, table
 
-RUN = ("--segment-frames", "8", "--commit-interval-s", "1e-6", "--json", "--quiet")
+RUN = ("--segment-frames", "8", "--decode-actors", "1", "--commit-interval-s", "1e-6", "--json", "--quiet")
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +60,9 @@ def test_retry_makes_good_what_had_no_time(
     assert json.loads(nothing.stdout)["segments_planned"] == 0
     assert pc.count(table(output, "segments")["error_code"]).as_py() == segments
     again = run_cli(
-        "retry", output, "--model", tiny_model, "--commit-interval-s", "1e-6", "--json", address=ray_address
-    )
+        "retry", output, "--model", tiny_model, "--decode-actors", "1", "--commit-interval-s", "1e-6", "--json",
+        address=ray_address,
+    )  # fmt: skip
     assert again.returncode == 0, again.stderr
     answer = json.loads(again.stdout)
     assert (answer["sources"], answer["failed_sources"]) == (sources, 0)
@@ -131,18 +132,18 @@ def test_retry_detects_with_the_weights_of_the_dataset(undisturbed: Path, tiny_m
 
 
 def test_a_changed_file_is_an_error_until_it_is_to_be_replaced(
-    media: Path, undisturbed: Path, tiny_model: Path, ray_address: str, tmp_path: Path
+    media: Path, tiny_model: Path, ray_address: str, tmp_path: Path
 ) -> None:
     folder, output = tmp_path / "in", tmp_path / "out"
-    shutil.copytree(media, folder)
-    shutil.copy(folder / "portraits.tar", folder / "late.tar")
-    (folder / "late.tar").rename(tmp_path / "late.tar")
+    folder.mkdir()
+    for name in ("portraits.tar", "astronaut.png"):
+        shutil.copy(media / name, folder)
     _run(folder, output, tiny_model, ray_address)
     before = table(output, "faces").num_rows
     picture = (folder / "astronaut.png").read_bytes()
     (folder / "astronaut.png").write_bytes(picture)
     os.utime(folder / "astronaut.png", (1, 1))
-    shutil.move(tmp_path / "late.tar", folder / "late.tar")
+    shutil.copy(folder / "portraits.tar", folder / "late.tar")
 
     answer = _run(folder, output, tiny_model, ray_address, code=3)
     assert answer["failures"] == {"source_changed": 1}

@@ -48,7 +48,8 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def dataset(media: Path, tiny_model: Path, ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("overlay") / "out"
-    done = run_cli("run", media, "-o", output, "--model", tiny_model, "--segment-frames", "4", address=ray_address)
+    options = ("--model", tiny_model, "--segment-frames", "4", "--decode-actors", "1")
+    done = run_cli("run", media, "-o", output, *options, address=ray_address)
     assert done.returncode == 0, done.stderr
     return output
 

@@ -18,6 +18,7 @@ from tests.conftest import DEMO_MEDIA, run_cli, run_cli_here
 from tests.datasets import RUN_COLUMNS, table
 
 MODEL_COLUMNS = {"model_id", *RUN_COLUMNS}
+RUN = ("--segment-frames", "8", "--decode-actors", "1", "--quiet")
 
 
 def _model(folder: Path, seed: int = 7, **changes: object) -> Path:
@@ -46,10 +47,7 @@ def dataset(media: Path, ray_address: str, tmp_path_factory: pytest.TempPathFact
     """Scored by a first model, with crops."""
     folder = tmp_path_factory.mktemp("base")
     model = _model(folder / "model")
-    done = run_cli(
-        "run", media, "-o", folder / "out", "--model", model, "--keep-crops", "--segment-frames", "8", "--quiet",
-        address=ray_address,
-    )  # fmt: skip
+    done = run_cli("run", media, "-o", folder / "out", "--model", model, "--keep-crops", *RUN, address=ray_address)
     assert done.returncode == 3, done.stderr
     return folder / "out"
 
@@ -61,7 +59,8 @@ def output(dataset: Path, tmp_path: Path) -> Path:
 
 
 def _reprocess(output: Path, model: Path, address: str, *options: str) -> dict[str, object]:
-    done = run_cli("reprocess", output, "--model", model, "--json", "--quiet", *options, address=address)
+    one_actor = ("--decode-actors", "1", "--quiet")
+    done = run_cli("reprocess", output, "--model", model, "--json", *one_actor, *options, address=address)
     assert done.returncode in (0, 3), done.stderr
     return json.loads(done.stdout)
 
@@ -92,10 +91,7 @@ def test_the_same_weights_under_another_version_give_the_stored_answers(
     (old,) = _models(output)
     if not has_crops:  # as if the run had not kept them: the rows of the log that name them go with the files
         output = tmp_path / "bare"
-        done = run_cli(
-            "run", media, "-o", output, "--model", _model(tmp_path / "old"), "--segment-frames", "8", "--quiet",
-            address=ray_address,
-        )  # fmt: skip
+        done = run_cli("run", media, "-o", output, "--model", _model(tmp_path / "old"), *RUN, address=ray_address)
         assert done.returncode == 3, done.stderr
     before = {
         file: file.read_bytes()
