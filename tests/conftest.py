@@ -103,7 +103,8 @@ def run_cli(*arguments: str | Path, address: str | None = None, **environment: s
 def run_cli_here(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """`ran-pipeline` in this process, where what it says and ends with is the point and not that it is a process.
 
-    Not for what starts or joins Ray, which this process may have already, nor for what writes past Python.
+    Its Ray is that of `ray_address`, which a test that runs anything must have; a cluster of its own, the way to it and
+    what is written past Python need a process.
     """
     import jobs.cli
 

@@ -9,10 +9,11 @@ import av
 import pytest
 
 from tests.conftest import run_cli_here
+from tests.hostile import playlists
 from tests.hostile.aftermath import Aftermath
 from tests.hostile.canaries import HEIGHT, WIDTH, Canaries
 from tests.hostile.case import ACCIDENTS
-from tests.hostile.corpus import IN_EVERY_RUN, LEAST_FILES, corpus
+from tests.hostile.corpus import IN_EVERY_RUN, LEAST_FILES
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -76,7 +77,7 @@ def test_nothing_was_opened_that_was_not_named(aftermath: Aftermath) -> None:
 
 def test_the_canaries_would_have_noticed(canaries: Canaries, tmp_path: Path, aftermath: Aftermath) -> None:
     """The same playlists in the hands of a reader that follows them."""
-    named = {case.name: case for case in corpus(canaries)}
+    named = {case.name: case for case in playlists.cases(canaries)}
     for case, visit in (
         ("m3u8-path-named", "canary.ts"),
         ("ffconcat-named", "canary.ts"),

@@ -12,8 +12,10 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pytest
 
-from tests.conftest import DEMO_MEDIA, run_cli, run_cli_here
+from tests.conftest import DEMO_MEDIA, run_cli_here
 from tests.datasets import assert_equal_datasets, table
+
+pytestmark = pytest.mark.usefixtures("ray_address")
 
 RUN = ("--segment-frames", "8", "--decode-actors", "1", "--commit-interval-s", "1e-6", "--json", "--quiet")
 
@@ -29,14 +31,14 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(media: Path, tiny_model: Path, ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(media: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("undisturbed") / "out"
-    _run(media, output, tiny_model, ray_address, "--keep-crops")
+    _run(media, output, tiny_model, "--keep-crops")
     return output
 
 
-def _run(inputs: Path, output: Path, model: Path, address: str, *options: str, code: int = 0) -> dict[str, object]:
-    done = run_cli("run", inputs, "-o", output, "--model", model, *RUN, *options, address=address)
+def _run(inputs: Path, output: Path, model: Path, *options: str, code: int = 0) -> dict[str, object]:
+    done = run_cli_here("run", inputs, "-o", output, "--model", model, *RUN, *options)
     assert done.returncode == code, done.stderr
     return json.loads(done.stdout)
 
@@ -47,11 +49,9 @@ def _is_sound(output: Path) -> bool:
     return True
 
 
-def test_retry_makes_good_what_had_no_time(
-    media: Path, undisturbed: Path, tiny_model: Path, ray_address: str, tmp_path: Path
-) -> None:
+def test_retry_makes_good_what_had_no_time(media: Path, undisturbed: Path, tiny_model: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    failed = _run(media, output, tiny_model, ray_address, "--deadline-s", "0.000001", code=3)
+    failed = _run(media, output, tiny_model, "--deadline-s", "0.000001", code=3)
     assert set(failed["failures"]) == {"timeout"}
     segments, sources = failed["failures"]["timeout"], failed["failed_sources"]
     assert segments >= sources >= 1  # an answer that is there before the clock is looked at counts
@@ -59,10 +59,9 @@ def test_retry_makes_good_what_had_no_time(
     assert nothing.returncode == 0, nothing.stderr
     assert json.loads(nothing.stdout)["segments_planned"] == 0
     assert pc.count(table(output, "segments")["error_code"]).as_py() == segments
-    again = run_cli(
-        "retry", output, "--model", tiny_model, "--decode-actors", "1", "--commit-interval-s", "1e-6", "--json",
-        address=ray_address,
-    )  # fmt: skip
+    again = run_cli_here(
+        "retry", output, "--model", tiny_model, "--decode-actors", "1", "--commit-interval-s", "1e-6", "--json"
+    )
     assert again.returncode == 0, again.stderr
     answer = json.loads(again.stdout)
     assert (answer["sources"], answer["failed_sources"]) == (sources, 0)
@@ -73,9 +72,7 @@ def test_retry_makes_good_what_had_no_time(
     assert [(run["status"], run["failed_sources"]) for run in runs] == [("done", sources), ("done", 0)]
 
 
-def test_the_error_of_a_file_that_was_mended_leaves(
-    media: Path, tiny_model: Path, ray_address: str, tmp_path: Path
-) -> None:
+def test_the_error_of_a_file_that_was_mended_leaves(media: Path, tiny_model: Path, tmp_path: Path) -> None:
     folder, output = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     shutil.copy(media / "astronaut.png", folder)
@@ -83,17 +80,17 @@ def test_the_error_of_a_file_that_was_mended_leaves(
     (folder / "broken.mp4").write_bytes(whole[:1000])
     inputs = ("run", folder / "astronaut.png", folder / "broken.mp4", folder / "late.png", "-o", output)
     run = (*inputs, "--model", tiny_model, *RUN)
-    first = run_cli(*run, address=ray_address)
+    first = run_cli_here(*run)
     assert first.returncode == 3, first.stderr
     assert json.loads(first.stdout)["failed_sources"] == 2
     (folder / "broken.mp4").write_bytes(whole)
     os.utime(folder / "astronaut.png", (1, 1))  # changed, so an error beside its good rows
-    changed = run_cli(*run, address=ray_address)
+    changed = run_cli_here(*run)
     assert (changed.returncode, json.loads(changed.stdout)["failures"]) == (3, {"source_changed": 1}), changed.stderr
     left = json.loads(run_cli_here("errors", output, "--json").stdout)
     assert sorted(one["error_code"] for one in left) == ["not_found", "source_changed"]
     shutil.copy(media / "astronaut.png", folder / "late.png")
-    again = run_cli(*run, "--on-changed", "replace", address=ray_address)
+    again = run_cli_here(*run, "--on-changed", "replace")
     assert again.returncode == 0, again.stderr
     assert json.loads(run_cli_here("errors", output, "--json").stdout) == []
     assert sorted(table(output, "sources")["source_uri"].to_pylist()) == sorted(
@@ -102,9 +99,7 @@ def test_the_error_of_a_file_that_was_mended_leaves(
     assert _is_sound(output)
 
 
-def test_retry_keeps_crops_where_the_dataset_has_them(
-    media: Path, tiny_model: Path, ray_address: str, tmp_path: Path
-) -> None:
+def test_retry_keeps_crops_where_the_dataset_has_them(media: Path, tiny_model: Path, tmp_path: Path) -> None:
     folder, output = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     face = (media / "astronaut.png").read_bytes()
@@ -113,10 +108,10 @@ def test_retry_keeps_crops_where_the_dataset_has_them(
             entry = tarfile.TarInfo(name)
             entry.size = len(data)
             archive.addfile(entry, io.BytesIO(data))
-    _run(folder, output, tiny_model, ray_address, "--keep-crops", code=3)
+    _run(folder, output, tiny_model, "--keep-crops", code=3)
     crops = set(table(output, "crops")["face_id"].to_pylist())
     assert len(crops) == 2
-    again = run_cli("retry", output, "--model", tiny_model, "--json", address=ray_address)
+    again = run_cli_here("retry", output, "--model", tiny_model, "--json")
     assert again.returncode == 3, again.stderr  # the damaged member is still one
     assert set(table(output, "crops")["face_id"].to_pylist()) == crops
     assert _is_sound(output)
@@ -131,32 +126,30 @@ def test_retry_detects_with_the_weights_of_the_dataset(undisturbed: Path, tiny_m
     assert "--detector-weights" in done.stderr
 
 
-def test_a_changed_file_is_an_error_until_it_is_to_be_replaced(
-    media: Path, tiny_model: Path, ray_address: str, tmp_path: Path
-) -> None:
+def test_a_changed_file_is_an_error_until_it_is_to_be_replaced(media: Path, tiny_model: Path, tmp_path: Path) -> None:
     folder, output = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     for name in ("portraits.tar", "astronaut.png"):
         shutil.copy(media / name, folder)
-    _run(folder, output, tiny_model, ray_address)
+    _run(folder, output, tiny_model)
     before = table(output, "faces").num_rows
     picture = (folder / "astronaut.png").read_bytes()
     (folder / "astronaut.png").write_bytes(picture)
     os.utime(folder / "astronaut.png", (1, 1))
     shutil.copy(folder / "portraits.tar", folder / "late.tar")
 
-    answer = _run(folder, output, tiny_model, ray_address, code=3)
+    answer = _run(folder, output, tiny_model, code=3)
     assert answer["failures"] == {"source_changed": 1}
     assert answer["sources_probed"] == 1  # only the new one
     assert table(output, "faces").num_rows == before + 11
     os.utime(folder / "astronaut.png", (2, 2))
-    _run(folder, output, tiny_model, ray_address, code=3)  # each content that was met has its error row
+    _run(folder, output, tiny_model, code=3)  # each content that was met has its error row
 
-    answer = _run(folder, output, tiny_model, ray_address, "--on-changed", "replace")
+    answer = _run(folder, output, tiny_model, "--on-changed", "replace")
     assert answer["failed_sources"] == 0
     assert answer["segments_done"] == 1
     fresh = tmp_path / "fresh"
-    _run(folder, fresh, tiny_model, ray_address)
+    _run(folder, fresh, tiny_model)
     assert_equal_datasets(output, fresh)
     assert _is_sound(output)
 
