@@ -24,13 +24,13 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def undisturbed(media: Path, tiny_model: Path, ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Several commits: every unit of two segments is committed when it comes."""
     output = tmp_path_factory.mktemp("undisturbed") / "out"
-    _run(media, output, tiny_model, ray_address)
+    _run(media, output, tiny_model)
     return output
 
 
-def _run(media: Path, output: Path, model: Path, address: str) -> None:
+def _run(media: Path, output: Path, model: Path) -> None:
     options = ("--segment-frames", "8", "--decode-actors", "1", "--commit-interval-s", "1e-6", "--quiet")
-    done = run_cli("run", media, "-o", output, "--model", model, *options, address=address)
+    done = run_cli_here("run", media, "-o", output, "--model", model, *options)
     assert done.returncode == 0, done.stderr
 
 
@@ -62,6 +62,6 @@ def test_what_was_damaged_is_named_mended_and_made_again(
     assert mended.returncode == 0, mended.stdout + mended.stderr
     assert "repaired:" in mended.stdout
     assert run_cli_here("verify", output).returncode == 0
-    _run(media, output, tiny_model, ray_address)
+    _run(media, output, tiny_model)
     assert_equal_datasets(output, undisturbed)
     assert run_cli_here("verify", output).returncode == 0

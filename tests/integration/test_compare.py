@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.conftest import DEMO_MEDIA, run_cli, run_cli_here, save_tiny_model
+from tests.conftest import DEMO_MEDIA, run_cli_here, save_tiny_model
 from tests.datasets import table
 
 FOREIGN = "<img src=x onerror=alert(1)> & 'co'.mp4"
@@ -28,10 +28,10 @@ def dataset(tiny_model: Path, ray_address: str, tmp_path_factory: pytest.TempPat
     shutil.copy(DEMO_MEDIA / "portraits.tar", media)
     other = save_tiny_model(folder / "other", seed=8)
     both = ["-o", output, "--fps", "3", "--segment-frames", "8", "--decode-actors", "1"]
-    done = run_cli("run", media, *both, "--model", tiny_model, "--keep-crops", address=ray_address)
+    done = run_cli_here("run", media, *both, "--model", tiny_model, "--keep-crops")
     assert done.returncode == 0, done.stderr
     (media / "portraits.tar").unlink()
-    done = run_cli("run", media, *both, "--model", other, address=ray_address)
+    done = run_cli_here("run", media, *both, "--model", other)
     assert done.returncode == 0, done.stderr
     return output
 

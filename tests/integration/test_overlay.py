@@ -17,7 +17,7 @@ from PIL import Image
 from jobs.drawing import BOX
 from jobs.overlay import overlay_command
 from pipeline.errors import UsageError
-from tests.conftest import DEMO_MEDIA, run_cli, run_cli_here
+from tests.conftest import DEMO_MEDIA, run_cli_here
 from tests.media import write_video
 
 FACE_FRAMES, FRAMES = 30, 45  # at 15 a second: two seconds with a face, one without
@@ -49,7 +49,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def dataset(media: Path, tiny_model: Path, ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("overlay") / "out"
     options = ("--model", tiny_model, "--segment-frames", "4", "--decode-actors", "1")
-    done = run_cli("run", media, "-o", output, *options, address=ray_address)
+    done = run_cli_here("run", media, "-o", output, *options)
     assert done.returncode == 0, done.stderr
     return output
 

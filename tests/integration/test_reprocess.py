@@ -15,8 +15,10 @@ import torch
 from ran_model.config import ModelConfig
 from ran_model.network import RegionAttentionNetwork
 from ran_model.pretrained import save_model
-from tests.conftest import DEMO_MEDIA, run_cli, run_cli_here
+from tests.conftest import DEMO_MEDIA, run_cli_here
 from tests.datasets import RUN_COLUMNS, table
+
+pytestmark = pytest.mark.usefixtures("ray_address")
 
 MODEL_COLUMNS = {"model_id", *RUN_COLUMNS}
 RUN = ("--segment-frames", "8", "--decode-actors", "1", "--quiet")
@@ -44,11 +46,11 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def dataset(media: Path, ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dataset(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Scored by a first model, with crops."""
     folder = tmp_path_factory.mktemp("base")
     model = _model(folder / "model")
-    done = run_cli("run", media, "-o", folder / "out", "--model", model, "--keep-crops", *RUN, address=ray_address)
+    done = run_cli_here("run", media, "-o", folder / "out", "--model", model, "--keep-crops", *RUN)
     assert done.returncode == 3, done.stderr
     return folder / "out"
 
@@ -59,9 +61,9 @@ def output(dataset: Path, tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def _reprocess(output: Path, model: Path, address: str, *options: str) -> dict[str, Any]:
+def _reprocess(output: Path, model: Path, *options: str) -> dict[str, Any]:
     one_actor = ("--decode-actors", "1", "--quiet")
-    done = run_cli("reprocess", output, "--model", model, "--json", *one_actor, *options, address=address)
+    done = run_cli_here("reprocess", output, "--model", model, "--json", *one_actor, *options)
     assert done.returncode in (0, 3), done.stderr
     return json.loads(done.stdout)
 
@@ -90,18 +92,16 @@ def _models(output: Path) -> list[str]:
     return list(dict.fromkeys(table(output, "segments")["model_id"].to_pylist()))
 
 
-def test_kept_crops_are_enough_when_the_sources_are_gone(
-    output: Path, media: Path, ray_address: str, tmp_path: Path
-) -> None:
+def test_kept_crops_are_enough_when_the_sources_are_gone(output: Path, media: Path, tmp_path: Path) -> None:
     """The same weights under another version give the stored answers: a few while the sources are there and need not be
     decoded, the rest once they can't be, none by the same command once more. What was there stays as it was."""
     (old,) = _models(output)
     before = _contents(output)
     model = _model(tmp_path / "new", version="2")
-    first = _reprocess(output, model, ray_address, "--limit", "3")
+    first = _reprocess(output, model, "--limit", "3")
     moved = media.rename(tmp_path / "moved")
     try:
-        second, third = (_reprocess(output, model, ray_address) for _ in range(2))
+        second, third = (_reprocess(output, model) for _ in range(2))
     finally:
         moved.rename(media)
     new = str(second["model_id"])
@@ -118,13 +118,13 @@ def test_kept_crops_are_enough_when_the_sources_are_gone(
     assert shown.stdout.split() == ["model_id", new]
 
 
-def test_without_crops_decoding_again_gives_the_stored_answers(media: Path, ray_address: str, tmp_path: Path) -> None:
+def test_without_crops_decoding_again_gives_the_stored_answers(media: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    done = run_cli("run", media, "-o", output, "--model", _model(tmp_path / "old"), *RUN, address=ray_address)
+    done = run_cli_here("run", media, "-o", output, "--model", _model(tmp_path / "old"), *RUN)
     assert done.returncode == 3, done.stderr
     (old,) = _models(output)
     before = _contents(output)
-    answer = _reprocess(output, _model(tmp_path / "new", version="2"), ray_address)
+    answer = _reprocess(output, _model(tmp_path / "new", version="2"))
     new = str(answer["model_id"])
     assert new != old
     assert answer["decode_s"] > 0
@@ -132,17 +132,13 @@ def test_without_crops_decoding_again_gives_the_stored_answers(media: Path, ray_
     _assert_same(_rows(output, "segments", old), _rows(output, "segments", new))
     assert {file: file.read_bytes() for file in before} == before
     assert run_cli_here("verify", output).returncode == 0
-    again = _reprocess(output, tmp_path / "new", ray_address)
+    again = _reprocess(output, tmp_path / "new")
     assert (again["segments_done"], again["segments_already_done"]) == (0, answer["segments_done"])
 
 
-def test_another_alignment_decodes_again_and_keeps_frames_and_boxes(
-    output: Path, ray_address: str, tmp_path: Path
-) -> None:
+def test_another_alignment_decodes_again_and_keeps_frames_and_boxes(output: Path, tmp_path: Path) -> None:
     (old,) = _models(output)
-    answer = _reprocess(
-        output, _model(tmp_path / "new", aligned_size=64, regions=("whole", "left_eye", "nose")), ray_address
-    )
+    answer = _reprocess(output, _model(tmp_path / "new", aligned_size=64, regions=("whole", "left_eye", "nose")))
     new = str(answer["model_id"])
     kept = ("face_id", "segment_id", "timestamp", "FaceRectX", "landmark_nose_x", "Yaw", "FaceScore")
     before, after = ([{k: row[k] for k in kept} for row in _rows(output, "faces", model)] for model in (old, new))
@@ -152,7 +148,7 @@ def test_another_alignment_decodes_again_and_keeps_frames_and_boxes(
     assert counts[0] == counts[1]
 
 
-def test_what_can_t_be_reprocessed_is_said(output: Path, ray_address: str, tmp_path: Path) -> None:
+def test_what_can_t_be_reprocessed_is_said(output: Path, tmp_path: Path) -> None:
     (old,) = _models(output)
     same = run_cli_here("reprocess", output, "--model", _model(tmp_path / "same"))
     assert same.returncode == 2

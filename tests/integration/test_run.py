@@ -174,10 +174,10 @@ def test_other_grouping_order_and_spelling_give_the_same_table(
         f"{media}/films.tar",
     ]
     options = ("--model", tiny_model, "--decode-actors", "1", "--ran-actors", "1", "--batch-size", "3")
-    first = run_cli("run", *inputs, "-o", tmp_path / "out", *options, "--limit", "3", address=ray_address)
+    first = run_cli_here("run", *inputs, "-o", tmp_path / "out", *options, "--limit", "3")
     assert first.returncode == 0, first.stderr
     assert table(tmp_path / "out", "segments").num_rows == 3
-    second = run_cli("run", *reversed(inputs), "-o", tmp_path / "out", *options, address=ray_address)
+    second = run_cli_here("run", *reversed(inputs), "-o", tmp_path / "out", *options)
     assert second.returncode == 0, second.stderr
     assert_equal_datasets(dataset, tmp_path / "out")
 
@@ -280,7 +280,7 @@ def test_a_second_model_stands_beside_the_first(
     output = tmp_path / "out"
     shutil.copytree(dataset, output)
     before = {file: file.read_bytes() for file in output.rglob("part-*.parquet")}
-    done = run_cli("run", media, "-o", output, "--keep-crops", address=ray_address)
+    done = run_cli_here("run", media, "-o", output, "--keep-crops")
     assert done.returncode == 0, done.stderr
     assert all(file.read_bytes() == content for file, content in before.items())
     answer = json.loads(run_cli_here("inspect", output, "--json").stdout)
