@@ -17,7 +17,7 @@ from PIL import Image
 from jobs.drawing import BOX
 from jobs.overlay import overlay_command
 from pipeline.errors import UsageError
-from tests.conftest import DEMO_MEDIA, run_cli
+from tests.conftest import DEMO_MEDIA, run_cli_here
 from tests.media import write_video
 
 FACE_FRAMES, FRAMES = 30, 45  # at 15 a second: two seconds with a face, one without
@@ -48,7 +48,8 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def dataset(media: Path, tiny_model: Path, ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("overlay") / "out"
-    done = run_cli("run", media, "-o", output, "--model", tiny_model, "--segment-frames", "4", address=ray_address)
+    options = ("--model", tiny_model, "--segment-frames", "4", "--decode-actors", "1")
+    done = run_cli_here("run", media, "-o", output, *options)
     assert done.returncode == 0, done.stderr
     return output
 
@@ -69,7 +70,7 @@ def _box_pixels(image: NDArray[np.uint8]) -> int:
 
 
 def test_a_page_has_a_box_for_each_moment(dataset: Path, media: Path, tmp_path: Path) -> None:
-    done = run_cli("overlay", dataset, media / "away.mp4", "--to", tmp_path / "page.png")
+    done = run_cli_here("overlay", dataset, media / "away.mp4", "--to", tmp_path / "page.png")
     assert done.returncode == 0, done.stderr
     assert "6 moments" in done.stderr
     page = np.asarray(Image.open(tmp_path / "page.png").convert("RGB"))
