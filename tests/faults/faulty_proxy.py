@@ -18,8 +18,8 @@ from http.client import HTTPConnection, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-#: What may happen to a request; None: nothing. Rules may also choose what no network does: "not deleted", for a deletion
-#: of many objects, and "condition ignored", for a conditional put.
+#: What may happen to a request; None: nothing. Rules may also choose what no network does: "not deleted", of a
+#: deletion of many objects; "condition ignored", of a conditional put.
 FAULTS = ("503", "drop before", "drop after", "cut", "silence")
 SLOW_DOWN = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Reduce your rate.</Message></Error>"
 SILENCE_S = 3.0  # longer than the patience in `storage_options`
