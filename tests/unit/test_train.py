@@ -55,7 +55,8 @@ def test_both_stages_learn_an_easy_task(tmp_path: Path) -> None:
         assert (predict_probabilities(trained, faces).argmax(dim=1) == faces.labels_B).float().mean() > 0.95
     curve = rows(tmp_path / "single")
     assert [row["epoch"] for row in curve] == ["1", "2", "3", "4", "5"]
-    assert float(curve[-1]["loss"]) < float(curve[0]["loss"])
+    first, *later = (float(row["loss"]) for row in curve)
+    assert min(later) < first / 2  # it leaps: some of the random regions hide the answer
 
 
 @pytest.mark.parametrize(("killed_at", "optimizer"), [(1, "adamw"), (2, "sgd"), (3, "adamw")])
