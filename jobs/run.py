@@ -155,6 +155,10 @@ def check_error_rate(summary: Summary, config: RunConfig) -> int:
     return 0
 
 
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0%}"
+
+
 def describe(summary: Summary) -> str:
     """The summary for people."""
     lines = [
@@ -168,10 +172,11 @@ def describe(summary: Summary) -> str:
         lines.append("failures: " + ", ".join(f"{code} {count}" for code, count in summary.failures.most_common()))
     if summary.segments_done:
         rows = [
-            (name, stage["items"], f"{stage['items_per_s']:.1f}", f"{stage['busy_share']:.0%}")
+            (name, stage["items"], f"{stage['items_per_s']:.1f}", _percent(stage["busy_share"]))
             for name, stage in summary.stages().items()
         ]
         lines += ["", table(("stage", "items", "items/s per actor", "busy"), rows)]
-        lines.append(f"bottleneck: {summary.bottleneck()}")
+        if bottleneck := summary.bottleneck():
+            lines.append(f"bottleneck: {bottleneck}")
     lines.append(f"dataset: {summary.output} (model {summary.model_id}, run {summary.run_id})")
     return "\n".join(lines)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -16,6 +17,7 @@ from pipeline import schema
 from pipeline.config import Extraction
 from pipeline.errors import ErrorCode
 from pipeline.ledger.entry import CommittedFile
+from pipeline.ledger.id_set import IdSet
 from pipeline.ledger.live import read_live
 from pipeline.ledger.log import LogState
 from pipeline.ledger.staging import ERRORS_SUFFIX
@@ -99,9 +101,18 @@ def plan(
         missing = state.filter_uncommitted(model_id, segments["segment_id"])
         if again:
             missing = pc.or_(missing, pc.is_in(segments["segment_id"].combine_chunks(), once_more))
-        todo.append(segments.filter(missing))
+        todo.append(_with_followers(segments, missing, state.covered(model_id)).filter(missing))
         total += segments.num_rows
     return Plan(todo=pa.concat_tables(todo), total=total)
+
+
+def _with_followers(segments: pa.Table, missing: pa.Array, covered: IdSet) -> pa.Table:
+    """The rows (whole videos) with `follows` only where the window before is read too, or has no row of its own."""
+    unsaid = np.asarray(missing, bool)
+    if covered:
+        unsaid = unsaid | covered.contains(segments["segment_id"])
+    follows = np.asarray(segments["follows"], bool) & np.concatenate([[False], unsaid[:-1]])
+    return segments.set_column(segments.schema.get_field_index("follows"), PLAN.field("follows"), pa.array(follows))
 
 
 def dispatch_units(attempted: Pass, actors: int) -> list[pa.Table]:

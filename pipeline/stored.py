@@ -126,7 +126,8 @@ class StoredSegments:
         names = ("segment_id", "source_id", "source_uri")
         rows = self._read("segments", names, missing).to_pylist()
         plain = {"location": "", "fingerprint": "", "kind": "unknown", "size_bytes": 0, "window": 0, "is_last": True}
-        return pa.Table.from_pylist([{**row, **plain, "attempts": 0} for row in rows], schema=PLAN)
+        plain |= {"follows": False, "attempts": 0}
+        return pa.Table.from_pylist([{**row, **plain} for row in rows], schema=PLAN)
 
 
 def _grouped(faces: pa.Table, ids: pa.Array) -> pa.Array:

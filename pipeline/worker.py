@@ -120,14 +120,14 @@ class SegmentExtractor:
             try:
                 frames = self._reader.read(segment)
             except MediaError as error:
-                # nothing of the file can be read, which its first window says for all of them
-                result.covered = segment.kind == "video" and segment.window > 0 and error.code in WHOLE_FILE
+                # nothing of the file can be read, which the first window that is tried says for all of them
+                result.covered = segment.follows and error.code in WHOLE_FILE
                 raise
             finally:
                 started()
             for batch in self._batches(frames, result):
                 self._detect(segment, batch, result, stored, emit, faces, boxes)
-            result.beyond, result.covered = frames.beyond, frames.covered
+            result.beyond, result.covered = frames.beyond, frames.covered and segment.follows
             result.fetch_s, result.decode_s = frames.fetch_s, frames.decode_s
             result.decoder = frames.decoder
             if frames.error is not None:

@@ -57,6 +57,23 @@ def test_what_is_committed_is_not_planned_again() -> None:
     assert planning.plan(listing, known, [], state, "another", EXTRACTION).already_done == 0
 
 
+def test_an_error_speaks_only_for_windows_that_are_tried_with_it_or_have_no_row() -> None:
+    film = source(1)
+    listing, known, state = Listing(sources=[film]), probed(row(film)), LogState()
+    plan = planning.plan(listing, known, [], state, "m", EXTRACTION)
+    assert plan.todo["follows"].to_pylist() == [False, True, True, True, True]
+    ids = plan.todo["segment_id"].to_pylist()
+    state.apply(Entry(run_id="r", model_id="m", segments=[ids[0], ids[2]]))
+    rest = planning.plan(listing, known, [], state, "m", EXTRACTION).todo
+    assert dict(zip(rest["window"].to_pylist(), rest["follows"].to_pylist(), strict=True)) == {
+        1: False, 3: False, 4: True,
+    }  # fmt: skip
+    state.apply(Entry(run_id="r", model_id="m", segments=[ids[3]], covered=[ids[3]]))
+    rest = planning.plan(listing, known, [], state, "m", EXTRACTION).todo
+    assert rest["follows"].to_pylist() == [False, True]
+    assert windows_beyond(rest, {ids[4]: 2}, EXTRACTION)["follows"].to_pylist() == [False, True]
+
+
 def test_windows_that_came_to_light_are_remembered_by_the_next_plan() -> None:
     film = source(1)
     listing, known, state = Listing(sources=[film]), probed(row(film)), LogState()
