@@ -70,15 +70,13 @@ def _own_crops(store: Store, state: LogState, model_id: str, replaced: set[str],
     Crops are kept once, whatever the model: those of a segment that another model has whole are that one's, and a
     segment without a face of this model has none of its own. The log may say that there are some where there are none.
     """
-    claimed = {one for one in replaced if one in state.crops}
+    claimed = state.crops.common(replaced)
     there = {one for file in state.files("crops") if claimed for one in ids_in(store, file, claimed, "segment_id")}
     own = claimed - (there - partial)
     for other in state.models:
-        both = {one for one in own & there if one in state.committed(other)} if other != model_id else set()
-        if both:
-            files = _error_files(state, other)
-            failed = {one for file in files for one in ids_in(store, file, both, "segment_id")}
-            own -= both - failed
+        both = state.committed(other).common(own & there) if other != model_id else set()
+        files = _error_files(state, other) if both else []
+        own -= both - {one for file in files for one in ids_in(store, file, both, "segment_id")}
     return own
 
 

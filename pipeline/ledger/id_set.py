@@ -54,6 +54,11 @@ class IdSet:
                 found |= np.fromiter((item in self._recent for item in _items(packed)), bool, len(packed))
         return found
 
+    def common(self, values: Iterable[str]) -> set[str]:
+        """Those of the ids that are in the set; many at once are looked up much faster than one by one."""
+        listed = list(values)
+        return {one for one, is_there in zip(listed, self.contains(listed).tolist(), strict=True) if is_there}
+
     def packed(self) -> pa.Array:
         """All ids, sorted, as an Arrow array of fixed-size binary (`digits` / 2 bytes each)."""
         self._settle()

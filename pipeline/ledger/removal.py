@@ -56,12 +56,10 @@ class Replacing:
     ) -> list[str]:
         """Of the segments `gone` those whose kept crops go with their rows: there are `new` ones, or no other model has
         rows that they belong to as well."""
-        others = [state.committed(other) for other in state.models if other != model_id]
-        return [
-            one
-            for one in gone
-            if one in self.crops and one in state.crops and (one in new or not any(one in ids for ids in others))
-        ]
+        own = state.crops.common(self.crops.intersection(gone))
+        shared = own.difference(new)
+        shared &= {one for other in state.models if other != model_id for one in state.committed(other).common(shared)}
+        return sorted(own - shared)
 
     def replaced(
         self,
@@ -127,7 +125,7 @@ def drop_segments(store: Store, log: CommitLog, run: Run, model_id: str, old: Re
     """Takes rows out that nothing replaces: what their source was thought to have, and has not."""
 
     def build(state: LogState) -> Entry | None:
-        gone = sorted(one for one in segments if one in state.committed(model_id))
+        gone = sorted(state.committed(model_id).common(segments))
         if not gone:
             return None
         crops = old.crops_without(state, model_id, gone)
@@ -175,7 +173,7 @@ def drop_sources(
 
         def of_model(state: LogState, model_id: str = model_id) -> Entry | None:
             files = holders(state.files(model_id=model_id))
-            gone = segments_of(files, "segments") | {one for one in covered if one in state.covered(model_id)}
+            gone = segments_of(files, "segments") | state.covered(model_id).common(covered)
             rest = without(store, run.run_id, files, source_ids, column="source_id")
             if not gone and not rest.remove:
                 return None
@@ -188,7 +186,7 @@ def drop_sources(
     def of_tables(state: LogState) -> Entry | None:
         files = holders(state.files(model_id=""))
         rest = without(store, run.run_id, files, source_ids, column="source_id")
-        known = [one for one in sorted(source_ids) if one in state.sources]
+        known = sorted(state.sources.common(source_ids))
         if not rest.remove and not known:
             return None
         return Entry(

@@ -63,9 +63,8 @@ def select(
     replacing, replacing_crops: segments whose committed rows, and whose kept crops, give way.
     """
     ids = [segment_id for staged in sets for segment_id in staged.segment_ids]
-    taken = _present(ids, state.committed(model_id).contains(ids).tolist())
-    cropped = _present(ids, state.crops.contains(ids).tolist())
-    taken, cropped = taken - set(replacing), cropped - set(replacing_crops)
+    taken = state.committed(model_id).common(ids) - set(replacing)
+    cropped = state.crops.common(ids) - set(replacing_crops)
     selections = []
     tails: dict[str, int] = {}
     for staged in sets:
@@ -79,7 +78,3 @@ def select(
             if windows > max(state.tails.get(source_id, 0), tails.get(source_id, 0)):
                 tails[source_id] = windows
     return Batch(selections=selections, tails=tails)
-
-
-def _present(ids: Sequence[str], mask: Sequence[bool]) -> set[str]:
-    return {segment_id for segment_id, present in zip(ids, mask, strict=True) if present}

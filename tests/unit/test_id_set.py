@@ -28,6 +28,7 @@ def test_behaves_like_a_set(steps: list[tuple[str, list[str]]]) -> None:
             ids.packed()
         assert len(ids) == len(model)
         assert ids.contains(values).tolist() == [value in model for value in values]
+        assert ids.common(values) == model & set(values)
     assert list(ids) == sorted(model)
 
 
