@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobs.intervals import about_groups, percent_difference
 from jobs.options import json_option
 from pipeline.errors import UsageError
 from ran_model.recipe import Recipe, read_recipe
@@ -22,6 +23,12 @@ if TYPE_CHECKING:  # torch: only when the command is called
     from ran_model.ablation import Variant
     from ran_model.data import LabelledFaces
     from ran_model.network import RegionAttentionNetwork, SinglePassNetwork
+
+
+ABOUT_SEEDS = (
+    "In brackets: 95% intervals for these trained models on other faces. Over seeds: the mean difference ± t·sd/√n of "
+    "the seeds' own differences, a 95% interval for trainings with other seeds on these faces."
+)
 
 
 @click.command("ablate")
@@ -59,11 +66,14 @@ def ablate_command(
         if not listing.of("train") or not listing.of("validation"):
             raise UsageError(f"{plan.data} has no pictures to train on, or none to validate with")
         chosen = _chosen(variants(plan), only)
-        aligned_faces(listing, plan.model, work, threads=os.cpu_count() or 1)
+        faces = aligned_faces(listing, plan.model, work, threads=os.cpu_count() or 1)
+        for variant in chosen:  # what a variant's regions lack is told before hours of training
+            aligned_faces(listing, variant.recipe.model, work)
         in_processes(processes or processes_for(plan), work, _train_variants, plan, chosen, seeds, lists, work)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    result = _result(plan, chosen, seeds, work)
+    groups = {name: faces.groups(name) for name in ("validation", *(faces.lists if lists else ()))}
+    result = _result(plan, chosen, seeds, work, groups)
     click.echo(json.dumps(result, indent=2) if as_json else describe(result, chosen))
 
 
@@ -95,7 +105,7 @@ def _train_variants(device: str, recipe: Recipe, chosen: list[Variant], seeds: i
     single = stages.single_pass(teacher)
     for seed in range(seeds):
         for variant in chosen:
-            own = aligned_faces(listing, variant.recipe.model, work)  # random regions belong to the faces
+            own = aligned_faces(listing, variant.recipe.model, work)  # regions may be each face's own
             network = _trained(stages, variant, seed, own, single, teacher)  # at once, where it is trained already
             path = _answers_path(work, variant, seed)
             is_answered = path.exists() and (not lists or set(own.lists) <= set(json.loads(path.read_text())))
@@ -157,7 +167,9 @@ def _answers_path(work: Path, variant: Variant, seed: int) -> Path:
     return work / "variants" / f"{variant.key}-seed{seed}" / "right.json"
 
 
-def _result(recipe: Recipe, chosen: list[Variant], seeds: int, work: Path) -> dict[str, Any]:
+def _result(
+    recipe: Recipe, chosen: list[Variant], seeds: int, work: Path, groups: dict[str, Tensor | None]
+) -> dict[str, Any]:
     from ran_model.ablation import compared, right_from_text
 
     rights: dict[str, list[dict[str, Tensor]]] = {}
@@ -165,23 +177,31 @@ def _result(recipe: Recipe, chosen: list[Variant], seeds: int, work: Path) -> di
         texts = [json.loads(_answers_path(work, variant, seed).read_text()) for seed in range(seeds)]
         rights[variant.key] = [{name: right_from_text(text) for name, text in each.items()} for each in texts]
     budget = {"epochs": recipe.ran.epochs, "epoch_steps": recipe.ran.epoch_steps, "batch_size": recipe.ran.batch_size}
-    return {"model": recipe.model.name, "seeds": seeds, "budget": budget, **compared(rights)}
+    return {"model": recipe.model.name, "seeds": seeds, "budget": budget, **compared(rights, groups)}
 
 
 def describe(result: dict[str, Any], chosen: list[Variant]) -> str:
-    """Two Markdown tables: the variants; RAN − single pass on every list."""
+    """Two Markdown tables: the variants; RAN − single pass on every list. Differences have an interval over faces and,
+    beside it, one over seeds."""
     names = list(next(iter(result["variants"].values())))
-    header = ["part", "change", *(f"{name}, %" for name in names), "validation − recipe"]
+    header = ["part", "change", *(f"{name}, %" for name in names), "validation − recipe", "over seeds"]
     lines = [_row(header), "|" + "---|" * len(header)]
     for variant in chosen:
         lists = result["variants"][variant.key]
         cells = [_accuracy(lists[name]) for name in names]
-        lines.append(_row([variant.part, variant.change, *cells, _difference(lists["validation"].get("vs_recipe"))]))
-    lines += ["", _row(["list", "faces", "RAN − single pass", "McNemar p by seed"]), "|---|---|---|---|"]
+        difference = lists["validation"].get("vs_recipe")
+        lines.append(_row([variant.part, variant.change, *cells, _difference(difference), _over_seeds(difference)]))
+    header = ["list", "faces", "RAN − single pass", "over seeds", "McNemar p by seed"]
+    lines += ["", _row(header), "|" + "---|" * len(header)]
     for name, each in result["ran_minus_single_pass"].items():
         p_values = ", ".join(f"{test['p_value']:.3f}" for test in each["mcnemar"])
-        lines.append(_row([name, str(each["bootstrap"]["n"]), _difference(each["bootstrap"]), p_values]))
-    return "\n".join(lines)
+        if each["bootstrap"].get("groups") is not None:
+            p_values = "–"
+        bootstrap = each["bootstrap"]
+        lines.append(_row([name, str(bootstrap["n"]), _difference(bootstrap), _over_seeds(bootstrap), p_values]))
+    lines += ["", ABOUT_SEEDS]
+    about = about_groups({name: each["bootstrap"] for name, each in result["ran_minus_single_pass"].items()})
+    return "\n".join([*lines, *([""] if about else []), *about])
 
 
 def _row(cells: list[str]) -> str:
@@ -194,6 +214,10 @@ def _accuracy(scores: dict[str, Any]) -> str:
 
 
 def _difference(difference: dict[str, Any] | None) -> str:
-    if difference is None:
+    return "–" if difference is None else percent_difference(difference)
+
+
+def _over_seeds(difference: dict[str, Any] | None) -> str:
+    if difference is None or difference["seeds_half_width"] is None:
         return "–"
-    return "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * difference[key] for key in ("difference", "low", "high")))
+    return f"{100 * difference['difference']:+.1f} ± {100 * difference['seeds_half_width']:.1f}"

@@ -31,12 +31,14 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class Shift:
-    """A column's means, and the mean of B − A."""
+    """A column's means, and the mean of B − A. comparable: false for entropy of models with different classes, and for
+    attention, whose shares are over each model's own regions, of models with different regions."""
 
     column: str
     mean_a: float
     mean_b: float
     shift: Estimate
+    comparable: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +92,7 @@ def compare(pairs: FacePairs, *, sources: int = 20) -> Comparison:
     query, a, b = pairs.dataset.query, pairs.a, pairs.b
     sums = ", ".join(f"sum({quoted(f'{c}_{m}')}) AS {quoted(f'{c}_{m}')}" for c in pairs.shared for m in "ab")
     # The one join over all faces; everything below reads this: a row per source and pair of expressions.
-    pairs.dataset.connection.execute(
+    pairs.dataset.execute(
         "CREATE TEMP TABLE compared AS SELECT source_id, any_value(source_uri) AS source_uri, expression_a, "
         f"expression_b, count(*) AS n, sum(total_variation) AS total_variation, {sums} "
         "FROM pairs GROUP BY source_id, expression_a, expression_b"
@@ -123,6 +125,7 @@ def compare(pairs: FacePairs, *, sources: int = 20) -> Comparison:
                 mean_a=means[f"{name}_a"].value,
                 mean_b=means[f"{name}_b"].value,
                 shift=means[f"{name}_shift"],
+                comparable=name not in pairs.incomparable,
             )
             for name in pairs.shared
             if means

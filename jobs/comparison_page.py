@@ -16,7 +16,8 @@ from PIL import Image
 
 from jobs.changed_faces import Answer, ChangedFace
 from jobs.comparison import Comparison, Shift
-from jobs.comparison_text import about_intervals, interval, only_one_has
+from jobs.comparison_text import about_marked, interval, marked, only_one_has
+from jobs.intervals import about_intervals, about_mcnemar
 
 if TYPE_CHECKING:
     from jobs.labelled_comparison import LabelledComparison
@@ -83,7 +84,7 @@ def _head(comparison: Comparison, output: str) -> str:
         f"<p>{comparison.faces} faces of {comparison.sources} sources have both answers; "
         f"{comparison.faces_only_a} have A's alone, {comparison.faces_only_b} B's alone.</p>"
     )
-    notes = only_one_has(comparison) + ([about_intervals(comparison)] if comparison.sources else [])
+    notes = only_one_has(comparison) + ([about_intervals(comparison.sources)] if comparison.sources else [])
     lines += [f'<p class="muted">{escape(note)}</p>' for note in notes]
     return f"<section>{''.join(lines)}</section>"
 
@@ -99,12 +100,15 @@ def _labels(labelled: LabelledComparison) -> str:
         f"{labelled.faces} labelled faces of {labelled.sources} sources; B − A {interval(labelled.difference, '+.1%')}."
         "</p>",
         f"<p>McNemar's test: {test.only_a} faces only A has right, {test.only_b} only B; p = {test.p_value:.3g}. It "
-        "takes faces as independent; with many faces of a source, trust the interval.</p>",
+        f"{about_mcnemar(labelled.sources)}.</p>",
         _table(
             ("label", "faces", "A right", "B right"),
             ((escape(row.label), row.faces, row.right_a, row.right_b) for row in labelled.by_label),
         ),
-        *(f'<p class="muted">{escape(line)}</p>' for line in (left_out, *labelled.notes)),
+        *(
+            f'<p class="muted">{escape(line)}</p>'
+            for line in (about_intervals(labelled.sources), left_out, *labelled.notes)
+        ),
     ]
     return _section("With labels", lines)
 
@@ -133,7 +137,7 @@ def _shifts(comparison: Comparison) -> str:
     most = max(ends, default=0.0) or 1.0
     rows = (
         (
-            escape(each.column),
+            escape(marked(each)),
             f"{each.mean_a:.3f}",
             f"{each.mean_b:.3f}",
             interval(each.shift, "+.3f"),
@@ -141,8 +145,9 @@ def _shifts(comparison: Comparison) -> str:
         )
         for each in comparison.shifts
     )
-    note = f'<p class="muted">Mean of B − A over all faces; the strip spans −{most:.3f} to +{most:.3f}.</p>'
-    return _section("Shifts", [_table(("column", "mean A", "mean B", "B − A", ""), rows), note])
+    notes = [f"Mean of B − A over all faces; the strip spans −{most:.3f} to +{most:.3f}.", *about_marked(comparison)]
+    below = (f'<p class="muted">{escape(note)}</p>' for note in notes)
+    return _section("Shifts", [_table(("column", "mean A", "mean B", "B − A", ""), rows), *below])
 
 
 def _interval_mark(each: Shift, most: float) -> str:

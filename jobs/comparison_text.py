@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jobs.changed_faces import ChangedFace
-from jobs.comparison import Comparison, Estimate
+from jobs.comparison import Comparison, Estimate, Shift
+from jobs.intervals import about_intervals, about_mcnemar
 from jobs.text import table
-from ran_model.source_bootstrap import TRUSTED_SOURCES
 
 if TYPE_CHECKING:
     from jobs.labelled_comparison import LabelledComparison
@@ -26,13 +26,13 @@ def described(comparison: Comparison, faces: Sequence[ChangedFace], labelled: La
         f"same expression: {interval(comparison.agreement, '.1%')}",
         f"mean change of the probabilities (total variation): {interval(comparison.total_variation, '.3f')}",
     ]
-    lines += [about_intervals(comparison), *only_one_has(comparison)]
+    lines += [about_intervals(comparison.sources), *only_one_has(comparison)]
     if labelled:
         lines += ["", _described_labels(labelled)]
     said = [(name, *counts, sum(counts)) for name, counts in zip(comparison.expressions, comparison.flips, strict=True)]
     lines += ["", table(("A \\ B", *comparison.expressions, "all"), said)]
-    shifts = [(s.column, s.mean_a, s.mean_b, interval(s.shift, "+.3f")) for s in comparison.shifts]
-    lines += ["", table(("column", "mean A", "mean B", "B - A"), shifts)]
+    shifts = [(marked(s), s.mean_a, s.mean_b, interval(s.shift, "+.3f")) for s in comparison.shifts]
+    lines += ["", table(("column", "mean A", "mean B", "B - A"), shifts), *about_marked(comparison)]
     by_source = [(s.source_uri, s.faces, s.faces - s.same, f"{s.agreement:.0%}") for s in comparison.by_source]
     lines += ["", table(("source", "faces", "changed", "agreement"), by_source)]
     if len(by_source) < comparison.sources:
@@ -42,24 +42,29 @@ def described(comparison: Comparison, faces: Sequence[ChangedFace], labelled: La
     return "\n".join(lines)
 
 
-def about_intervals(comparison: Comparison) -> str:
-    """What the intervals are, and what to think of them over so few sources."""
-    what = f"{comparison.confidence:.0%} intervals over resampled sources, not faces"
-    if comparison.sources == 1:
-        return f"No intervals: they would be {what}, and this is one source."
-    if comparison.sources < TRUSTED_SOURCES:
-        return (
-            f"In brackets: {what}. Over {comparison.sources} sources they come out too narrow; "
-            f"{TRUSTED_SOURCES} or more are needed to trust them."
-        )
-    return f"In brackets: {what}."
-
-
 def interval(estimate: Estimate, form: str) -> str:
     """Such as 81.2% (70.1% to 90.3%)."""
     if estimate.low is None or estimate.high is None:
         return f"{estimate.value:{form}}"
     return f"{estimate.value:{form}} ({estimate.low:{form}} to {estimate.high:{form}})"
+
+
+def marked(shift: Shift) -> str:
+    """The column's name, with a star where its figures are not comparable between the models."""
+    return shift.column if shift.comparable else f"{shift.column} *"
+
+
+def about_marked(comparison: Comparison) -> list[str]:
+    """What the stars mean; nothing where there is none."""
+    starred = [shift.column for shift in comparison.shifts if not shift.comparable]
+    lines = []
+    if "entropy" in starred:
+        lines.append("* entropy is over each model's own classes, and these differ: its means are not comparable.")
+    if any(name.startswith("attention_") for name in starred):
+        lines.append(
+            "* attention is shared out over each model's own regions, and these differ: its means are not comparable."
+        )
+    return lines
 
 
 def only_one_has(comparison: Comparison) -> list[str]:
@@ -80,8 +85,9 @@ def _described_labels(labelled: LabelledComparison) -> str:
         f"{labelled.faces} labelled faces of {labelled.sources} sources: "
         f"A right {interval(labelled.accuracy_a, '.1%')}, "
         f"B right {interval(labelled.accuracy_b, '.1%')}, B - A {interval(labelled.difference, '+.1%')}",
+        about_intervals(labelled.sources),
         f"McNemar's test: only A right {test.only_a}, only B right {test.only_b}, p = {test.p_value:.3g} "
-        "(faces taken as independent)",
+        f"({about_mcnemar(labelled.sources)})",
         f"labels of faces of A alone {labelled.labels_only_a}, of B alone {labelled.labels_only_b}, of neither "
         f"{labelled.labels_unknown}; faces without a label {labelled.unlabelled}",
         *(f"note: {note}" for note in labelled.notes),

@@ -30,11 +30,13 @@ NOTE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    """A frame to show: its row, its picture (uint8 HWC RGB) and its faces."""
+    """A frame to show: its row, its picture (uint8 HWC RGB) and its faces. is_of_several: the page has other videos or
+    pictures too, so that a time alone does not say which frame it is."""
 
     frame: SampledFrame
     image: NDArray[np.uint8]
     faces: Sequence[FaceAnswer]
+    is_of_several: bool = False
 
     @property
     def caption(self) -> str:
@@ -44,7 +46,9 @@ class Moment:
             where = f"{self.frame.timestamp:.2f} s, frame {self.frame.frame}"
         count = self.frame.face_count
         found = {None: "could not be read", 0: "no face found", 1: "1 face"}.get(count, f"{count} faces")
-        return f"{where} · {found}" if where else found
+        caption = f"{where} · {found}" if where else found
+        named = self.is_of_several and self.frame.timestamp is not None and self.frame.member
+        return f"{caption} · {self.frame.member}" if named else caption
 
 
 def contact_sheet(source: SourceFrames, moments: Sequence[Moment]) -> Image.Image:
@@ -60,10 +64,8 @@ def contact_sheet(source: SourceFrames, moments: Sequence[Moment]) -> Image.Imag
             cards += [_card(moment, height, most) for moment in row]
     columns = min(COLUMNS, len(cards))
     width = 2 * MARGIN + columns * cards[0].width + (columns - 1) * GAP
-    has_times = any(frame.timestamp is not None for frame in source.frames) and len(source.frames) > 1
-    strip = (
-        timeline(source, width - 2 * MARGIN - 2 * PADDING, moments=[m.frame for m in moments]) if has_times else None
-    )
+    has_axis = source.is_one_video and len(source.frames) > 1
+    strip = timeline(source, width - 2 * MARGIN - 2 * PADDING, moments=[m.frame for m in moments]) if has_axis else None
     height = HEADER_PX + sum(card.height + GAP for card in cards[::columns]) + FOOTER_PX
     height += strip.height + 2 * PADDING + GAP if strip else 0
 

@@ -22,7 +22,11 @@ if TYPE_CHECKING:  # torch: only when the command is called
 @click.option("-o", "--output", required=True, metavar="MODEL_DIR", help="New folder, or .safetensors of --trunk-only.")
 @click.option("--trunk-only", is_flag=True, help="Write only the trunk, as a start for training.")
 @click.option("--classes", metavar="A,B,…", help="In the order of the logits (default for eight: FERPlus' order).")
-@click.option("--regions", type=click.Choice(["fixed", "affectnet"]), help="Six fixed (default), or AffectNet's eight.")
+@click.option(
+    "--regions",
+    type=click.Choice(["fixed", "affectnet", "whole"]),
+    help="Six fixed (default), AffectNet's eight, or the whole face alone, of a single-pass classifier.",
+)
 @click.option("--attention-norm", type=click.Choice(ATTENTION_NORMS), help="Default: authors, for their network.")
 @click.option(
     "--colour",
@@ -52,7 +56,8 @@ def convert_command(
 
     Recognised are the RAN authors' ResNet-18, and ResNet-18 and -50 by torchvision's names: with a classifier of
     expressions they become models, else, as facenet-pytorch's InceptionResnetV1, trunks (--trunk-only). The order of
-    regions does not matter to the weights: all share one attention.
+    regions does not matter to the weights: all share one attention. A single-pass classifier answers as it did with
+    --regions whole; else by the mean of its answers over the regions.
     """
     options: dict[str, Any] = {
         "classes": None if classes is None else tuple(label.strip() for label in classes.split(",")),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 
@@ -15,7 +16,11 @@ from pipeline.config import Extraction
 from pipeline.ledger.dataset import Dataset
 from pipeline.ledger.log import CommitLog
 from pipeline.storage.store import Store
-from pipeline.views import connect, find_model
+from pipeline.views import connect, create_views, find_model
+
+T = TypeVar("T")
+
+_MOST_MOVES = 5  # of files that a command may meet; a run publishes about once a minute
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +34,44 @@ class OpenedDataset:
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """Rows as dictionaries. parameters: values of the question marks in `sql`."""
-        result = self.connection.execute(sql, list(parameters))
-        names = [column[0] for column in result.description]
-        return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+
+        def rows() -> list[dict[str, Any]]:
+            result = self.connection.execute(sql, list(parameters))
+            names = [column[0] for column in result.description]
+            return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+
+        return self.following(rows)
+
+    def execute(self, sql: str) -> None:
+        """Makes a view or table."""
+        self.following(lambda: self.connection.execute(sql))
+
+    def following(self, act: Callable[[], T]) -> T:
+        """What `act` returns. It reads the views; a run that publishes a file, or a compaction that replaces it, takes
+        that away from where they look, and then they are made anew and `act` is called again."""
+        moves = 0
+        while True:
+            try:
+                if moves:
+                    self.make_views()
+                return act()
+            except (duckdb.Error, FileNotFoundError) as error:
+                named = self.files_in(error)
+                if not named or moves == _MOST_MOVES:
+                    raise
+                self.log.refresh()
+                if all(path in self.log.state.live for path in named):
+                    raise
+                moves += 1
+
+    def make_views(self) -> None:
+        """Makes the views over what is live by the log as it was read last."""
+        create_views(self.connection, self.store, self.log.state)
+
+    def files_in(self, error: Exception) -> list[str]:
+        """Files below OUT that an error's message names, as the log calls them."""
+        roots = "|".join(re.escape(root) for root in (self.store.url, self.store.path_of("")))
+        return re.findall(rf"(?:{roots})/([^\n\"']+?\.parquet)", str(error))
 
     def find_model(self, name: str) -> str:
         """As `pipeline.views.find_model`."""
@@ -45,11 +85,10 @@ def opened(output: str, storage_options: tuple[str, ...]) -> Iterator[OpenedData
     dataset = Dataset.open(store)
     log = CommitLog(store)
     log.refresh()
-    try:
-        connection = connect(store, log.state)
-    except duckdb.Error as error:
-        raise as_damage(error) from error
-    try:
-        yield OpenedDataset(store=store, extraction=dataset.extraction, log=log, connection=connection)
-    finally:
-        connection.close()
+    with closing(connect(store)) as connection:
+        made = OpenedDataset(store=store, extraction=dataset.extraction, log=log, connection=connection)
+        try:
+            made.following(made.make_views)
+        except duckdb.Error as error:
+            raise as_damage(error) from error
+        yield made

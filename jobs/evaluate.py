@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from jobs.intervals import about_groups, percent_difference
 from jobs.options import json_option
 from jobs.text import table
 from pipeline.errors import UsageError
@@ -102,6 +103,7 @@ def describe(result: dict[str, Any]) -> str:
             row += [_percent(twin[name]["accuracy"]), _difference(result["comparison"].get(name))]
         rows.append(row)
     lines += ["", table(header, rows)]
+    lines += about_groups({name: each["bootstrap"] for name, each in result.get("comparison", {}).items()})
     main = "full" if "full" in result["lists"] else next(iter(result["lists"]))
     classes = [
         (name, each["n"], _percent(each["recall"]), _percent(each["precision"]))
@@ -132,6 +134,7 @@ def _percent(share: float | None) -> str:
 def _difference(comparison: dict[str, Any] | None) -> str:
     if comparison is None:
         return ""
-    bootstrap, test = comparison["bootstrap"], comparison["mcnemar"]
-    low, high = 100 * bootstrap["low"], 100 * bootstrap["high"]
-    return f"{100 * bootstrap['difference']:+.1f} ({low:+.1f} to {high:+.1f}), p={test['p_value']:.3f}"
+    difference = percent_difference(comparison["bootstrap"])
+    if comparison["bootstrap"].get("groups") is not None:
+        return difference
+    return f"{difference}, p={comparison['mcnemar']['p_value']:.3f}"

@@ -26,7 +26,8 @@ def evaluation(
     probed: int = PROBED_FACES,
 ) -> dict[str, Any]:
     """Plain JSON: model, model_id, data, lists, occlusion_probe, and with a single-pass twin single_pass and
-    comparison (RAN − single pass on the same faces: McNemar's test and a paired bootstrap interval)."""
+    comparison (RAN − single pass on the same faces: McNemar's test, which takes faces as independent, and a paired
+    bootstrap interval, over whole groups where faces come in groups)."""
     result: dict[str, Any] = {
         "model": network.config.name,
         "model_id": model_id,
@@ -43,7 +44,9 @@ def evaluation(
         result["occlusion_probe"] = {"ran": _probe(network, clean)}
     if twin is not None:
         result["single_pass"] = {"lists": {name: scores.to_json() for name, scores in score_lists(twin, data).items()}}
-        result["comparison"] = {name: _compare(network, twin, data.test(name)) for name in data.lists}
+        result["comparison"] = {
+            name: _compare(network, twin, data.test(name), data.groups(name)) for name in data.lists
+        }
         if len(clean):
             result["occlusion_probe"]["single_pass"] = _probe(twin, clean)
     return result
@@ -81,9 +84,14 @@ def _probe(network: RegionAttentionNetwork | SinglePassNetwork, faces: FaceSet) 
     ]
 
 
-def _compare(network: RegionAttentionNetwork, twin: SinglePassNetwork, faces: FaceSet) -> dict[str, Any]:
-    right = [
+def _compare(
+    network: RegionAttentionNetwork, twin: SinglePassNetwork, faces: FaceSet, groups_B: torch.Tensor | None
+) -> dict[str, Any]:
+    right_a_B, right_b_B = (
         over_expressions(predict_probabilities(each, faces), each.config).argmax(dim=1) == faces.labels_B
         for each in (network, twin)
-    ]
-    return {"mcnemar": mcnemar(*right).to_json(), "bootstrap": paired_bootstrap(*right).to_json()}
+    )
+    return {
+        "mcnemar": mcnemar(right_a_B, right_b_B).to_json(),
+        "bootstrap": paired_bootstrap(right_a_B, right_b_B, groups_B).to_json(),
+    }

@@ -40,13 +40,15 @@ class FacePairs:
     `pairs` has a row per face of both: where it is; expression_a, expression_b; total_variation, ½ Σ |p_b − p_a| over
     the classes, where one that a model lacks has probability 0; and `<column>_a`, `<column>_b` of every shared column.
     `faces_a` and `faces_b` are the models' rows. shared: `confidence`, `entropy` and the columns of probabilities and
-    attention that both models have.
+    attention that both models have. incomparable: those of `shared` that are over other classes or regions in one model
+    than in the other, so that a difference says little: entropy, and shares of attention.
     """
 
     dataset: OpenedDataset
     a: ModelColumns
     b: ModelColumns
     shared: tuple[str, ...]
+    incomparable: frozenset[str] = frozenset()
 
     def group_key(self, sources: int) -> str:
         """SQL for what is resampled: the source, or, with very many, one of 4,096 groups of sources.
@@ -71,7 +73,7 @@ def face_pairs(dataset: OpenedDataset, model_a: str, model_b: str) -> Iterator[F
     selected += [
         f"{_value(model, column)}::DOUBLE AS {quoted(f'{column}_{model}')}" for column in shared for model in "ab"
     ]
-    execute = dataset.connection.execute
+    execute = dataset.execute
     with tempfile.TemporaryDirectory(prefix="ran-compare-") as folder:
         execute(f"SET temp_directory = {literal(folder)}")
         execute(f"SET memory_limit = '{MEMORY_GIB}GiB'")
@@ -82,7 +84,9 @@ def face_pairs(dataset: OpenedDataset, model_a: str, model_b: str) -> Iterator[F
             f"CREATE TEMP VIEW pairs AS SELECT {', '.join(selected)} FROM faces_a a JOIN faces_b b "
             "ON a.face_id = b.face_id"
         )
-        yield FacePairs(dataset=dataset, a=a, b=b, shared=shared)
+        differing = ["entropy"] if a.classes != b.classes else []
+        differing += attention if set(a.regions) != set(b.regions) else []
+        yield FacePairs(dataset=dataset, a=a, b=b, shared=shared, incomparable=frozenset(differing))
 
 
 def quoted(name: str) -> str:

@@ -14,6 +14,7 @@ from jobs.text import human_bytes, table
 from pipeline.ledger.runs import RUNS
 from pipeline.storage.store import Store
 from pipeline.urls import without_credentials
+from pipeline.views import current_model
 
 
 @click.command("inspect")
@@ -78,22 +79,37 @@ def _run(store: Store, run_id: str, closed: set[str]) -> dict[str, Any]:
 def errors_command(output: str, storage_options: tuple[str, ...], as_json: bool) -> None:
     """What failed in OUT, by code: each source or segment with its message."""
     with opened(output, storage_options) as dataset:
-        models = len(dataset.log.state.models)
+        models = dataset.log.state.models
+        shown = current_model(dataset.log.state)
         rows = dataset.query(
             "SELECT model_id, error_code, status, error_stage, source_uri, start_s, end_s, first_member, "
             "error_message, attempts, segment_id FROM errors ORDER BY error_code, source_uri, start_s, first_member"
         )
+        failed = dataset.query(
+            "SELECT model_id, count(*) AS segments FROM all_segments WHERE status <> 'ok' GROUP BY 1 ORDER BY 1"
+        )
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    if not rows:
+    if len(models) > 1:
+        click.echo(f"of model {shown}, whose rows `query` shows:" + ("\n" if rows else " no errors"))
+    elif not rows:
         click.echo("no errors")
-        return
+    if rows:
+        _echo_errors(rows)
+    for other in failed:
+        if other["model_id"] != shown:
+            where = f"status <> 'ok' AND model_id = '{other['model_id']}'"
+            click.echo(
+                f"\n{other['segments']} segments of model {other['model_id']} failed: "
+                f'`ran-pipeline query {quote(without_credentials(output))} "FROM all_segments WHERE {where}"`'
+            )
+
+
+def _echo_errors(rows: list[dict[str, Any]]) -> None:
     counts: dict[str, int] = {}
     for row in rows:
         counts[row["error_code"]] = counts.get(row["error_code"], 0) + 1
-    if models > 1:
-        click.echo(f"of model {rows[0]['model_id']}, the newest that has every segment\n")
     click.echo(table(("code", "segments"), sorted(counts.items(), key=lambda item: -item[1])))
     shown = [(row["error_code"], row["status"], _where(row), row["error_message"]) for row in rows]
     click.echo("\n" + table(("code", "status", "where", "what"), shown))

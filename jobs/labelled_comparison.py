@@ -36,8 +36,9 @@ class LabelledComparison:
     labels: faces with a label in the CSV, of which labels_only_a, labels_only_b have an answer of one model only, and
     labels_unknown of neither. unlabelled: faces of both models without a label. notes: rows of the CSV that were left
     out. accuracy: share of right answers; a label that a model has no class for is a wrong answer. difference: B − A.
-    Intervals resample sources. mcnemar takes faces as independent: with many faces of a source its p-value is too
-    small, and the interval of the difference is to be trusted instead.
+    Intervals resample `sources` and come out too narrow over few of them. mcnemar takes faces as independent: with many
+    faces of a source its p-value is too small, and from TRUSTED_SOURCES (`ran_model.source_bootstrap`) on the interval
+    of the difference is to be trusted instead.
     """
 
     faces: int
@@ -72,7 +73,7 @@ def compare_labelled(pairs: FacePairs, path: Path, *, faces: int) -> LabelledCom
     names = [EXPRESSIONS[label.expression] for label in labels.values()]
     connection, query = pairs.dataset.connection, pairs.dataset.query
     connection.register("labels", pa.table({"face_id": pa.array(list(labels), pa.string()), "label": names}))
-    connection.execute(
+    pairs.dataset.execute(
         "CREATE TEMP TABLE labelled AS SELECT label, a.face_id IS NOT NULL AS has_a, b.face_id IS NOT NULL AS has_b, "
         "a.source_id, a.expression = label AS right_a, b.expression = label AS right_b FROM labels l "
         "LEFT JOIN faces_a a ON a.face_id = l.face_id LEFT JOIN faces_b b ON b.face_id = l.face_id"

@@ -38,8 +38,10 @@ def most_telling(source: SourceFrames, count: int) -> list[SampledFrame]:
 def nearest_to(source: SourceFrames, seconds: Sequence[float]) -> list[SampledFrame]:
     """The sampled frame nearest to each moment, in order, each once.
 
-    Raises UsageError for a source without times, and for a moment that is not in it.
+    Raises UsageError for a source without times or with several videos, and for a moment that is not in it.
     """
+    if len(source.videos) > 1:
+        raise source.ask_for_one_video("--at")
     timed = [(frame.timestamp, frame) for frame in source.frames if frame.timestamp is not None]
     if not timed:
         raise UsageError(f"--at needs a video; {source.name} has no times")

@@ -31,9 +31,9 @@ def overlay_command(
 ) -> None:
     """Draw boxes, expressions and the regions' attention on SOURCE, and write it to FILE.
 
-    SOURCE is a video, a picture, an archive, or one picture of an archive (archive.tar/name.jpg), by its path or the
-    end of it. It is decoded again from where it was. Without --at, a page shows up to six moments that differ most
-    in time and in attention.
+    SOURCE is a video, a picture, an archive, or one picture or video of an archive (archive.tar/name.jpg), by its path
+    or the end of it. It is decoded again from where it was. Without --at, a page shows up to six moments that differ
+    most in time and in attention. Attention over time is drawn for one video, not for an archive of several.
     """
     options = parse_storage_options(storage_options)
     kind = Path(to).suffix.lower()
@@ -57,7 +57,12 @@ def _write_page(
 ) -> str:
     chosen = nearest_to(source, at) if at else most_telling(source, MOMENTS)
     moments = [
-        Moment(frame=frame, image=image, faces=answers(source, frame, image))
+        Moment(
+            frame=frame,
+            image=image,
+            faces=answers(source, frame, image),
+            is_of_several=not source.is_one_video,
+        )
         for frame, image in redecode(chosen, dataset.extraction, options)
     ]
     if not moments:

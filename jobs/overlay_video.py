@@ -27,8 +27,10 @@ PADDING, CAPTION_PX = 20, 34
 def write_video(path: Path, source: SourceFrames, extraction: Extraction, storage_options: dict[str, str]) -> str:
     """Encodes H.264 with the frames' own presentation times; one frame is held at a time. Returns what was written.
 
-    Raises UsageError for a source without times, or one of which nothing can be decoded again.
+    Raises UsageError for a source without times or with several videos, or one of which nothing can be decoded again.
     """
+    if source.videos and not source.is_one_video:
+        raise source.ask_for_one_video("an .mp4")
     if source.kind != "video":
         raise UsageError(f"{source.name} has no times, so an .mp4 of it makes no sense; write a .png")
     rate = extraction.rate or Fraction(30)

@@ -67,7 +67,7 @@ def draw_evaluation(result: Mapping[str, Any], config: ModelConfig, path: Path) 
 def _bundled_face(config: ModelConfig) -> torch.Tensor:
     """The astronaut's face, aligned, grey: uint8 (1, 1, S, S)."""
     picture = np.asarray(Image.open(Path(__file__).parent / "doctor_media" / "face.jpg").convert("RGB"))
-    aligned, _ = align_pictures([picture], load_detector(), replace(config, colour="grey"))
+    aligned, _, _ = align_pictures([picture], load_detector(), replace(config, colour="grey"))
     return torch.from_numpy(aligned).permute(0, 3, 1, 2)
 
 

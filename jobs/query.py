@@ -39,7 +39,8 @@ def query_command(
     if form == "parquet" and to is None and sys.stdout.isatty():
         raise UsageError("--format parquet is binary: say where with --to FILE, or > FILE")
     with opened(output, storage_options) as dataset:
-        try:
+
+        def answer() -> None:
             relation = dataset.connection.sql(sql)
             if relation is None:
                 return
@@ -51,10 +52,15 @@ def query_command(
                 deliver_to_stdout(write)
             else:
                 deliver(to, parse_storage_options(storage_options), write)
+
+        try:
+            dataset.following(answer)
         except RuntimeError as error:  # a string that is no UTF-8
             raise as_damage(error) from error
         except duckdb.Error as error:
-            if is_of_a_damaged_file(error) and "No files found" not in str(error):  # the SQL named them
+            is_ours = any(path in dataset.log.state.live for path in dataset.files_in(error))
+            named_by_sql = "No files found" in str(error) and not is_ours
+            if is_of_a_damaged_file(error) and not named_by_sql:
                 raise as_damage(error) from error
             raise UsageError(f"{error}\nviews: {', '.join(VIEWS)}") from None
 

@@ -11,7 +11,7 @@ from jobs.run import conclude, dataset_configuration
 from pipeline.errors import ErrorCode
 from pipeline.progress import ProgressReporter
 
-CODES = sorted(str(code) for code in ErrorCode if code != ErrorCode.SOURCE_CHANGED)
+CODES = sorted(map(str, ErrorCode))
 
 
 @click.command("retry")

@@ -148,11 +148,17 @@ def dataset_configuration(options: dict[str, Any]) -> RunConfig:
 def check_error_rate(summary: Summary, config: RunConfig) -> int:
     """Exit code 0, or ErrorRateError when more sources failed than the user accepts."""
     if summary.sources and summary.failed_sources / summary.sources > config.max_error_rate:
+        output = quote(without_credentials(config.output))
+        model = f" with model {summary.model_id}" if summary.models > 1 else ""
         raise ErrorRateError(
-            f"finished, but {summary.failed_sources} of {summary.sources} sources have errors, over --max-error-rate "
-            f"{config.max_error_rate:g}; see `ran-pipeline errors {quote(without_credentials(config.output))}`"
+            f"finished, but {summary.failed_sources} of {summary.sources} sources have errors{model}, "
+            f"over --max-error-rate {config.max_error_rate:g}; see `ran-pipeline errors {output}`"
         )
     return 0
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0%}"
 
 
 def describe(summary: Summary) -> str:
@@ -168,10 +174,11 @@ def describe(summary: Summary) -> str:
         lines.append("failures: " + ", ".join(f"{code} {count}" for code, count in summary.failures.most_common()))
     if summary.segments_done:
         rows = [
-            (name, stage["items"], f"{stage['items_per_s']:.1f}", f"{stage['busy_share']:.0%}")
+            (name, stage["items"], f"{stage['items_per_s']:.1f}", _percent(stage["busy_share"]))
             for name, stage in summary.stages().items()
         ]
         lines += ["", table(("stage", "items", "items/s per actor", "busy"), rows)]
-        lines.append(f"bottleneck: {summary.bottleneck()}")
+        if bottleneck := summary.bottleneck():
+            lines.append(f"bottleneck: {bottleneck}")
     lines.append(f"dataset: {summary.output} (model {summary.model_id}, run {summary.run_id})")
     return "\n".join(lines)

@@ -57,6 +57,24 @@ class SourceFrames:
         """The last part of the uri."""
         return posixpath.basename(self.uri) or self.uri
 
+    @property
+    def videos(self) -> dict[str, str | None]:
+        """The videos that frames are of, by their key: the name inside the archive, None outside archives."""
+        return {each.segment.video_key: each.member for each in self.frames if each.segment.kind == "video"}
+
+    @property
+    def is_one_video(self) -> bool:
+        """Whether all frames share one time axis."""
+        return len(self.videos) == 1 and all(frame.segment.kind == "video" for frame in self.frames)
+
+    def ask_for_one_video(self, option: str) -> UsageError:
+        """What to say where `option` needs a time axis, and these frames have several."""
+        member = next(iter(self.videos.values())) or ""
+        count = "a video" if len(self.videos) == 1 else f"{len(self.videos)} videos"
+        return UsageError(
+            f"{option} needs one video, and {self.name} has {count} in it: name one, as {self.uri}/{member}"
+        )
+
     def attention(self, face: Row) -> NDArray[np.float32]:
         """The weights of a face's regions: (R,), of sum 1."""
         return _weights(face, self.regions)
@@ -171,6 +189,4 @@ def _usual(faces: list[Row], regions: tuple[str, ...]) -> tuple[float, ...]:
 
 
 def _rows(dataset: OpenedDataset, sql: str, parameters: list[Any]) -> list[Row]:
-    result = dataset.connection.execute(sql, parameters)
-    names = [column[0] for column in result.description]
-    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+    return dataset.query(sql, parameters)

@@ -85,8 +85,10 @@ def _client(address: str) -> JobSubmissionClient:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
+    from jobs.following import answer
+
     try:
-        return JobSubmissionClient(address)
+        return answer(lambda: JobSubmissionClient(address))
     except AuthenticationError:
         raise token_wanted(address) from None
     except (OSError, RuntimeError) as error:
@@ -136,8 +138,10 @@ def _follow(client: JobSubmissionClient, job_id: str, address: str, as_json: boo
 
 
 def _exists(client: JobSubmissionClient, job_id: str) -> bool:
+    from jobs.following import answer
+
     try:
-        client.get_job_info(job_id)
+        answer(lambda: client.get_job_info(job_id))
     except RuntimeError as error:
         return "does not exist" not in str(error)
     except OSError:  # silent for now; `follow` has the patience

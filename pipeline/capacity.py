@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from pipeline.config import Extraction
 from pipeline.errors import CapacityError
+from pipeline.media.scratch import kept_free_bytes
 from pipeline.resources import Cluster, Resources
 from pipeline.run_config import RunConfig
 from pipeline.storage.store import Store
@@ -76,10 +77,21 @@ def _scratch_bytes(todo: pa.Table, actors: int) -> int:
 
 def free_bytes(path: str | Path) -> int:
     """Free space where `path` is, or will be."""
+    return _total_and_free(path)[1]
+
+
+def scratch_free_bytes(folder: str) -> int:
+    """What sources may take of the free space where `folder` is, or will be."""
+    total, free = _total_and_free(folder)
+    return max(0, free - kept_free_bytes(total))
+
+
+def _total_and_free(path: str | Path) -> tuple[int, int]:
     existing = Path(path).absolute()
     while not existing.exists():
         existing = existing.parent
-    return shutil.disk_usage(existing).free
+    usage = shutil.disk_usage(existing)
+    return usage.total, usage.free
 
 
 def scratch_folder(config: RunConfig) -> str:
@@ -104,10 +116,10 @@ def check(need: Need, store: Store, config: RunConfig, cluster: Cluster) -> None
             f"{config.scratch_gib:g} ({_gib(cap)}); raise it or lower --decode-actors"
         )
     is_alone = cluster.nodes <= 1 and not may_grow
-    if is_alone and need.scratch_bytes > (free := free_bytes(scratch_folder(config))):
+    if is_alone and need.scratch_bytes > (free := scratch_free_bytes(scratch_folder(config))):
         raise CapacityError(
             f"the largest inputs need {_gib(need.scratch_bytes)} of scratch in {scratch_folder(config)}, which has "
-            f"{_gib(free)} free; point --scratch to a larger disk or lower --decode-actors"
+            f"{_gib(free)} for it; point --scratch to a larger disk or lower --decode-actors"
         )
     memory_gib = None if may_grow else cluster.memory_gib
     if memory_gib is not None and need.memory_gib > memory_gib:

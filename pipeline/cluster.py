@@ -23,12 +23,19 @@ NODE_ANSWER_S = 120.0  # a worker process may have to start there
 def connected(address: str | None) -> Iterator[Cluster]:
     """Joins `address`, else RAY_ADDRESS (a job has it from Ray), else starts Ray here (and stops it at the end).
 
-    Raises UsageError for a dashboard's URL and if Ray wants a token, StoreError if it can't be reached.
+    Raises UsageError for the URL of a dashboard or of Ray Client and if Ray wants a token, StoreError if it can't be
+    reached.
     """
     address = address or os.environ.get("RAY_ADDRESS") or None
     if address and address.startswith(("http://", "https://")):  # people set it for `ray job submit`
         raise UsageError(
             f"the Ray address {address} is that of a dashboard: give it to `ran-pipeline submit`, or unset RAY_ADDRESS"
+        )
+    if address and address.startswith("ray://"):  # Ray Client: this process would not be on the cluster's network
+        raise UsageError(
+            f"the Ray address {address} is that of Ray Client, which only hands calls on, and a run must be on the "
+            "cluster itself: give the dashboard's URL, like http://head:8265, to `ran-pipeline submit`, or unset "
+            "RAY_ADDRESS"
         )
     # A driver under `uv run` would make every worker rebuild its environment; Ray's C++ log is not for users.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")

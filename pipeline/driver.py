@@ -21,7 +21,7 @@ from pipeline import capacity, execution, graph, planning, resources
 from pipeline.cluster import check_output_is_shared, connected, size_of_cluster
 from pipeline.config import Extraction
 from pipeline.errors import CapacityError, ErrorCode, MediaError, StoreError
-from pipeline.execution import LostNodesError, cause_of, first_line, raise_for_users
+from pipeline.execution import LostNodesError, cause_of, first_line, last_line, raise_for_users
 from pipeline.extract import failed_block
 from pipeline.failures import Failures, covered_segments, find_failures
 from pipeline.infer import CPU_BATCH, GPU_BATCH, InferConfig, without_predictions
@@ -45,6 +45,7 @@ from pipeline.summary import Summary
 from pipeline.urls import without_credentials
 from pipeline.worker import WorkerConfig
 
+MOST_STARTS = 3  # passes in a row of which no actor came up
 COMMIT_BYTES = 512 << 20  # staged files that wait for a commit; crops get there before the minute is over
 
 
@@ -81,6 +82,7 @@ class Driver:
         self._stored: StoredSegments | None = None
         self._size = resources.Cluster(cpus=0, gpus=0)
         self._stop = threading.Event()
+        self._is_proved = False  # something has come through the whole chain
         self.summary = Summary(model_id=prepared.model_id, output=without_credentials(config.output))
 
     def run(self, progress: ProgressReporter) -> Summary:
@@ -94,7 +96,13 @@ class Driver:
         for note in listing.notes():
             progress.note(note)
         with run, self._interruptible(progress):
-            run.save_config({"run": self._config.to_json(), "extraction": self._extraction.to_json()})
+            run.save_config(
+                {
+                    "run": self._config.to_json(),
+                    "extraction": self._extraction.to_json(),
+                    "root": self._dataset.root,
+                }
+            )
             failures = self._failures(log)
             committer = Committer(self._dataset, log, run, self._model_id, replacing=failures.replacing)
             committer.publish_missing()
@@ -128,15 +136,12 @@ class Driver:
                     self._begin(plan, progress)
                     self._check_capacity(plan, size)
                     self._process(plan, committer, progress)
-                    listed = {source.source_id for source in listing.sources}
-                    failed = {segment_id for segment_id, source_id in failures.rows.items() if source_id in listed}
-                    unplanned = _absent(failed, plan.todo)
-                    if unplanned and not self._stop.is_set() and self._config.limit is None:
-                        drop_segments(self._store, log, run, self._model_id, failures.replacing, unplanned)
             else:
                 self._begin(plan, progress)
+            self._drop_unplanned(plan, failures, log, run)
             self._drop_superseded(known, log, run, progress)
             summary.failed_sources = planning.count_failed(self._store, log.state, self._model_id, listing)
+            summary.models = len(log.state.models)
             summary.finish("interrupted" if self._stop.is_set() else "done")
             run.save_summary(summary.to_json())
         return summary
@@ -157,6 +162,14 @@ class Driver:
         ids = {*old["source_id"].to_pylist(), *planning.change_rows(self._store, log.state, uris)}
         drop_sources(self._store, log, run, ids, covered_segments(log.state, old, self._extraction))
 
+    def _drop_unplanned(self, plan: planning.Plan, failures: Failures, log: CommitLog, run: Run) -> None:
+        """Failed rows of segments that the sources don't have any more: they told of a probe that works now."""
+        listed = {source.source_id for source in self._listing.sources}
+        failed = {segment_id for segment_id, source_id in failures.rows.items() if source_id in listed}
+        unplanned = _absent(failed, plan.todo)
+        if unplanned and not self._stop.is_set() and self._config.limit is None:
+            drop_segments(self._store, log, run, self._model_id, failures.replacing, unplanned)
+
     def _drop_superseded(self, known: pa.Table, log: CommitLog, run: Run, progress: ProgressReporter) -> None:
         """Errors of files that were mended since leave, once the files' new content has its rows.
 
@@ -169,7 +182,8 @@ class Driver:
         gone = planning.superseded(self._store, log.state, self._listing, known)
         if gone and not other_runs(self._store, log.state, run.run_id, self._config.stale_after_s)[0]:
             old = known.filter(pc.is_in(known["source_id"], pa.array(sorted(gone), pa.string())))
-            drop_sources(self._store, log, run, gone, covered_segments(log.state, old, self._extraction))
+            covered = covered_segments(log.state, old, self._extraction)
+            drop_sources(self._store, log, run, gone, covered, only_errors=True)
             progress.note(f"{len(gone)} errors of files that have another content now were taken out")
 
     def _plan(self, known: pa.Table, changed: list[Source], state: LogState, failures: Failures) -> planning.Plan:
@@ -218,7 +232,7 @@ class Driver:
         """Rows of `sources`, one table per commit, so that a killed run keeps what it had probed."""
         probed: list[pa.Table] = []
         last_commit = time.monotonic()
-        for rows in probing.tables(self._resources):
+        for rows in probing.tables(self._resources, self._stop):
             probed.append(rows)
             self.summary.sources_probed += rows.num_rows
             if time.monotonic() - last_commit >= self._config.commit_interval_s:
@@ -244,7 +258,7 @@ class Driver:
     ) -> None:
         """Runs passes until every planned segment is committed or the run is interrupted."""
         model = ray.put(self._model)
-        passes = PassQueue(plan.todo)
+        passes = PassQueue(plan.todo, self._resources.decode_pool[1])
         progress.phase("starting actors")
         while passes and not self._stop.is_set():
             if self.summary.passes:
@@ -266,7 +280,7 @@ class Driver:
             if outcome.broken is None:
                 passes.add(missing)
             else:
-                why = self._recover(passes, attempted, missing, outcome.broken, committer, progress)
+                why = self._recover(passes, attempted, missing, outcome.broken, model, committer, progress)
                 del outcome  # it holds the exception, and that the actors
                 if passes.hopeless:
                     if not self._cluster_works(missing, model):
@@ -288,6 +302,7 @@ class Driver:
                     committer.add(staged_set(manifest))
                     self.summary.add(manifest)
                     outcome.add(manifest)
+                    self._is_proved = True
                 due = time.monotonic() - last_commit >= self._config.commit_interval_s
                 if due or committer.pending_bytes >= COMMIT_BYTES:
                     committer.commit()
@@ -302,6 +317,7 @@ class Driver:
         attempted: Pass,
         missing: pa.Table,
         broken: BaseException,
+        model: Any,
         committer: Committer,
         progress: ProgressReporter,
     ) -> str:
@@ -320,7 +336,15 @@ class Driver:
                 "the cluster did not start the actors in time: has it nodes for them? See `ray status`; run the same "
                 "command again to resume, with a longer --wait-for-nodes-s if nodes are still coming"
             )
+        if getattr(cause, "actor_init_failed", False):
+            passes.again(attempted, missing)
+            if passes.fruitless >= MOST_STARTS:
+                raise StoreError(f"actors don't start on the cluster: {last_line(cause)}; mend that and run again")
+            progress.note(f"actors did not start ({last_line(cause)}); trying once more")
+            return last_line(cause)
         failed = passes.lost(attempted, missing)
+        if failed.num_rows and not self._is_proved and not self._cluster_works(failed, model):
+            raise StoreError(f"the cluster fails at whatever it is given: {first_line(cause)}; run again to resume")
         if failed.num_rows:
             error = MediaError(ErrorCode.INTERNAL, f"processing it alone failed twice: {first_line(cause)}")
             block = without_predictions(failed_block(failed, error, self._extraction))

@@ -20,6 +20,7 @@ import pyarrow as pa
 import ray
 from ray.data import DataContext, Dataset
 from ray.data._internal.execution.execution_callback import ExecutionCallback
+from ray.data.exceptions import SystemException
 
 from pipeline.errors import RanError, StoreError
 
@@ -120,9 +121,12 @@ def blocks_until(stop: threading.Event, dataset: Dataset) -> Generator[pa.Table 
 
 
 def cause_of(error: BaseException) -> BaseException:
-    """What really happened inside Ray's wrapping."""
+    """What really happened inside Ray's wrapping. Ray Data marks what is no user code's by an empty SystemException as
+    its cause."""
     inner = getattr(error, "cause", None) or error.__cause__
-    return cause_of(inner) if isinstance(inner, BaseException) and inner is not error else error
+    if not isinstance(inner, BaseException) or isinstance(inner, SystemException) or inner is error:
+        return error
+    return cause_of(inner)
 
 
 def raise_for_users(cause: BaseException) -> None:
@@ -135,6 +139,12 @@ def first_line(error: BaseException) -> str:
     """An exception for a message of ours."""
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0] if text else ''}"
+
+
+def last_line(error: BaseException) -> str:
+    """What failed in an actor's constructor: Ray tells it as the text of a traceback, whose end names the exception."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 class ExecutionWatch(ExecutionCallback):

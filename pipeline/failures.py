@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.config import Extraction
 from pipeline.errors import ErrorCode
 from pipeline.ledger.entry import CommittedFile
-from pipeline.ledger.live import read_live
-from pipeline.ledger.removal import Replacing
+from pipeline.ledger.live import sound_rows
+from pipeline.ledger.removal import Replacing, ids_in
+from pipeline.ledger.staging import ERRORS_SUFFIX
 from pipeline.ledger.state import LogState
 from pipeline.segments import Segment, plan_table
 from pipeline.storage.store import Store
@@ -40,31 +40,51 @@ def find_failures(
     """The model's failed and partial segments, with one of the codes if any are given.
 
     known: rows of `sources`. With a failed window of a video go those behind it that have no row because of it.
-    `source_changed` is left out: its mend is `run --on-changed replace`.
+    The row that tells of a new content, of which `known` has nothing, is left out: its mend is `run --on-changed
+    replace`. A `source_changed` of a reader is a failure like others: the next reader may find what was planned.
     """
     found, replacing = Failures(), Replacing()
-    partial: set[str] = set()
-    for file in state.files("segments", model_id):
-        rows = _read(store, file, ["segment_id", "source_id", "status", "error_code"])
-        rows = rows.filter(pc.not_equal(rows["status"], "ok"))
-        rows = rows.filter(pc.not_equal(rows["error_code"], str(ErrorCode.SOURCE_CHANGED)))
+    known_ids = known["source_id"].combine_chunks()
+    for file in _error_files(state, model_id):
+        rows = sound_rows(store, file, ["segment_id", "source_id", "status", "error_code"])
+        is_change = pc.equal(rows["error_code"], str(ErrorCode.SOURCE_CHANGED))
+        rows = rows.filter(pc.or_(pc.invert(is_change), pc.is_in(rows["source_id"], known_ids)))
         if codes:
             rows = rows.filter(pc.is_in(rows["error_code"], pa.array(sorted(codes), pa.string())))
-        if rows.num_rows:
-            replacing.files.add(file.path)
-            replacing.segments.update(rows["segment_id"].to_pylist())
-            found.rows |= dict(zip(rows["segment_id"].to_pylist(), rows["source_id"].to_pylist(), strict=True))
-            partial.update(rows.filter(pc.equal(rows["status"], "partial"))["segment_id"].to_pylist())
+        found.rows |= dict(zip(rows["segment_id"].to_pylist(), rows["source_id"].to_pylist(), strict=True))
+        replacing.with_faces.update(rows.filter(pc.equal(rows["status"], "partial"))["segment_id"].to_pylist())
     failed = known.filter(pc.is_in(known["source_id"], pa.array(sorted(found.source_ids), pa.string())))
     found.probe = set(failed.filter(pc.is_valid(failed["error_code"]))["source_id"].to_pylist())
     replacing.sources = set(found.probe)
     replacing.followers = _followers(state, model_id, failed, extraction, found.rows)
-    replacing.segments.update(*replacing.followers.values())
-    replacing.files.update(_files_with(store, state.files("faces", model_id), partial, "segment_id"))
-    replacing.files.update(_files_with(store, state.files("crops"), partial, "segment_id"))
-    replacing.files.update(_files_with(store, state.files("sources"), found.probe, "source_id"))
+    replacing.segments = set(found.rows).union(*replacing.followers.values())
+    replacing.crops = _own_crops(store, state, model_id, replacing.segments, replacing.with_faces)
+    replacing.find_files(store, state, model_id)
     found.replacing = replacing
     return found
+
+
+def _own_crops(store: Store, state: LogState, model_id: str, replaced: set[str], partial: set[str]) -> set[str]:
+    """Of the model's segments that are replaced, of which some are `partial`, those whose kept crops are of its rows.
+
+    Crops are kept once, whatever the model: those of a segment that another model has whole are that one's, and a
+    segment without a face of this model has none of its own. The log may say that there are some where there are none.
+    """
+    claimed = {one for one in replaced if one in state.crops}
+    there = {one for file in state.files("crops") if claimed for one in ids_in(store, file, claimed, "segment_id")}
+    own = claimed - (there - partial)
+    for other in state.models:
+        both = {one for one in own & there if one in state.committed(other)} if other != model_id else set()
+        if both:
+            files = _error_files(state, other)
+            failed = {one for file in files for one in ids_in(store, file, both, "segment_id")}
+            own -= both - failed
+    return own
+
+
+def _error_files(state: LogState, model_id: str) -> list[CommittedFile]:
+    """The files that have all of the model's error and partial rows, and nothing else."""
+    return [file for file in state.files("segments", model_id) if file.path.endswith(ERRORS_SUFFIX)]
 
 
 def covered_segments(state: LogState, sources: pa.Table, extraction: Extraction) -> set[str]:
@@ -96,14 +116,3 @@ def _plan_of(sources: pa.Table, state: LogState, extraction: Extraction) -> pa.T
 
 def _covered(state: LogState, model_id: str, plan: pa.Table) -> pa.Table:
     return plan.filter(pa.array(state.covered(model_id).contains(plan["segment_id"])))
-
-
-def _files_with(store: Store, files: list[CommittedFile], ids: Collection[str], column: str) -> Iterator[str]:
-    wanted = pa.array(sorted(ids), pa.string())
-    for file in files if ids else ():
-        if pc.any(pc.is_in(_read(store, file, [column])[column], wanted)).as_py():
-            yield file.path
-
-
-def _read(store: Store, file: CommittedFile, columns: list[str]) -> pa.Table:
-    return pq.read_table(pa.BufferReader(read_live(store, file)), columns=columns)

@@ -90,7 +90,10 @@ def _actors(rows: Dataset, stage: Stage, pool: tuple[int, int], *, cpus: float, 
     """One stage: a pool of at least and at most so many actors, each with its share of CPUs and GPUs."""
     actor, arguments = stage
     fewest, most = pool
-    return rows.map_batches(
+    # On GPUs `map_batches` insists on a batch size, up to which Ray would bundle units and wait for them. What it calls
+    # itself, as `map_groups` does, takes whole blocks there too.
+    map_blocks = rows.map_batches_internal if gpus else rows.map_batches
+    return map_blocks(
         actor,
         fn_constructor_args=arguments,
         compute=ActorPoolStrategy(min_size=fewest, max_size=most),

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 WAVE_SEGMENTS = 50_000  # of one execution; bounds the driver's and the object store's memory whatever the plan
+WAVE_PER_ACTOR = 500  # at least, since each execution starts its actors anew
 FAILURES_ALONE = 2
 MOST_FRUITLESS = 32  # passes in a row that moved nothing: the cluster may be at fault, not an input
 
@@ -26,11 +27,13 @@ class Pass:
 
 
 class PassQueue:
-    """The passes still to run. `first` is the plan; the rest follows from what was lost."""
+    """The passes still to run. `first` is the plan; the rest follows from what was lost. actors: the most that there
+    will be at a time."""
 
-    def __init__(self, first: pa.Table) -> None:
-        starts = range(0, first.num_rows, WAVE_SEGMENTS)
-        self._waiting = [Pass(segments=first.slice(start, WAVE_SEGMENTS)) for start in reversed(starts)]
+    def __init__(self, first: pa.Table, actors: int = 1) -> None:
+        wave = max(WAVE_SEGMENTS, WAVE_PER_ACTOR * actors)
+        starts = range(0, first.num_rows, wave)
+        self._waiting = [Pass(segments=first.slice(start, wave)) for start in reversed(starts)]
         self._failed_alone: Counter[str] = Counter()
         self._fruitless = 0
 
@@ -74,6 +77,11 @@ class PassQueue:
         self._fruitless = self._fruitless + 1 if fruitless else 0
         if missing.num_rows:
             self._waiting.append(Pass(segments=missing, unit_rows=attempted.unit_rows))
+
+    @property
+    def fruitless(self) -> int:
+        """How many passes in a row moved nothing."""
+        return self._fruitless
 
     def go_on(self) -> None:
         """To be called when the cluster turned out to work: what fails are inputs."""

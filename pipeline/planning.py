@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -16,7 +17,8 @@ from pipeline import schema
 from pipeline.config import Extraction
 from pipeline.errors import ErrorCode
 from pipeline.ledger.entry import CommittedFile
-from pipeline.ledger.live import read_live
+from pipeline.ledger.id_set import IdSet
+from pipeline.ledger.live import read_live_columns, read_sound, sound_rows
 from pipeline.ledger.log import LogState
 from pipeline.ledger.staging import ERRORS_SUFFIX
 from pipeline.media.sources import Listing, Source
@@ -46,7 +48,7 @@ def known_sources(store: Store, state: LogState) -> pa.Table:
     """Every probed source of the dataset: rows of the `sources` table. A file per minute of probing."""
 
     def rows(file: CommittedFile) -> pa.Table:
-        return pq.ParquetFile(pa.BufferReader(read_live(store, file))).read(use_threads=False).cast(schema.SOURCES)
+        return pq.ParquetFile(pa.BufferReader(read_sound(store, file))).read(use_threads=False).cast(schema.SOURCES)
 
     with ThreadPoolExecutor(_READERS) as pool:
         return pa.concat_tables([schema.empty("sources"), *pool.map(rows, state.files("sources"))])
@@ -73,7 +75,7 @@ def _without_only_errors(store: Store, state: LogState, source_ids: pa.Array) ->
     """Those of the sources that have at least one live segment without an error, of any model."""
     good: set[str] = set()
     for file in state.files("segments") if len(source_ids) else ():
-        rows = pq.read_table(pa.BufferReader(read_live(store, file)), columns=["source_id", "status"])
+        rows = read_live_columns(store, file, ["source_id", "status"])
         rows = rows.filter(pc.and_(pc.is_in(rows["source_id"], source_ids), pc.not_equal(rows["status"], "error")))
         good.update(rows["source_id"].to_pylist())
     return pa.array(sorted(good), pa.string())
@@ -99,9 +101,18 @@ def plan(
         missing = state.filter_uncommitted(model_id, segments["segment_id"])
         if again:
             missing = pc.or_(missing, pc.is_in(segments["segment_id"].combine_chunks(), once_more))
-        todo.append(segments.filter(missing))
+        todo.append(_with_followers(segments, missing, state.covered(model_id)).filter(missing))
         total += segments.num_rows
     return Plan(todo=pa.concat_tables(todo), total=total)
+
+
+def _with_followers(segments: pa.Table, missing: pa.Array, covered: IdSet) -> pa.Table:
+    """The rows (whole videos) with `follows` only where the window before is read too, or has no row of its own."""
+    unsaid = np.asarray(missing, bool)
+    if covered:
+        unsaid = unsaid | covered.contains(segments["segment_id"])
+    follows = np.asarray(segments["follows"], bool) & np.concatenate([[False], unsaid[:-1]])
+    return segments.set_column(segments.schema.get_field_index("follows"), PLAN.field("follows"), pa.array(follows))
 
 
 def dispatch_units(attempted: Pass, actors: int) -> list[pa.Table]:
@@ -125,7 +136,7 @@ def count_failed(store: Store, state: LogState, model_id: str, listing: Listing)
     failed: set[str] = set()
     for file in state.files("segments", model_id):
         if file.path.endswith(ERRORS_SUFFIX):
-            table = pq.read_table(pa.BufferReader(read_live(store, file)), columns=["source_id"])
+            table = sound_rows(store, file, ["source_id"])
             failed.update(table["source_id"].to_pylist())
     return len(failed & {source.source_id for source in listing.sources})
 
@@ -144,7 +155,7 @@ def superseded(store: Store, state: LogState, listing: Listing, known: pa.Table)
     found = set(earlier(known)["source_id"].to_pylist())
     for file in state.files("segments"):
         if file.path.endswith(ERRORS_SUFFIX):
-            rows = pq.read_table(pa.BufferReader(read_live(store, file)), columns=["source_id", "source_uri"])
+            rows = sound_rows(store, file, ["source_id", "source_uri"])
             found.update(earlier(rows)["source_id"].to_pylist())
     return found.difference(_without_only_errors(store, state, pa.array(sorted(found), pa.string())).to_pylist())
 
@@ -155,7 +166,7 @@ def change_rows(store: Store, state: LogState, uris: pa.Array) -> set[str]:
     for file in state.files("segments"):
         if file.path.endswith(ERRORS_SUFFIX):
             columns = ["source_id", "source_uri", "error_code"]
-            rows = pq.read_table(pa.BufferReader(read_live(store, file)), columns=columns)
+            rows = sound_rows(store, file, columns)
             is_change = pc.equal(rows["error_code"], str(ErrorCode.SOURCE_CHANGED))
             rows = rows.filter(pc.and_(is_change, pc.is_in(rows["source_uri"], uris)))
             found.update(rows["source_id"].to_pylist())

@@ -4,6 +4,7 @@ the driver itself, while Ray starts; many by actors."""
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -86,15 +87,16 @@ class Probing:
     def __exit__(self, *error: object) -> None:
         self._thread.shutdown()
 
-    def tables(self, resources: Resources) -> Iterator[pa.Table]:
-        """Rows of the `sources` table, as they are ready. Raises StoreError where the cluster fails."""
+    def tables(self, resources: Resources, stop: threading.Event) -> Iterator[pa.Table]:
+        """Rows of the `sources` table, as they are ready, until `stop` is set. Raises StoreError where the cluster
+        fails."""
         from pipeline.execution import cause_of, first_line, raise_for_users
 
         try:
             if self._few is not None:
                 yield self._few.result()
             else:
-                yield from self._by_actors(resources)
+                yield from self._by_actors(resources, stop)
         except Exception as error:
             cause = cause_of(error)
             raise_for_users(cause)
@@ -102,25 +104,30 @@ class Probing:
                 raise StoreError(f"probing failed: {first_line(cause)}; run the same command again") from error
             raise
 
-    def _by_actors(self, resources: Resources) -> Iterator[pa.Table]:
+    def _by_actors(self, resources: Resources, stop: threading.Event) -> Iterator[pa.Table]:
         """In units."""
         from ray.data import ActorPoolStrategy, from_blocks
 
-        from pipeline.execution import blocks
+        from pipeline.execution import blocks_until
         from pipeline.graph import BOUNDED
 
         sources = self._sources
         units = [_table(sources[start : start + UNIT_SOURCES]) for start in range(0, len(sources), UNIT_SOURCES)]
-        actors = min(len(units), resources.decode_actors)
+        fewest, most = (min(len(units), actors) for actors in resources.decode_pool)
         dataset = from_blocks(units).map_batches(
             Prober,
             fn_constructor_args=(self._config, self._deadline_s, self._run_id),
-            compute=ActorPoolStrategy(min_size=actors, max_size=actors),
+            compute=ActorPoolStrategy(min_size=fewest, max_size=most),
             num_cpus=resources.decode_cpus,
             batch_format="pyarrow",
             **BOUNDED,
         )
-        yield from blocks(dataset)
+        with contextlib.closing(blocks_until(stop, dataset)) as blocks:
+            for block in blocks:
+                if isinstance(block, BaseException):
+                    raise block
+                if block is not None:
+                    yield block
 
 
 def _table(sources: Sequence[Source]) -> pa.Table:

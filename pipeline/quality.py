@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 
-def sharpness_brightness(aligned_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Sharpness and brightness of aligned faces (uint8 RGB): float32 (N, 2).
+def sharpness_brightness(aligned_NHWC: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Sharpness and brightness of aligned faces (uint8 HWC RGB): float32 (N, 2).
 
     sharpness: variance of the Laplacian of the grey face (OpenCV's 3×3 kernel, grey levels 0-255, border left out); low
     is blurred or enlarged. It depends on the aligned size, so compare it within a dataset. Source: Pech-Pacheco et al.,

@@ -17,6 +17,7 @@ from pipeline.errors import ErrorCode, MediaError
 from pipeline.extract import BLOCK_PIXEL_BYTES, extract_unit
 from pipeline.extraction import FACE_COLUMNS, LANDMARK_COLUMNS, ExtractedSegment, StoredDetections
 from pipeline.kept_crops import KeptCrops
+from pipeline.quality import sharpness_brightness
 from pipeline.segments import Segment
 from pipeline.storage.store import Store
 from pipeline.worker import WorkerConfig, face_region_boxes
@@ -54,26 +55,36 @@ class RescoreActor:
     def _restore(
         self, segment: Segment, stored: Mapping[str, Any] | None, crops: Mapping[str, bytes]
     ) -> tuple[ExtractedSegment, bytes | bytearray]:
+        if segment.error is not None:
+            failed = ExtractedSegment(segment_id=segment.segment_id)
+            failed.fail(segment.error, partial=False, stage="probe")
+            return failed, b""
         if stored is None:
             return ExtractedSegment(segment_id=segment.segment_id, covered=True), b""
         result = restored(segment, stored)
         if not stored["faces"]:
             return result, b""
-        if all(face["face_id"] in crops for face in stored["faces"]):
-            result.region_boxes = self._region_boxes(segment, result)
-            return result, b"".join(_decoded(crops[face["face_id"]]) for face in stored["faces"])
-        return self._decode(segment, result)
+        pictures = [_picture(crops.get(face["face_id"])) for face in stored["faces"]]
+        faces = [picture for picture in pictures if picture is not None]
+        if len(faces) < len(pictures):
+            return self._decode(segment, result)
+        result.region_boxes = self._region_boxes(segment, result)
+        # of the aligned face, and the model whose rows are stored may have aligned another way than these crops
+        result.faces["sharpness"], result.faces["brightness"] = sharpness_brightness(faces).T
+        return result, b"".join(face.data for face in faces)
 
     def _decode(self, segment: Segment, result: ExtractedSegment) -> tuple[ExtractedSegment, bytes | bytearray]:
         found, pixels = self._child.extract(segment, detections(result))
         result.fetch_s, result.decode_s, result.detect_s = found.fetch_s, found.decode_s, found.detect_s
-        if found.status == "error":
-            return found, b""
         if found.faces_kept != result.faces_kept:
             message = f"only {found.faces_kept} of {result.faces_kept} stored faces could be read again"
-            found = ExtractedSegment(segment_id=segment.segment_id)
-            found.fail(MediaError(ErrorCode.SOURCE_CHANGED, message), partial=False)
-            return found, b""
+            failed = ExtractedSegment(segment_id=segment.segment_id)  # its own row: no other window may have one
+            if found.error_code is None:
+                failed.fail(MediaError(ErrorCode.SOURCE_CHANGED, message), partial=False)
+            else:
+                error = MediaError(ErrorCode(found.error_code), f"{message}: {found.error_message}")
+                failed.fail(error, partial=False, stage=found.error_stage or "decode")
+            return failed, b""
         result.region_boxes = found.region_boxes
         for name in ("sharpness", "brightness"):  # of the aligned face, and this model may align another way
             result.faces[name] = found.faces[name]
@@ -93,7 +104,8 @@ class RescoreActor:
         return np.concatenate(parts)
 
     def _read_crops(self, segment_ids: pa.ChunkedArray, paths: set[str]) -> dict[str, bytes]:
-        """face_id -> PNG of the unit's segments. A file that was compacted away meanwhile gives none: then decode."""
+        """face_id -> PNG of the unit's segments. A file that is damaged, or was compacted away meanwhile, gives none:
+        then the source is read."""
         found: dict[str, bytes] = {}
         ids = segment_ids.combine_chunks()
         before, self._crops = self._crops, {}
@@ -101,7 +113,7 @@ class RescoreActor:
             try:
                 self._crops[path] = before.get(path) or KeptCrops(self._store, path)
                 found |= self._crops[path].pngs(ids)
-            except FileNotFoundError:
+            except (OSError, pa.ArrowInvalid):
                 continue
         return found
 
@@ -159,9 +171,9 @@ def _ordinal(face_id: str) -> int:
     return int(face_id.split("-")[1])
 
 
-def _decoded(png: bytes) -> bytes:
+def _picture(png: bytes | None) -> NDArray[np.uint8] | None:
+    """A kept crop, RGB; None where there is none, or one that is damaged."""
     import cv2
 
-    picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
-    assert picture is not None, "a kept crop is no PNG"
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB).tobytes()
+    picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR_RGB) if png else None
+    return None if picture is None else np.asarray(picture, np.uint8)

@@ -50,6 +50,14 @@ def _table(name: str, *columns: pa.Field) -> pa.Schema:
     return pa.schema(columns, metadata={_VERSION_KEY: str(SCHEMA_VERSION).encode(), _TABLE_KEY: name.encode()})
 
 
+def _sided(name: str) -> str:
+    """What to say after the name of a landmark or region that is at one side: whose left or right it is."""
+    for side, subjects in (("left", "right"), ("right", "left")):
+        if side in name.split("_"):
+            return f" ({side} in the picture: the subject's {subjects} when facing the camera)"
+    return ""
+
+
 _SOURCE_ID = _column("source_id", pa.string(), "16 hex over the source's uri and fingerprint")
 _SOURCE_URI = _column("source_uri", pa.string(), "the source: absolute path, URL, or path relative to the root")
 _SEGMENT_ID = _column("segment_id", pa.string(), "20 hex over source, window and extraction; the unit of commit")
@@ -83,7 +91,11 @@ FACES = _table(
     _column("FaceRectHeight", pa.float32(), "height of the box, pixels"),
     _column("FaceScore", pa.float32(), "the detector's score, 0 to 1"),
     *(
-        _column(f"landmark_{landmark}_{axis}", pa.float32(), f"{landmark.replace('_', ' ')}, {axis} in pixels")
+        _column(
+            f"landmark_{landmark}_{axis}",
+            pa.float32(),
+            f"{landmark.replace('_', ' ')}{_sided(landmark)}, {axis} in pixels",
+        )
         for landmark in LANDMARKS
         for axis in "xy"
     ),
@@ -114,7 +126,7 @@ FACES = _table(
         _column(
             f"attention_{name}",
             pa.float32(),
-            f"final weight μ·ν of region {name}, normalised to sum 1; null if the model lacks it",
+            f"final weight μ·ν of region {name}{_sided(name)}, normalised to sum 1; null if the model lacks it",
             null=True,
         )
         for name in REGIONS
@@ -123,7 +135,7 @@ FACES = _table(
         _column(
             f"self_attention_{name}",
             pa.float32(),
-            f"self-attention μ of region {name}; null if the model lacks it",
+            f"self-attention μ of region {name}{_sided(name)}; null if the model lacks it",
             null=True,
         )
         for name in REGIONS

@@ -48,6 +48,7 @@ PLAN = pa.schema(
         pa.field("size_bytes", pa.int64(), nullable=False),
         pa.field("window", pa.int32(), nullable=False),
         pa.field("is_last", pa.bool_(), nullable=False),
+        pa.field("follows", pa.bool_(), nullable=False),
         pa.field("members", pa.list_(MEMBER)),
         pa.field("error_code", pa.string()),
         pa.field("error_message", pa.string()),
@@ -71,8 +72,10 @@ class Segment:
     """One row of PLAN.
 
     kind: what is read, so `video` for a video inside an archive. window: k of the sampling grid, or of runs of members;
-    0 for a picture. is_last: the last planned window of a video, which says whether the video goes on. members: the
-    pictures of a run, or the one video. error_code, error_message: why the source can't be read at all.
+    0 for a picture. is_last: the last planned window of a video, which says whether the video goes on. follows: the
+    window before it is read by the same run, or has no row because of an error before it: so that one's error may speak
+    for this one too. members: the pictures of a run, or the one video. error_code, error_message: why the source can't
+    be read at all.
     """
 
     segment_id: str
@@ -84,6 +87,7 @@ class Segment:
     size_bytes: int
     window: int = 0
     is_last: bool = True
+    follows: bool = False
     members: tuple[Member, ...] | None = None
     error_code: str | None = None
     error_message: str | None = None
@@ -238,10 +242,13 @@ def _parts(row: Mapping[str, Any], extraction: Extraction, tails: Mapping[str, i
 
 def _table(parts: list[_Part], extraction: Extraction) -> pa.Table:
     parts = [part for part in parts if part.windows]
-    counts = [len(part.windows) for part in parts]
+    counts = np.array([len(part.windows) for part in parts], np.int64)
     of_part = pa.array(np.repeat(np.arange(len(parts)), counts))
-    is_last = np.zeros(sum(counts), bool)
-    is_last[np.cumsum(counts, dtype=np.int64) - 1] = True
+    ends = np.cumsum(counts)
+    is_last = np.zeros(counts.sum(), bool)
+    is_last[ends - 1] = True
+    follows = np.repeat([part.kind == "video" for part in parts], counts).astype(bool)
+    follows[ends - counts] = False
     extraction_id = extraction.id
 
     def column(name: str) -> pa.Array:
@@ -252,6 +259,7 @@ def _table(parts: list[_Part], extraction: Extraction) -> pa.Table:
         "kind": pa.array([part.kind for part in parts], pa.string()).take(of_part),
         "window": [window for part in parts for window in part.windows],
         "is_last": is_last,
+        "follows": follows,
         "members": [members for part in parts for members in part.members],
         "attempts": np.zeros(len(is_last), np.int16),
     }

@@ -13,12 +13,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.extraction import FACE_COLUMNS
 from pipeline.ledger.entry import CommittedFile
 from pipeline.ledger.id_set import IdNumbers
-from pipeline.ledger.live import read_live, read_live_columns
+from pipeline.ledger.live import read_live_columns, sound_rows
 from pipeline.ledger.state import SEGMENT_DIGITS, LogState
 from pipeline.schema import FACES, SEGMENTS
 from pipeline.segments import PLAN
@@ -93,7 +92,7 @@ class StoredSegments:
         has: list[pa.Array] = []
         unsifted: list[pa.Table] = []
         for number, file in enumerate(files, 1):
-            rows = pq.read_table(pa.BufferReader(read_live(self._store, file)), columns=list(columns))
+            rows = sound_rows(self._store, file, columns)
             has.append(pc.unique(rows["segment_id"]))
             unsifted.append(rows.cast(parts[0].schema))
             # each look for so many ids has a table of them to build, so it takes as many rows at once
@@ -126,7 +125,8 @@ class StoredSegments:
         names = ("segment_id", "source_id", "source_uri")
         rows = self._read("segments", names, missing).to_pylist()
         plain = {"location": "", "fingerprint": "", "kind": "unknown", "size_bytes": 0, "window": 0, "is_last": True}
-        return pa.Table.from_pylist([{**row, **plain, "attempts": 0} for row in rows], schema=PLAN)
+        plain |= {"follows": False, "attempts": 0}
+        return pa.Table.from_pylist([{**row, **plain} for row in rows], schema=PLAN)
 
 
 def _grouped(faces: pa.Table, ids: pa.Array) -> pa.Array:

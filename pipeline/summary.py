@@ -18,6 +18,7 @@ class Summary:
     """Tallied from manifest rows while the run goes on; written to runs/<run_id>/summary.json at the end.
 
     skipped_files: in folders, no media by their names. unmatched_inputs: patterns and folders that gave no source.
+    models: how many the dataset has rows of.
     Times are in seconds; fetch_s … infer_s are summed over actors. failed_sources counts live errors of this run's
     sources, from this run or an earlier one.
     """
@@ -37,6 +38,7 @@ class Summary:
     sampled_frames: int = 0
     faces: int = 0
     failed_sources: int = 0
+    models: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     passes: int = 0
     startup_s: float = 0.0
@@ -83,34 +85,39 @@ class Summary:
         """The last row is committed; what follows (leaving Ray) is no longer processing."""
         self._ended_at = time.time()
 
-    def stages(self) -> dict[str, dict[str, float]]:
-        """Per stage: items, busy seconds, items per second and actor, and the share of its actors' time it was busy."""
-        decode_actors = self.resources.decode_actors if self.resources else 1
-        ran_actors = self.resources.ran_actors if self.resources else 1
+    def stages(self) -> dict[str, dict[str, float | None]]:
+        """Per stage: items, busy seconds, items per second and actor, and the share of its actors' time it was busy.
+
+        That share is None for a pool that may have grown: how many actors it had at which time is not known.
+        """
+        decode, ran = (self.resources.decode_pool, self.resources.ran_pool) if self.resources else ((1, 1), (1, 1))
         wall = max(self.processing_s, 1e-9)
         rows = {
-            "fetch": (self.segments_done, self.fetch_s, decode_actors),
-            "decode": (self.sampled_frames, self.decode_s, decode_actors),
-            "detect": (self.sampled_frames, self.detect_s, decode_actors),
-            "infer": (self.faces, self.infer_s, ran_actors),
+            "fetch": (self.segments_done, self.fetch_s, decode),
+            "decode": (self.sampled_frames, self.decode_s, decode),
+            "detect": (self.sampled_frames, self.detect_s, decode),
+            "infer": (self.faces, self.infer_s, ran),
         }
         return {
             name: {
                 "items": items,
                 "busy_s": round(busy, 3),
                 "items_per_s": round(items / busy, 2) if busy > 0 else 0.0,
-                "busy_share": round(min(1.0, busy / (wall * actors)), 3),
+                "busy_share": round(min(1.0, busy / (wall * fewest)), 3) if fewest == most else None,
             }
-            for name, (items, busy, actors) in rows.items()
+            for name, (items, busy, (fewest, most)) in rows.items()
         }
 
-    def bottleneck(self) -> str:
-        """The stage whose actors were busiest: more of those actors, or of their device, would help first."""
-        stages = self.stages()
-        extract = sum(stages[name]["busy_share"] for name in ("fetch", "decode", "detect"))
-        if stages["infer"]["busy_share"] >= extract:
+    def bottleneck(self) -> str | None:
+        """The stage whose actors were busiest: more of those actors, or of their device, would help first. None if a
+        pool may have grown."""
+        shares = {name: stage["busy_share"] for name, stage in self.stages().items()}
+        known = {name: share for name, share in shares.items() if share is not None}
+        if len(known) < len(shares):
+            return None
+        if known["infer"] >= known["fetch"] + known["decode"] + known["detect"]:
             return "infer"
-        return max(("fetch", "decode", "detect"), key=lambda name: stages[name]["busy_share"])
+        return max(("fetch", "decode", "detect"), key=lambda name: known[name])
 
     def to_json(self) -> dict[str, Any]:
         """For summary.json and `--json`."""

@@ -15,15 +15,20 @@ from pipeline.storage.store import Store
 VIEWS = ("faces", "frames", "segments", "sources", "errors", "all_faces", "all_segments", "crops")
 
 
-def connect(store: Store, state: LogState) -> duckdb.DuckDBPyConnection:
-    """A connection with the views over exactly the files that the log says are live.
-
-    With several models, `faces`, `frames`, `segments` and `errors` follow the newest that covers every segment;
-    `all_faces` and `all_segments` have every model.
-    """
+def connect(store: Store) -> duckdb.DuckDBPyConnection:
+    """A connection that can read the store's files."""
     connection = duckdb.connect()
     if not store.is_local:
         connection.register_filesystem(store.filesystem)
+    return connection
+
+
+def create_views(connection: duckdb.DuckDBPyConnection, store: Store, state: LogState) -> None:
+    """Makes the views, or makes them anew, over exactly the files that the log says are live.
+
+    With several models, `faces`, `frames`, `segments` and `errors` follow one of them (`current_model`);
+    `all_faces` and `all_segments` have every model.
+    """
     for table, view in (
         ("faces", "all_faces"),
         ("segments", "all_segments"),
@@ -33,23 +38,26 @@ def connect(store: Store, state: LogState) -> duckdb.DuckDBPyConnection:
         _create(connection, store, view, table, live_paths(store, state, table))
     model = current_model(state)
     where = f"WHERE model_id = '{model}'" if model else ""
-    connection.execute(f"CREATE VIEW faces AS SELECT * FROM all_faces {where}")
-    connection.execute(f"CREATE VIEW segments AS SELECT * FROM all_segments {where}")
+    connection.execute(f"CREATE OR REPLACE VIEW faces AS SELECT * FROM all_faces {where}")
+    connection.execute(f"CREATE OR REPLACE VIEW segments AS SELECT * FROM all_segments {where}")
     connection.execute(
-        "CREATE VIEW frames AS SELECT segment_id, source_id, source_uri, model_id, unnest(frames) AS frame, "
+        "CREATE OR REPLACE VIEW frames AS SELECT segment_id, source_id, source_uri, model_id, unnest(frames) AS frame, "
         'unnest(timestamps) AS "timestamp", unnest(members) AS member, unnest(face_counts) AS face_count, '
         "unnest(frame_errors) AS frame_error FROM segments"
     )
     connection.execute(
-        "CREATE VIEW errors AS SELECT source_uri, source_id, segment_id, model_id, kind, status, error_stage, "
-        "error_code, error_message, start_s, end_s, first_member, attempts, run_id, node "
+        "CREATE OR REPLACE VIEW errors AS SELECT source_uri, source_id, segment_id, model_id, kind, status, "
+        "error_stage, error_code, error_message, start_s, end_s, first_member, attempts, run_id, node "
         "FROM segments WHERE status <> 'ok'"
     )
-    return connection
 
 
 def current_model(state: LogState, *, but: str | None = None) -> str | None:
-    """The newest model whose rows cover every segment; the newest of all if none does. but: any other than this."""
+    """The newest model that has every segment; if none has, the one with the most, the newest among equals. but: any
+    other than this.
+
+    Counts tell: a model that has every segment has more than one that has not.
+    """
     models = [model for model in state.models if model != but and state.count(model)]
     most = max((state.count(model) for model in models), default=0)
     return next((model for model in reversed(models) if state.count(model) == most), None)
@@ -70,7 +78,7 @@ def find_model(store: Store, state: LogState, name: str) -> str:
 def _create(connection: duckdb.DuckDBPyConnection, store: Store, view: str, table: str, paths: Sequence[str]) -> None:
     if not paths:
         connection.register(f"_{view}", schema.empty(table))
-        connection.execute(f"CREATE VIEW {view} AS SELECT * FROM _{view}")
+        connection.execute(f"CREATE OR REPLACE VIEW {view} AS SELECT * FROM _{view}")
         return
     quoted = ", ".join("'" + store.url_of(path).replace("'", "''") + "'" for path in paths)
-    connection.execute(f"CREATE VIEW {view} AS SELECT * FROM read_parquet([{quoted}])")
+    connection.execute(f"CREATE OR REPLACE VIEW {view} AS SELECT * FROM read_parquet([{quoted}])")

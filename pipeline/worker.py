@@ -120,14 +120,14 @@ class SegmentExtractor:
             try:
                 frames = self._reader.read(segment)
             except MediaError as error:
-                # nothing of the file can be read, which its first window says for all of them
-                result.covered = segment.kind == "video" and segment.window > 0 and error.code in WHOLE_FILE
+                # nothing of the file can be read, which the first window that is tried says for all of them
+                result.covered = segment.follows and error.code in WHOLE_FILE
                 raise
             finally:
                 started()
             for batch in self._batches(frames, result):
                 self._detect(segment, batch, result, stored, emit, faces, boxes)
-            result.beyond, result.covered = frames.beyond, frames.covered
+            result.beyond, result.covered = frames.beyond, frames.covered and segment.follows
             result.fetch_s, result.decode_s = frames.fetch_s, frames.decode_s
             result.decoder = frames.decoder
             if frames.error is not None:
@@ -233,15 +233,13 @@ def face_region_boxes(model: ModelConfig, landmarks_N52: NDArray[np.float32], fr
 
     frame: `<source_id>-<member ordinal>-<frame>`, which seeds random regions.
     """
-    from ran_model.align import similarity_transform, transform_points
+    from ran_model.align import aligned_landmarks
     from ran_model.regions import region_boxes
 
-    size = model.aligned_size
-    matrices_N23 = similarity_transform(landmarks_N52, np.asarray(model.template, np.float32), size)
     return region_boxes(
         model,
         len(landmarks_N52),
-        landmarks_N52=(transform_points(landmarks_N52, matrices_N23) / size).astype(np.float32),
+        landmarks_N52=aligned_landmarks(landmarks_N52, np.asarray(model.template, np.float32), model.aligned_size),
         face_ids=[f"{frame}-{face}" for face in range(len(landmarks_N52))],
     )
 

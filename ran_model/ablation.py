@@ -74,14 +74,18 @@ def variants(recipe: Recipe) -> list[Variant]:
     ]
 
 
-def compared(rights: Mapping[str, Sequence[Mapping[str, Tensor]]]) -> dict[str, Any]:
+def compared(
+    rights: Mapping[str, Sequence[Mapping[str, Tensor]]], groups: Mapping[str, Tensor | None] | None = None
+) -> dict[str, Any]:
     """Plain JSON of what was right: by variant key, then by seed, then by list (bool per face).
 
+    groups: by list, which faces belong together (int64 per face), where faces are not independent.
     Per variant and list: n, accuracy (mean over seeds), spread (standard deviation over seeds, None for one seed),
     by_seed, and vs_recipe, the mean difference to the recipe's own answers with its interval. Per list also
     ran_minus_single_pass, with McNemar's test for each seed.
     """
     result: dict[str, Any] = {"variants": {}, "ran_minus_single_pass": {}}
+    group_of = dict(groups or {})
     for key, seeds in rights.items():
         lists: dict[str, dict[str, Any]] = {}
         for name in seeds[0]:
@@ -93,22 +97,25 @@ def compared(rights: Mapping[str, Sequence[Mapping[str, Tensor]]]) -> dict[str, 
                 "by_seed": by_seed,
             }
             if key != BASE and BASE in rights:
-                lists[name]["vs_recipe"] = _difference(seeds, rights[BASE], name)
+                lists[name]["vs_recipe"] = _difference(seeds, rights[BASE], name, group_of.get(name))
         result["variants"][key] = lists
     if BASE in rights and TWIN in rights:
         ran, twin = rights[BASE], rights[TWIN]
         for name in ran[0]:
             result["ran_minus_single_pass"][name] = {
-                "bootstrap": _difference(ran, twin, name),
+                "bootstrap": _difference(ran, twin, name, group_of.get(name)),
                 "mcnemar": [mcnemar(a[name], b[name]).to_json() for a, b in zip(ran, twin, strict=False)],
             }
     return result
 
 
 def _difference(
-    ours: Sequence[Mapping[str, Tensor]], theirs: Sequence[Mapping[str, Tensor]], name: str
+    ours: Sequence[Mapping[str, Tensor]],
+    theirs: Sequence[Mapping[str, Tensor]],
+    name: str,
+    groups_B: Tensor | None,
 ) -> dict[str, Any]:
-    return mean_difference([(a[name], b[name]) for a, b in zip(ours, theirs, strict=False)]).to_json()
+    return mean_difference([(a[name], b[name]) for a, b in zip(ours, theirs, strict=False)], groups_B).to_json()
 
 
 def right_from_text(text: str) -> Tensor:

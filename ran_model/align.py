@@ -44,6 +44,13 @@ def transform_points(points_NP2: Float, matrices_N23: Float) -> Float:
     return moved.astype(np.float32)
 
 
+def aligned_landmarks(landmarks_N52: Float, template_52: Float, size: int) -> Float:
+    """Where a face's own landmarks (pixels of its picture) lie once it is aligned: fractions of the square, float32
+    (N, 5, 2). The template is where they would lie if every face had its shape."""
+    matrices_N23 = similarity_transform(landmarks_N52, template_52, size)
+    return (transform_points(landmarks_N52, matrices_N23) / size).astype(np.float32)
+
+
 def align_faces(image: Image, landmarks_N52: Float, template_52: Float, size: int) -> Image:
     """Each face of a picture (uint8 HWC RGB) cut to the template: uint8 (N, size, size, 3).
 

@@ -14,6 +14,8 @@ from torch import Generator, Tensor
 
 from ran_model.checks import check_number
 
+MIRRORED = (1, 0, 2, 4, 3)  # of `ran_model.regions.LANDMARKS`: which one each becomes in a mirror
+
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
@@ -51,22 +53,28 @@ class Augmentation:
 
     def __call__(self, faces_BCSS: Tensor, generator: Generator) -> Tensor:
         """Changed copies, clamped to 0-1. The generator lives on the device of the faces."""
-        faces = self._moved(faces_BCSS, generator)
+        return self.with_moves(faces_BCSS, generator)[0]
+
+    def with_moves(self, faces_BCSS: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Changed copies, and how each was moved, for `moved_landmarks`: (B, 2, 3), from a changed face's points to the
+        given one's, both from -1 to 1."""
+        moves_B23 = self._moves(len(faces_BCSS), generator)
+        grid = F.affine_grid(moves_B23, list(faces_BCSS.shape), align_corners=False)
+        faces = F.grid_sample(faces_BCSS, grid, padding_mode="border", align_corners=False)
         faces = self._lit(faces, generator)
         blurred = F.avg_pool2d(F.pad(faces, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
         faces = torch.where(_chance(faces, self.blur_chance, generator), blurred, faces)
         faces = self._downscaled(faces, generator)
-        return self._occluded(faces, generator).clamp(0, 1)
+        return self._occluded(faces, generator).clamp(0, 1), moves_B23
 
-    def _moved(self, faces: Tensor, generator: Generator) -> Tensor:
-        """Mirrored, rotated, scaled, sheared and shifted in one sampling."""
-        count = len(faces)
+    def _moves(self, count: int, generator: Generator) -> Tensor:
+        """Mirroring, rotation, scale, shear and shift in one matrix each, so that a face is sampled once."""
         angle = _spread(count, math.radians(self.rotation_deg), generator)
         scale = torch.exp(_spread(count, self.scale, generator))
         mirror = torch.where(_uniform(generator, count) < 0.5, -1.0, 1.0)
         shear = _spread(count, self.shear, generator)
         cosine, sine = angle.cos() * scale, angle.sin() * scale
-        matrices = torch.stack(
+        return torch.stack(
             [
                 torch.stack(
                     [mirror * cosine, mirror * (shear - sine), _spread(count, 2 * self.shift, generator)], dim=1
@@ -75,8 +83,6 @@ class Augmentation:
             ],
             dim=1,
         )
-        grid = F.affine_grid(matrices, list(faces.shape), align_corners=False)
-        return F.grid_sample(faces, grid, padding_mode="border", align_corners=False)
 
     def _downscaled(self, faces: Tensor, generator: Generator) -> Tensor:
         """Halved and enlarged again, as a small or strongly compressed face in a video is."""
@@ -108,6 +114,18 @@ class Augmentation:
         noise = _uniform(generator, count, 1, 1, 1) * 0.3
         cover = shade + noise * torch.randn(faces[:, :1].shape, generator=generator, device=generator.device)
         return torch.where(covered & _chance(faces, self.occlusion_chance, generator), cover, faces)
+
+
+def moved_landmarks(landmarks_B52: Tensor, moves_B23: Tensor) -> Tensor:
+    """Where landmarks lie in faces that `Augmentation.with_moves` changed: fractions of the square, (B, 5, 2).
+
+    Left stays what is left in the picture: of a mirrored face the right eye is the left one.
+    """
+    linear_B22, shift_B2 = moves_B23[:, :, :2], moves_B23[:, :, 2]
+    points_B52 = torch.linalg.solve(linear_B22, (2 * landmarks_B52 - 1 - shift_B2[:, None]).mT).mT
+    swapped_B52 = points_B52[:, list(MIRRORED)]
+    is_mirrored_B = torch.linalg.det(linear_B22) < 0
+    return (torch.where(is_mirrored_B[:, None, None], swapped_B52, points_B52) + 1) / 2
 
 
 def _uniform(generator: Generator, *shape: int) -> Tensor:

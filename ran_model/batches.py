@@ -11,9 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from ran_model.augment import Augmentation
+from ran_model.augment import Augmentation, moved_landmarks
 from ran_model.config import ModelConfig
 from ran_model.data import FaceSet
+from ran_model.regions import LANDMARKS, around
 from ran_model.train_config import TrainConfig
 
 
@@ -69,11 +70,18 @@ class Batches:
         begin = index * self._config.batch_size + self._rank * self._share
         faces = self._faces.take(self._order[begin : begin + self._share])
         generator = Generator(self._device).manual_seed(augmentation_seed(self._config.seed, step, self._rank))
-        changed = self._augmentation(faces.faces_BCSS.to(self._device).float() / 255, generator)
-        return Batch(changed, faces.targets_BK.to(self._device), self._boxes(faces, generator))
+        changed, moves = self._augmentation.with_moves(faces.faces_BCSS.to(self._device).float() / 255, generator)
+        return Batch(changed, faces.targets_BK.to(self._device), self._boxes(faces, moves, generator))
 
-    def _boxes(self, faces: FaceSet, generator: Generator) -> Tensor:
-        boxes_BR4 = faces.boxes(self._model).to(self._device)
+    def _boxes(self, faces: FaceSet, moves_B23: Tensor, generator: Generator) -> Tensor:
+        boxes_BR4 = faces.boxes(self._model)
+        if faces.landmarks_B52 is not None:  # these regions move with the face; all others stay where they are
+            landmarks_B52 = moved_landmarks(faces.landmarks_B52, moves_B23.cpu()).numpy()
+            for index, name in enumerate(self._model.regions):
+                if name in LANDMARKS:
+                    centres_B2 = landmarks_B52[:, LANDMARKS.index(name)]
+                    boxes_BR4[:, index] = torch.from_numpy(around(centres_B2, self._model.landmark_side))
+        boxes_BR4 = boxes_BR4.to(self._device)
         regions = boxes_BR4.shape[1]
         if not self._single_pass or regions == 1:
             return boxes_BR4

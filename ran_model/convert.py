@@ -13,7 +13,7 @@ from ran_model.labels import EXPRESSIONS
 from ran_model.network import RegionAttentionNetwork, SinglePassNetwork, ran_from_single_pass
 from ran_model.regions import STRATEGIES
 
-CONVERTED_REGIONS = ("fixed", "affectnet")
+CONVERTED_REGIONS = {"fixed": STRATEGIES["fixed"], "affectnet": STRATEGIES["affectnet"], "whole": ("whole",)}
 
 
 def model_from_checkpoint(
@@ -28,14 +28,15 @@ def model_from_checkpoint(
     std: float | None = None,
     regions: str = "fixed",
 ) -> tuple[ModelConfig, RegionAttentionNetwork]:
-    """The configuration and network, in evaluation mode, that answer as the checkpoint does.
+    """The configuration and network, in evaluation mode, of a checkpoint.
 
-    A single-pass classifier becomes the mean of its answers over the regions. classes: in the order of the logits;
-    needed unless there are eight (then FERPlus' order) on the fixed regions. attention_norm: None is "authors" for a
-    RAN, "paper" else. colour: None follows the first convolution; "grey" of a colour network computes what that
-    computes on grey pictures. mean, std: None is 0 and 1 for a RAN, as its authors had; a single pass must say.
-    regions: of CONVERTED_REGIONS; their order is free, since all share one attention. Raises ValueError for what does
-    not fit together.
+    A RAN answers as the checkpoint does. A single-pass classifier answers so on the region "whole" alone; on others it
+    becomes the mean of its answers over the regions, which is not the checkpoint's own. classes: in the order of the
+    logits; needed unless there are eight (then FERPlus' order), and always with AffectNet's regions. attention_norm:
+    None is "authors" for a RAN, "paper" else. colour: None follows the first convolution; "grey" of a colour network
+    computes what that computes on grey pictures. mean, std: None is 0 and 1 for a RAN, as its authors had; a single
+    pass must say. regions: of CONVERTED_REGIONS, "whole" for a single pass only; their order is free, since all share
+    one attention. Raises ValueError for what does not fit together.
     """
     path = checkpoint.path
     if checkpoint.kind == TRUNK:
@@ -49,12 +50,16 @@ def model_from_checkpoint(
         raise ValueError(f"{path} takes one channel: its colour can only be grey")
     if regions not in CONVERTED_REGIONS:
         raise ValueError(f"regions is {regions!r}: it must be one of {', '.join(CONVERTED_REGIONS)}")
+    if regions == "whole" and checkpoint.kind == RAN:
+        raise ValueError(
+            f"{path} is a {checkpoint.description}, which answers from several regions: whole is for a single pass"
+        )
     config = ModelConfig(
         name=name or f"ran-{checkpoint.backbone}",
         backbone=checkpoint.backbone,
         colour=colour or ("rgb" if checkpoint.channels == 3 else "grey"),
         input_size=input_size,
-        regions=STRATEGIES[regions],
+        regions=CONVERTED_REGIONS[regions],
         classes=_classes(checkpoint, classes, regions),
         mean=0.0 if mean is None else mean,
         std=1.0 if std is None else std,
@@ -72,11 +77,14 @@ def model_from_checkpoint(
 
 def write_card(checkpoint: Checkpoint, config: ModelConfig) -> str:
     """The model card of a converted model, Markdown."""
-    attention = (
-        f"Its attention is the checkpoint's own, in the {config.attention_norm} form."
-        if checkpoint.kind == RAN
-        else "The checkpoint had no attention: every region weighs the same, and the answer is that of their mean."
-    )
+    attention = "The checkpoint had no attention: the answer is its own, from the whole face alone."
+    if checkpoint.kind == RAN:
+        attention = f"Its attention is the checkpoint's own, in the {config.attention_norm} form."
+    elif len(config.regions) > 1:
+        attention = (
+            "The checkpoint had no attention: every region weighs the same, and the answer is that of their mean, not\n"
+            "the checkpoint's own from the whole face, which `convert --regions whole` gives."
+        )
     return f"""# {config.name}
 
 Converted by `ran-pipeline convert` from a checkpoint of other code: a {checkpoint.description}.
@@ -126,7 +134,7 @@ def _classes(checkpoint: Checkpoint, classes: tuple[str, ...] | None, regions: s
         if len(classes) != count:
             raise ValueError(f"{checkpoint.path} has {count} classes, but {len(classes)} are named")
         return classes
-    if count == len(EXPRESSIONS) and regions == "fixed":
+    if count == len(EXPRESSIONS) and regions != "affectnet":
         return EXPRESSIONS
     raise ValueError(
         f"{checkpoint.path} has {count} classes, and their order is not in it: name them with --classes, in the order "

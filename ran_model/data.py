@@ -27,13 +27,16 @@ CHUNK = 1024  # faces
 class FaceSet:
     """faces_BCSS: uint8, grey or RGB. targets_BK: label distributions. labels_B: int64.
 
-    boxes_BR4: the regions of each face; None takes the model's own for all of them, which only random regions need.
+    boxes_BR4: the regions of each face; None takes the model's own for all of them, which fixed regions are.
+    landmarks_B52: where each face's own landmarks lie, in fractions of the square, for regions that follow them when
+    the face is changed; only for models with such regions.
     """
 
     faces_BCSS: Tensor
     targets_BK: Tensor
     labels_B: Tensor
     boxes_BR4: Tensor | None = None
+    landmarks_B52: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels_B)
@@ -45,16 +48,19 @@ class FaceSet:
             targets_BK=self.targets_BK[index],
             labels_B=self.labels_B[index],
             boxes_BR4=None if self.boxes_BR4 is None else self.boxes_BR4[index],
+            landmarks_B52=None if self.landmarks_B52 is None else self.landmarks_B52[index],
         )
 
     def digest(self) -> str:
-        """64 hex over the faces and what they are to be answered with."""
+        """64 hex over the faces, regions of their own, and what they are to be answered with."""
         digest = hashlib.sha256(self.faces_BCSS.numpy().data)  # the buffer itself: a copy may not fit beside it
         digest.update(self.targets_BK.numpy().data)
+        if self.boxes_BR4 is not None:
+            digest.update(self.boxes_BR4.numpy().data)
         return digest.hexdigest()
 
     def boxes(self, config: ModelConfig) -> Tensor:
-        """Boxes (B, R, 4), or (1, R, 4) where all faces share them. Landmark regions lie where alignment puts them."""
+        """Boxes (B, R, 4), or (1, R, 4) where all faces share them."""
         return torch.from_numpy(region_boxes(config, 1)) if self.boxes_BR4 is None else self.boxes_BR4
 
 
@@ -65,6 +71,8 @@ class LabelledFaces:
     the whole picture was used. Labels count in the order of EXPRESSIONS, or of the config's classes for `train` and
     `validation`, which leave out pictures of other classes.
     digests: of the pictures' pixels, in the listing's order; with them `listing` is what `without_copies` leaves.
+    landmarks_N52: each face's own, where alignment puts them, in fractions of the square: float32, in the listing's
+    order; landmark regions lie around them, as they do when a video is scored. None takes the template's.
     """
 
     def __init__(
@@ -74,7 +82,9 @@ class LabelledFaces:
         faces_NCSS: NDArray[np.uint8],
         is_found: NDArray[np.bool_],
         digests: Sequence[bytes] | None = None,
+        landmarks_N52: NDArray[np.float32] | None = None,
     ) -> None:
+        self._landmarks = landmarks_N52
         self._config, self._faces, self._is_found = config, faces_NCSS, is_found
         self._position = {item.key: index for index, item in enumerate(listing.items)}
         self.listing, self._copied = (listing, frozenset()) if digests is None else without_copies(listing, digests)
@@ -106,12 +116,24 @@ class LabelledFaces:
         """Which pictures of a test list the training part has too: bool (B), in the order of `test`."""
         return torch.tensor([item.key in self._copied for item in self._listed(name)], dtype=torch.bool)
 
+    def groups(self, name: str) -> Tensor | None:
+        """Which faces are not independent, as those of one video: int64 (B), a number per group, in the order of `test`
+        or, for "validation", of `validation`. None where every face stands alone."""
+        items = self._of("validation") if name == "validation" else self._listed(name)
+        numbers: dict[tuple[bool, str], int] = {}
+        keys = [(item.group is not None, item.group or item.key) for item in items]
+        groups = [numbers.setdefault(key, len(numbers)) for key in keys]
+        return None if len(numbers) == len(items) else torch.tensor(groups, dtype=torch.int64)
+
     def _listed(self, name: str) -> list[Item]:
         return [item for item in self.listing.of("test") if item.key in self.listing.lists[name]]
 
+    def _of(self, split: str) -> list[Item]:
+        """Without pictures of classes that the model lacks."""
+        return [item for item in self.listing.of(split) if EXPRESSIONS[item.label] in self._config.classes]
+
     def _split(self, split: str) -> FaceSet:
-        classes = self._config.classes
-        items = [item for item in self.listing.of(split) if EXPRESSIONS[item.label] in classes]
+        classes, items = self._config.classes, self._of(split)
         return self._set(items, [classes.index(EXPRESSIONS[item.label]) for item in items], classes)
 
     def _set(self, items: Sequence[Item], labels: Sequence[int], classes: tuple[str, ...]) -> FaceSet:
@@ -121,10 +143,14 @@ class LabelledFaces:
         for row, (item, label) in enumerate(zip(items, labels, strict=True)):
             votes = np.zeros(len(classes)) if item.votes is None else np.array(item.votes)[columns]
             targets[row] = votes / votes.sum() if votes.sum() > 0 else np.eye(len(classes))[label]
-        boxes = None
-        if any(name not in BOXES and name not in LANDMARKS for name in self._config.regions):
+        boxes, landmarks = None, None
+        regions = self._config.regions
+        if self._landmarks is not None and any(name in LANDMARKS for name in regions):
+            landmarks = self._landmarks[index]
+        if landmarks is not None or any(name not in BOXES and name not in LANDMARKS for name in regions):
             keys = [item.key for item in items]
-            boxes = torch.from_numpy(region_boxes(self._config, len(items), face_ids=keys))
+            found = region_boxes(self._config, len(items), landmarks_N52=landmarks, face_ids=keys)
+            boxes = torch.from_numpy(found)
         faces = np.empty((len(index), *self._faces.shape[1:]), np.uint8)
         for start in range(0, len(index), CHUNK):  # in one go there would be a second copy, in the stored order of axes
             faces[start : start + CHUNK] = self._faces[index[start : start + CHUNK]]
@@ -133,4 +159,5 @@ class LabelledFaces:
             targets_BK=torch.from_numpy(targets),
             labels_B=torch.tensor(labels, dtype=torch.int64),
             boxes_BR4=boxes,
+            landmarks_B52=None if landmarks is None else torch.from_numpy(landmarks),
         )

@@ -54,7 +54,7 @@ def region_boxes(
         elif name in LANDMARKS:
             if landmarks_N52 is None:
                 landmarks_N52 = np.broadcast_to(np.array(config.template, dtype=np.float32), (count, 5, 2))
-            boxes_NR4[:, index] = _around(landmarks_N52[:, LANDMARKS.index(name)], config.landmark_side)
+            boxes_NR4[:, index] = around(landmarks_N52[:, LANDMARKS.index(name)], config.landmark_side)
         elif name.startswith("random_"):
             if face_ids is None:
                 raise ValueError(f"region {name!r} is random: face_ids must seed it")
@@ -64,8 +64,8 @@ def region_boxes(
     return boxes_NR4
 
 
-def _around(centres_N2: Float, side: float) -> Float:
-    """Squares around points, moved (not shrunk) to lie within the face."""
+def around(centres_N2: Float, side: float) -> Float:
+    """Squares around points, moved (not shrunk) to lie within the face: float32 (N, 4)."""
     low_N2 = np.clip(centres_N2 - side / 2, 0, 1 - side)
     return np.concatenate([low_N2, low_N2 + side], axis=1).astype(np.float32)
 

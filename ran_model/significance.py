@@ -1,22 +1,28 @@
 """Whether one model is better than another on the same faces, or only luckier.
 
-B faces, the same and in the same order for both models. Differences are accuracy of `a` minus accuracy of `b`.
+B faces, the same and in the same order for both models. Differences are accuracy of `a` minus accuracy of `b`. Faces of
+one video are not independent: given in groups, whole groups are resampled (`ran_model.source_bootstrap`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from ran_model.source_bootstrap import mean_intervals
 
 
 @dataclass(frozen=True, kw_only=True)
 class McNemar:
-    """n: faces. only_a, only_b: faces that this model alone has right. p_value: two-sided, exact."""
+    """n: faces. only_a, only_b: faces that this model alone has right. p_value: two-sided, exact, and too small where
+    many faces are of one video."""
 
     n: int
     only_a: int
@@ -33,15 +39,19 @@ class Difference:
     """A difference of accuracies, in shares of 1, and the interval from `low` to `high` of this confidence.
 
     n: faces. by_seed: the difference of each pair of models; `difference` is their mean. samples: bootstrap samples.
+    groups: how many groups of faces were resampled; None where single faces were. low, high: None with one group.
+    seeds_half_width: how far to either side of `difference` its interval over seeds reaches, by `half_width`.
     """
 
     n: int
     difference: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     confidence: float
     samples: int
     by_seed: list[float]
+    groups: int | None = None
+    seeds_half_width: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Numbers, strings, lists and dicts only."""
@@ -62,40 +72,93 @@ def mcnemar(right_a_B: Tensor, right_b_B: Tensor) -> McNemar:
 
 
 def paired_bootstrap(
-    right_a_B: Tensor, right_b_B: Tensor, *, samples: int = 10_000, confidence: float = 0.95, seed: int = 0
+    right_a_B: Tensor,
+    right_b_B: Tensor,
+    groups_B: Tensor | None = None,
+    *,
+    samples: int = 10_000,
+    confidence: float = 0.95,
+    seed: int = 0,
 ) -> Difference:
     """The difference of two models, with a percentile interval over resampled faces; see `mean_difference`."""
-    return mean_difference([(right_a_B, right_b_B)], samples=samples, confidence=confidence, seed=seed)
+    return mean_difference([(right_a_B, right_b_B)], groups_B, samples=samples, confidence=confidence, seed=seed)
 
 
 def mean_difference(
-    pairs: Sequence[tuple[Tensor, Tensor]], *, samples: int = 10_000, confidence: float = 0.95, seed: int = 0
+    pairs: Sequence[tuple[Tensor, Tensor]],
+    groups_B: Tensor | None = None,
+    *,
+    samples: int = 10_000,
+    confidence: float = 0.95,
+    seed: int = 0,
 ) -> Difference:
     """The mean difference over pairs of models, one pair per training seed, with a percentile interval.
 
     pairs: `right_a_B`, `right_b_B`, bool. Faces are resampled with replacement, the same for every model. So the
-    interval says what other faces would give, with these very models; `by_seed` shows how far seeds differ. Source:
-    Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13. Raises ValueError as `mcnemar` does.
+    interval says what other faces would give, with these very models; `by_seed` and `seeds_half_width` say how far
+    other seeds would differ, on these very faces. groups_B: int64, which faces belong together; then whole groups are
+    resampled instead, and one group has no interval. Source: Efron and Tibshirani, "An Introduction to the Bootstrap",
+    1993, chapter 13; of groups, that of `mean_intervals`. Raises ValueError as `mcnemar` does, and for groups of
+    another number of faces.
     """
     _check(pairs)
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}: it must be between 0 and 1")
     gains_SB = torch.stack([a.long() - b.long() for a, b in pairs]).cpu().numpy()
     seeds, faces = gains_SB.shape
+    if groups_B is not None:
+        if len(groups_B) != faces:
+            raise ValueError(f"groups of {len(groups_B)} faces, answers for {faces}: every face must be in one group")
+        _, group_B, faces_G = np.unique(groups_B.cpu().numpy(), return_inverse=True, return_counts=True)
+        sums_G1 = np.bincount(group_B, weights=gains_SB.mean(axis=0)).astype(np.float64)[:, None]
+        ends = mean_intervals(sums_G1, faces_G, samples=samples, confidence=confidence, seed=seed)[:, 0].tolist()
+        low, high = (None, None) if len(faces_G) == 1 else ends
+        return _difference(gains_SB, low, high, confidence, samples, len(faces_G))
     # Only how often each gain is drawn matters: drawing the counts is drawing the faces, without 10,000 x B indices.
     values, counts = np.unique(gains_SB.sum(axis=0), return_counts=True)
     drawn = np.random.default_rng(seed).multinomial(faces, counts / faces, size=samples)
     tail = (1 - confidence) / 2
-    low, high = np.quantile(drawn @ values / (faces * seeds), (tail, 1 - tail))
+    low, high = np.quantile(drawn @ values / (faces * seeds), (tail, 1 - tail)).tolist()
+    return _difference(gains_SB, low, high, confidence, samples, None)
+
+
+def _difference(
+    gains_SB: NDArray[np.int64],
+    low: float | None,
+    high: float | None,
+    confidence: float,
+    samples: int,
+    groups: int | None,
+) -> Difference:
+    by_seed = gains_SB.mean(axis=1).tolist()
     return Difference(
-        n=faces,
+        n=gains_SB.shape[1],
         difference=float(gains_SB.mean()),
-        low=float(low),
-        high=float(high),
+        low=low,
+        high=high,
         confidence=confidence,
         samples=samples,
-        by_seed=gains_SB.mean(axis=1).tolist(),
+        by_seed=by_seed,
+        groups=groups,
+        seeds_half_width=half_width(by_seed, confidence),
     )
+
+
+def half_width(values: Sequence[float], confidence: float = 0.95) -> float | None:
+    """t·sd/√n: how far an interval for the mean of independent values reaches to either side, for values that are about
+    normally distributed; None with less than two. Source: Student, "The probable error of a mean", Biometrika 1908."""
+    if len(values) < 2:
+        return None
+    return _t_quantile(confidence, len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+
+
+def _t_quantile(share: float, freedom: int) -> float:
+    """What Student's t stays within, to either side, in this share of cases. With t = √f·tan θ its density over θ is
+    cos^(f−1) θ, which is summed up here by trapezoids."""
+    theta = np.linspace(0, np.pi / 2, 100_001)
+    density = np.cos(theta) ** (freedom - 1)
+    summed = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
+    return math.sqrt(freedom) * float(np.tan(np.interp(share * summed[-1], summed, theta)))
 
 
 def _binomial_p(b: int, c: int) -> float:

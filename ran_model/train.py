@@ -55,7 +55,8 @@ def train(
     teacher: a network of the same classes, whose answers join the targets (Hinton et al., "Distilling the Knowledge in
     a Neural Network", 2015; on the student's own view, as Beyer et al., CVPR 2022, found best).
     folder: gets checkpoint.safetensors (after every epoch, and within it every `checkpoint_s` seconds), curve.csv and
-    train.json. A run that goes on from any step ends with the weights of an uninterrupted one.
+    train.json. A run that goes on from any step ends with the weights of an uninterrupted one: exactly on CPUs; on a
+    GPU up to rounding, which many steps may enlarge (cuDNN chooses algorithms by speed; some add in no fixed order).
     progress: called after each step with the steps done, all steps, and the loss.
     origin: tells these faces, this start and this teacher from others, which the settings don't.
     Raises ValueError where the folder has a checkpoint of other settings or origin, or faces don't fill a batch.

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -84,18 +88,54 @@ def save_tiny_model(folder: Path, *, seed: int) -> Path:
     return folder
 
 
-def run_cli(
-    *arguments: str | Path, address: str | None = None, stdin: str | None = None, **environment: str
-) -> subprocess.CompletedProcess[str]:
+def run_cli(*arguments: str | Path, address: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     """`ran-pipeline` as a user runs it."""
     variables = os.environ | environment | ({"RAY_ADDRESS": address} if address else {})
     return subprocess.run(
         [sys.executable, "-m", "jobs.cli", *map(str, arguments)],
         capture_output=True,
-        input=stdin,
         text=True,
         env=variables,
         cwd=ROOT,
         timeout=280,
         check=False,
     )
+
+
+def run_cli_here(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """`ran-pipeline` in this process, where what it says and ends with is the point and not that it is a process.
+
+    Its Ray is that of `ray_address`, which a test that runs anything must have; a cluster of its own, the way to it and
+    what is written past Python need a process.
+    """
+    import jobs.cli
+
+    command = ["ran-pipeline", *map(str, arguments)]
+    codes: list[int | None] = []
+    given = io.TextIOWrapper(io.BytesIO(stdin.encode()), "utf-8")
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    with (
+        mock.patch.object(jobs.cli, "leave", codes.append),
+        mock.patch.object(sys, "argv", command),
+        mock.patch.object(sys, "stdin", given),
+        contextlib.chdir(ROOT),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        _warnings_shown_as_by_a_process(),
+    ):
+        jobs.cli.main()
+    for stream in (out, err):
+        stream.seek(0)
+    return subprocess.CompletedProcess(command, codes[0] or 0, out.read(), err.read())
+
+
+@contextlib.contextmanager
+def _warnings_shown_as_by_a_process() -> Iterator[None]:
+    """Those inside come on stderr, by Python's own filters; pytest would keep them for its summary."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.resetwarnings()
+        for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+            warnings.simplefilter("ignore", category)
+        yield
+        for one in caught:
+            sys.stderr.write(warnings.formatwarning(one.message, one.category, one.filename, one.lineno))

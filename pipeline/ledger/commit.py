@@ -144,7 +144,7 @@ class _Builder:
         """The entry for what `state` lacks; None if it lacks nothing. Merges again only if somebody took a part."""
         of = self._of
         state.refuse_if_closed(of._run.run_id)  # even with nothing left to commit: a closed driver stops
-        batch = select(self._sets, state, of._model_id, of._replacing.segments)
+        batch = select(self._sets, state, of._model_id, of._replacing.segments, of._replacing.crops)
         taken = state.sources.contains(self._merged.sources).any()
         if self._batch is None or taken or batch.selections != self._batch.selections:
             of._store.delete_many(self._merged.written)
@@ -167,20 +167,24 @@ class _Builder:
             merged.written.append(nobody.path)
         gone = sorted(of._replacing.segments.intersection(batch.segments))
         gone_sources = sorted(of._replacing.sources.intersection(merged.sources))
-        self.rest = of._replacing.replaced(of._store, of._run.run_id, state, of._model_id, gone, gone_sources)
+        crops = [one for one in batch.crops if one in merged.with_faces]
+        gone_crops = of._replacing.crops_without(state, of._model_id, gone, crops)
+        self.rest = of._replacing.replaced(
+            of._store, of._run.run_id, state, of._model_id, gone, sources=gone_sources, crops=gone_crops
+        )
         return Entry(
             run_id=of._run.run_id,
             model_id=of._model_id if batch.segments else "",
             segments=batch.segments,
             covered=batch.covered,
             sources=merged.sources,
-            crops=batch.crops,
+            crops=crops,
             tails=batch.tails,
             add=[self._committed(file) for file in merged.files] + self.rest.add,
             remove=self.rest.remove,
             segments_removed=gone,
             sources_removed=gone_sources,
-            crops_removed=[one for one in gone if one in state.crops],
+            crops_removed=gone_crops,
         )
 
     def _known_sources(self, state: LogState) -> IdSet:

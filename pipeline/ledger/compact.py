@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 import pyarrow.parquet as pq
 
 from pipeline.ledger.entry import CommittedFile, Entry
-from pipeline.ledger.live import read_live
+from pipeline.ledger.live import read_sound
 from pipeline.ledger.log import CommitLog
 from pipeline.ledger.publish import commit_entry, publish_missing
 from pipeline.ledger.rows_file import RowsFile
@@ -91,7 +91,7 @@ def _merge(store: Store, run: Run, group: Sequence[CommittedFile]) -> CommittedF
     first = group[0]
     with RowsFile(store, run.run_id, first.table, may_be_empty=True) as output:
         for file in group:
-            parquet = pq.ParquetFile(io.BytesIO(read_live(store, file)))
+            parquet = pq.ParquetFile(io.BytesIO(read_sound(store, file)))
             for number in range(parquet.num_row_groups):
                 output.add(parquet.read_row_group(number))
         (staged,) = output.finish()

@@ -9,6 +9,7 @@ from typing import Any
 from pipeline import __version__
 from pipeline.config import Extraction
 from pipeline.errors import StoreError, UsageError
+from pipeline.ledger.log import LOG
 from pipeline.ledger.seal import sealed, unsealed
 from pipeline.schema import SCHEMA_VERSION
 from pipeline.storage.store import Store
@@ -28,19 +29,26 @@ class Dataset:
 
     @staticmethod
     def exists(store: Store) -> bool:
-        """Whether the store holds a dataset."""
-        return store.exists(DATASET_FILE)
+        """Whether the store holds a dataset. Raises StoreError if it holds one whose dataset.json is gone."""
+        if store.exists(DATASET_FILE):
+            return True
+        # somebody may be making the dataset at this moment: dataset.json comes first, then the log
+        if not store.list(LOG) or store.exists(DATASET_FILE):
+            return store.exists(DATASET_FILE)
+        raise StoreError(f"{store.url_of(DATASET_FILE)} is missing; `verify {store.url} --repair` restores it")
 
     @classmethod
     def open(cls, store: Store, extraction: Extraction | None = None, *, root: str | None = None) -> Dataset:
         """The dataset in `store`. Raises UsageError if there is none, its schema is newer than this program's, or it
-        was made with another extraction or root than those given."""
+        was made with another extraction or root than those given; StoreError if dataset.json is damaged or gone."""
         try:
             data = store.read_bytes(DATASET_FILE)
         except FileNotFoundError:
-            raise UsageError(
-                f"{store.url} holds no dataset (no {DATASET_FILE}); `run … -o {store.url}` makes one"
-            ) from None
+            if not cls.exists(store):
+                raise UsageError(
+                    f"{store.url} holds no dataset (no {DATASET_FILE}); `run … -o {store.url}` makes one"
+                ) from None
+            data = store.read_bytes(DATASET_FILE)  # made at this moment
         dataset = _parsed(store, data)
         if extraction is not None:
             dataset._require(extraction)
@@ -67,7 +75,7 @@ class Dataset:
         """A folder of a dataset holds that dataset's rows alone, or a glob over it would find two."""
         for above in store.above():
             with suppress(StoreError):  # who may write here may not be allowed to look there
-                if Dataset.exists(above):
+                if above.exists(DATASET_FILE):
                     raise UsageError(f"{store.url} lies within the dataset {above.url}: choose another -o, beside it")
 
     def _require(self, wanted: Extraction) -> None:

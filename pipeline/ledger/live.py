@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import pyarrow as pa
@@ -29,17 +31,68 @@ def live_paths(store: Store, state: LogState, table: str, model_id: str | None =
 
 
 def read_live(store: Store, file: CommittedFile) -> bytes:
-    """The bytes of a live file, public yet or not. Raises StoreError if it is gone."""
+    """The bytes of a live file, public yet or not, whatever became of them. Raises StoreError if it is gone."""
     return _where_it_is(store, file, store.read_bytes)
 
 
+def read_sound(store: Store, file: CommittedFile) -> bytes:
+    """The bytes of a live file as they were committed. Raises StoreError if it is gone or damaged.
+
+    For everybody who decides by what is in it, or writes it again: under a new sha256 nobody would find the damage.
+    """
+    data = read_live(store, file)
+    problem = difference(file, data)
+    if problem is not None:
+        raise _damaged(store, file.path, problem)
+    return data
+
+
+def sound_rows(store: Store, file: CommittedFile, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of a live file, of these columns if given, as they were committed; errors as `read_sound`."""
+    names = None if columns is None else list(columns)
+    rows: pa.Table = pq.read_table(pa.BufferReader(read_sound(store, file)), columns=names)
+    return rows
+
+
 def read_live_columns(store: Store, file: CommittedFile, columns: Sequence[str]) -> pa.Table:
-    """These columns of a live file, of which no others are fetched. Raises StoreError if it is gone."""
+    """These columns of a live file, of which no others are fetched. Raises StoreError if it is gone or can't be read.
+
+    Its size is looked at, its sha256 is not: what is to be written again has to come from `read_sound`.
+    """
 
     def read(path: str) -> pa.Table:
-        return pq.ParquetFile(store.open_ranges(path), pre_buffer=True).read(list(columns))
+        with _named_damage(store, file.path):
+            ranges = store.open_ranges(path)
+            if ranges.size != file.bytes:
+                raise ValueError(f"{ranges.size} bytes; {file.bytes} were committed")
+            return pq.ParquetFile(ranges, pre_buffer=True).read(list(columns)).select(list(columns))
 
     return _where_it_is(store, file, read)
+
+
+def difference(file: CommittedFile, data: bytes) -> str | None:
+    """What tells the bytes from those that were committed; None if they are the same."""
+    if len(data) != file.bytes:
+        return f"has {len(data)} bytes; {file.bytes} were committed"
+    if hashlib.sha256(data).hexdigest() != file.sha256:
+        return "is not what was committed: its sha256 differs"
+    return None
+
+
+@contextmanager
+def _named_damage(store: Store, path: str) -> Iterator[None]:
+    """What Arrow raises about a damaged file, under many names, becomes a StoreError that names the file."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        reason = str(error).strip().splitlines()
+        raise _damaged(store, path, f"can't be read ({reason[0] if reason else type(error).__name__})") from error
+
+
+def _damaged(store: Store, path: str, problem: str) -> StoreError:
+    return StoreError(f"{store.url_of(path)} {problem}; `verify {store.url} --repair` mends the dataset")
 
 
 def _where_it_is(store: Store, file: CommittedFile, read: Callable[[str], T]) -> T:

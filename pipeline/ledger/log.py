@@ -17,20 +17,21 @@ from pipeline.ledger.entry import Entry, parse_entry
 from pipeline.ledger.state import LogState
 from pipeline.storage.store import Store
 
-__all__ = ["CHECKPOINT_EVERY", "CommitLog", "LogState", "checkpoint_path", "entry_path"]
+__all__ = ["CHECKPOINT_EVERY", "LOG", "CommitLog", "LogState", "checkpoint_path", "entry_path"]
 
+LOG = "_ran/log"
 CHECKPOINT_EVERY = 1000
 _READERS = 16  # entries fetched at once while catching up; an object store answers in tens of milliseconds
 
 
 def entry_path(number: int) -> str:
     """Where entry `number` lies."""
-    return f"_ran/log/{number:012d}.json"
+    return f"{LOG}/{number:012d}.json"
 
 
 def checkpoint_path(number: int) -> str:
     """Where the state before entry `number` lies, for multiples of the checkpoint interval."""
-    return f"_ran/log/checkpoint-{number:012d}.parquet"
+    return f"{LOG}/checkpoint-{number:012d}.parquet"
 
 
 class CommitLog:

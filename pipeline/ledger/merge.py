@@ -31,7 +31,8 @@ _READ_AHEAD = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Merged:
-    """The commit's files in publication order, each still staged, and the ids of the sources that they hold.
+    """The commit's files in publication order, each still staged, and the ids of the sources that they hold, and of the
+    segments that have faces.
 
     errors: paths among them with nothing but error and partial rows. written: paths that were written here, not by a
     worker.
@@ -41,6 +42,7 @@ class Merged:
     errors: set[str] = field(default_factory=set)
     written: list[str] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
+    with_faces: set[str] = field(default_factory=set)
 
 
 def merge(store: Store, run_id: str, batch: Batch, known_sources: IdSet) -> Merged:
@@ -133,6 +135,7 @@ def _write_segments(store: Store, run_id: str, pieces: list[_Piece], batch: Batc
         for piece, rows in _read_all(store, pieces):
             selected = piece.selected(rows)
             found += selected["segment_id"].to_pylist()
+            merged.with_faces.update(selected.filter(pc.greater(selected["faces_kept"], 0))["segment_id"].to_pylist())
             is_good = pc.equal(selected["status"], "ok")
             good.add(selected.filter(is_good))
             failed.add(selected.filter(pc.invert(is_good)))

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,6 +24,7 @@ from pipeline.errors import StoreError, UsageError
 from pipeline.ledger.commit import Committer
 from pipeline.ledger.dataset import DATASET_FILE, Dataset, dataset_file
 from pipeline.ledger.entry import Entry
+from pipeline.ledger.live import sound_rows
 from pipeline.ledger.log import CHECKPOINT_EVERY, CommitLog, entry_path
 from pipeline.ledger.publish import publish_entry, publish_missing
 from pipeline.ledger.removal import without
@@ -30,7 +33,7 @@ from pipeline.ledger.staging import StagedSet, stage_table
 from pipeline.ledger.state import LogState
 from pipeline.ledger.sweep import sweep
 from pipeline.ledger.verify import Verification, verify
-from pipeline.media.locations import normalise
+from pipeline.media.locations import is_remote, normalise
 from pipeline.segments import plan_table, segment_id
 from pipeline.storage.store import Store
 
@@ -90,28 +93,69 @@ def _mend_dataset_file(store: Store, before: Verification, result: Repair) -> No
     except (StoreError, UsageError) as error:
         if "newer" in str(error) or "upgrade" in str(error):
             raise
-    configs = [json.loads(store.read_bytes(path)) for path in store.list(RUNS) if path.endswith("/config.json")]
-    roots = [config["run"].get("root") for config in configs if config["run"].get("root")]
-    for config in reversed(configs):
-        try:
-            extraction = Extraction.from_json(config["extraction"])
-        except (TypeError, UsageError):
-            continue
+    runs = _recorded(store)
+    for _, extraction in reversed(runs):
         if _is_of_this_dataset(store, extraction, before):
+            root = _root([config for config, of in runs if of == extraction])
             _set_aside(store, DATASET_FILE, result)
-            store.write_bytes(DATASET_FILE, dataset_file(extraction, normalise(roots[-1]) if roots else None))
+            store.write_bytes(DATASET_FILE, dataset_file(extraction, root))
             return
     raise UsageError(
         f"{store.url_of(DATASET_FILE)} is damaged and no run recorded the extraction; restore it from a copy"
     )
 
 
+def _recorded(store: Store) -> list[tuple[dict[str, Any], Extraction]]:
+    """What each run recorded that recorded anything, oldest first; a record that is damaged itself is passed over."""
+    found = []
+    for path in store.list(RUNS):
+        if path.endswith("/config.json"):
+            with suppress(ValueError, TypeError, KeyError, AttributeError, UsageError):
+                config = json.loads(store.read_bytes(path))
+                config["run"].get("root")
+                found.append((config, Extraction.from_json(config["extraction"])))
+    return found
+
+
+def _root(configs: list[dict[str, Any]]) -> str | None:
+    """The dataset's root by the records of its runs. Older ones have only what was typed, and that not in each run.
+
+    Raises UsageError if that meant something only in the folder where it was typed.
+    """
+    known: list[str | None] = [config["root"] for config in configs if "root" in config]
+    if known:
+        return known[-1]
+    typed = [config["run"]["root"] for config in configs if config["run"].get("root")]
+    if not typed:
+        return None
+    if not is_remote(typed[-1]) and not typed[-1].startswith(("/", "file:")):
+        raise UsageError(
+            f"{DATASET_FILE} is damaged, and of its root only is known that it was --root {typed[-1]!r} of the folder "
+            f"in which a run was started; restore {DATASET_FILE} from a copy"
+        )
+    return normalise(typed[-1])
+
+
 def _is_of_this_dataset(store: Store, extraction: Extraction, before: Verification) -> bool:
-    """Whether the extraction gives an id that is committed. Without a committed segment any will do."""
+    """Whether the extraction gives an id that is committed. Without a committed segment, or source, any will do."""
     state = before.replayed.state
-    ids = [segment_id(source_id, 0, extraction.id) for source_id in state.sources]
-    known = [state.committed(model_id).contains(ids).any() for model_id in state.models]
-    return any(known) if ids and known else True
+
+    def is_committed(ids: Collection[str]) -> bool:
+        listed = list(ids)
+        return any(state.committed(model_id).contains(listed).any() for model_id in state.models)
+
+    if not len(state.sources) or not any(state.count(model_id) for model_id in state.models):
+        return True
+    if is_committed({segment_id(key, 0, extraction.id) for key in (*state.sources, *state.tails)}):
+        return True
+    for file in state.files("sources"):  # videos in archives have keys of their own, which only the index tells
+        if file.path not in before.damaged:
+            rows = sound_rows(store, file)
+            nowhere = dict.fromkeys(rows["source_id"].to_pylist(), "")
+            plan = plan_table(rows, locations=nowhere, extraction=extraction, tails=state.tails)
+            if is_committed(plan["segment_id"].to_pylist()):
+                return True
+    return False
 
 
 def _mend_log(store: Store, before: Verification, result: Repair) -> None:

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field, replace
 from pipeline.errors import StoreError
 from pipeline.ledger import checkpoint
 from pipeline.ledger.entry import CommittedFile, Entry, parse_entry
-from pipeline.ledger.log import checkpoint_path, entry_path
+from pipeline.ledger.log import LOG, checkpoint_path, entry_path
 from pipeline.ledger.state import LogState
 from pipeline.storage.store import Store
 
-LOG = "_ran/log"
 _NAME = re.compile(r"_ran/log/(checkpoint-)?(\d{12})\.(json|parquet)")
 
 
@@ -38,26 +37,31 @@ class Replay:
 
 
 def replay(store: Store) -> Replay:
-    """Reads every entry and checkpoint. Raises StoreError only if the store fails."""
+    """Reads every entry and checkpoint. Raises StoreError only if the store fails.
+
+    Memory: two states, whatever the number of checkpoints.
+    """
     numbers, checkpoints = _listed(store)
     result = Replay(entries=max(numbers, default=-1) + 1)
-    states = _checkpoints(store, checkpoints, result)
+    checkpoints.sort(reverse=True)  # those that are still to be looked at, the next one last
     number = 0
+    while checkpoints and checkpoints[-1] == 0:  # nobody writes one before the first entry
+        _compare(store, checkpoints.pop(), result)
     while number < result.entries:
         entry = _entry(store, number, result)
         if entry is None or entry.lost:
-            known = min((n for n in states if n > number), default=None)
+            known = _next_state(store, checkpoints, result)
             if known is not None:  # what lies between is history; it is read only to name what is damaged
-                for between in range(number + 1, known):
+                for between in range(number + 1, known.next_entry):
                     _entry(store, between, result)
-                result.state, number = states[known], known
+                result.state, number = known, known.next_entry
                 continue
         _apply(entry or Entry(run_id="", lost=True), number, result)
         number += 1
-        if number in states and not _same(result.state, states[number]):
-            path = checkpoint_path(number)
-            result.problems[path] = "does not say what the entries before it add up to"
-            result.lost_checkpoints.append(path)
+        if checkpoints and checkpoints[-1] == number:
+            _compare(store, checkpoints.pop(), result)
+    for left in checkpoints:
+        _checkpoint(store, left, result)
     return result
 
 
@@ -67,16 +71,36 @@ def _listed(store: Store) -> tuple[list[int], list[int]]:
     return entries, [int(name[2]) for name in names if name and name[1]]
 
 
-def _checkpoints(store: Store, numbers: list[int], result: Replay) -> dict[int, LogState]:
-    states = {}
-    for number in numbers:
+def _checkpoint(store: Store, number: int, result: Replay) -> LogState | None:
+    """The state in a checkpoint; None, and what is wrong noted, if it can't be read."""
+    path = checkpoint_path(number)
+    try:
+        state = checkpoint.from_parquet(store.read_bytes(path), path)
+        if state.next_entry == number:
+            return state
+        reason = f"says {state.next_entry} entries"
+    except StoreError as error:
+        reason = _reason(error)
+    result.problems[path] = reason
+    result.lost_checkpoints.append(path)
+    return None
+
+
+def _next_state(store: Store, checkpoints: list[int], result: Replay) -> LogState | None:
+    """The state in the next checkpoint that can be read, which leaves the list with those before it."""
+    while checkpoints:
+        state = _checkpoint(store, checkpoints.pop(), result)
+        if state is not None:
+            return state
+    return None
+
+
+def _compare(store: Store, number: int, result: Replay) -> None:
+    state = _checkpoint(store, number, result)
+    if state is not None and not _same(result.state, state):
         path = checkpoint_path(number)
-        try:
-            states[number] = checkpoint.from_parquet(store.read_bytes(path), path)
-        except StoreError as error:
-            result.problems[path] = _reason(error)
-            result.lost_checkpoints.append(path)
-    return states
+        result.problems[path] = "does not say what the entries before it add up to"
+        result.lost_checkpoints.append(path)
 
 
 def _entry(store: Store, number: int, result: Replay) -> Entry | None:

@@ -52,16 +52,20 @@ class Batch:
 
 
 def select(
-    sets: Sequence[StagedSet], state: LogState, model_id: str, replacing: Collection[str] = frozenset()
+    sets: Sequence[StagedSet],
+    state: LogState,
+    model_id: str,
+    replacing: Collection[str] = frozenset(),
+    replacing_crops: Collection[str] = frozenset(),
 ) -> Batch:
     """The first of each segment that is not committed for the model; crops once per segment, whatever the model.
 
-    replacing: segments whose committed rows give way.
+    replacing, replacing_crops: segments whose committed rows, and whose kept crops, give way.
     """
     ids = [segment_id for staged in sets for segment_id in staged.segment_ids]
     taken = _present(ids, state.committed(model_id).contains(ids).tolist())
     cropped = _present(ids, state.crops.contains(ids).tolist())
-    taken, cropped = taken - set(replacing), cropped - set(replacing)
+    taken, cropped = taken - set(replacing), cropped - set(replacing_crops)
     selections = []
     tails: dict[str, int] = {}
     for staged in sets:

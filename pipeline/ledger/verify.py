@@ -5,8 +5,6 @@ Reads everything once. Memory: ids of all segments and faces of one model at a t
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -18,7 +16,8 @@ from pipeline.errors import StoreError, UsageError
 from pipeline.ledger.dataset import DATASET_FILE, Dataset
 from pipeline.ledger.entry import CommittedFile
 from pipeline.ledger.id_set import IdSet
-from pipeline.ledger.live import read_live
+from pipeline.ledger.live import difference, read_live
+from pipeline.ledger.log import LOG
 from pipeline.ledger.replay import Replay, replay
 from pipeline.ledger.state import SEGMENT_DIGITS, LogState
 from pipeline.storage.store import Store
@@ -85,11 +84,22 @@ def verify(store: Store) -> Verification:
         result.found("dataset_file", DATASET_FILE, str(error))
     for path, problem in sorted(result.replayed.problems.items()):
         result.found("log_checkpoint" if "checkpoint" in path else "log_entry", path, problem)
-    rows = {file.path: _check_file(store, file, listed, result) for file in state.files()}
-    for model_id in state.models:
-        _check_model(state, model_id, rows, result)
-    _check_sources(state, rows, result)
-    _check_crops(state, rows, result)
+
+    def rows_of(table: str, model_id: str = "") -> pa.Table:
+        """The key columns of the files that are whole."""
+        parts = [_check_file(store, file, listed, result) for file in state.files(table, model_id)]
+        empty = schema.empty(table).select(_KEYS[table])
+        return pa.concat_tables([empty, *(part.cast(empty.schema) for part in parts if part is not None)])
+
+    cropped = schema.empty("segments").select(_KEYS["segments"])  # of all models
+    for model_id in dict.fromkeys([*state.models, *(file.model_id for file in state.files() if file.model_id)]):
+        segments, faces = rows_of("segments", model_id), rows_of("faces", model_id)
+        if model_id in state.models:
+            _check_model(state, model_id, segments, faces, result)
+        cropped = _most_faces(cropped, segments.filter(pa.array(state.crops.contains(segments["segment_id"]))))
+        del segments, faces
+    _check_sources(state, rows_of("sources"), result)
+    _check_crops(state, rows_of("crops"), cropped, result)
     result.strays = sorted(listed - state.live.keys())
     for path in result.strays:
         known = "was removed but is still there" if path in state.removed_files else "is not in the log"
@@ -98,7 +108,7 @@ def verify(store: Store) -> Verification:
 
 
 def _check_is_dataset(store: Store) -> None:
-    if not store.exists(DATASET_FILE) and not store.list("_ran/log"):
+    if not store.exists(DATASET_FILE) and not store.list(LOG):
         raise UsageError(f"{store.url} holds no dataset (no {DATASET_FILE}); `run … -o {store.url}` makes one")
 
 
@@ -112,7 +122,7 @@ def _check_file(store: Store, file: CommittedFile, listed: set[str], result: Ver
         result.found("missing_file", file.path, f"is committed with {file.rows} rows but is gone")
         result.damaged.add(file.path)
         return None
-    problem = _problem(data, file)
+    problem = difference(file, data)
     if problem is not None:
         result.found("damaged_file", file.path, problem)
         result.damaged.add(file.path)
@@ -123,17 +133,7 @@ def _check_file(store: Store, file: CommittedFile, listed: set[str], result: Ver
     return rows
 
 
-def _problem(data: bytes, file: CommittedFile) -> str | None:
-    if len(data) != file.bytes:
-        return f"has {len(data)} bytes; {file.bytes} were committed"
-    if hashlib.sha256(data).hexdigest() != file.sha256:
-        return "is not what was committed: its sha256 differs"
-    return None
-
-
-def _check_model(state: LogState, model_id: str, rows: dict[str, pa.Table | None], result: Verification) -> None:
-    segments = _joined(rows, state.files("segments", model_id), "segments")
-    faces = _joined(rows, state.files("faces", model_id), "faces")
+def _check_model(state: LogState, model_id: str, segments: pa.Table, faces: pa.Table, result: Verification) -> None:
     result.segments += segments.num_rows
     result.faces += faces.num_rows
     where = f"segments/{model_id}"
@@ -178,8 +178,8 @@ def _faces_short(segments: pa.Table, faces: pa.Table) -> list[str]:
     return sorted(wrong)
 
 
-def _check_sources(state: LogState, rows: dict[str, pa.Table | None], result: Verification) -> None:
-    ids = _joined(rows, state.files("sources"), "sources")["source_id"]
+def _check_sources(state: LogState, sources: pa.Table, result: Verification) -> None:
+    ids = sources["source_id"]
     there = set(ids.to_pylist())
     result.lost_sources = sorted(set(state.sources) - there)
     if result.lost_sources:
@@ -191,16 +191,16 @@ def _check_sources(state: LogState, rows: dict[str, pa.Table | None], result: Ve
         result.lost_sources = sorted({*result.lost_sources, *doubled})
 
 
-def _check_crops(state: LogState, rows: dict[str, pa.Table | None], result: Verification) -> None:
-    """Each face of a segment whose crops are kept has one, whatever model found it."""
-    crops = _joined(rows, state.files("crops"), "crops")
+def _most_faces(*parts: pa.Table) -> pa.Table:
+    """One row per segment, with the most faces that a model has of it."""
+    most = pa.concat_tables(parts).group_by("segment_id").aggregate([("faces_kept", "max")])
+    return most.rename_columns(_KEYS["segments"]).cast(parts[0].schema)
+
+
+def _check_crops(state: LogState, crops: pa.Table, segments: pa.Table, result: Verification) -> None:
+    """Each face of a segment whose crops are kept has one, whatever model found it. segments: those."""
     if not len(state.crops) and not crops.num_rows:
         return
-    segments = (
-        _joined(rows, state.files("segments"), "segments").group_by("segment_id").aggregate([("faces_kept", "max")])
-    )
-    segments = segments.rename_columns(["segment_id", "faces_kept"])
-    segments = segments.filter(pa.array(state.crops.contains(segments["segment_id"])))
     foreign = crops.filter(pa.array(~state.crops.contains(crops["segment_id"])))["segment_id"].to_pylist()
     of_rows = crops.filter(pc.is_in(crops["segment_id"], segments["segment_id"].combine_chunks()))
     wrong = {*_faces_short(segments, of_rows), *_doubled_segments(crops), *foreign}
@@ -212,12 +212,6 @@ def _check_crops(state: LogState, rows: dict[str, pa.Table | None], result: Veri
 
 def _doubled_segments(crops: pa.Table) -> list[str]:
     return face_segment(crops, _doubled(crops["face_id"]))
-
-
-def _joined(rows: dict[str, pa.Table | None], files: Iterable[CommittedFile], table: str) -> pa.Table:
-    parts = [part for file in files if (part := rows[file.path]) is not None]
-    empty = schema.empty(table).select(_KEYS[table])
-    return pa.concat_tables([part.cast(empty.schema) for part in parts]) if parts else empty
 
 
 def _doubled(ids: pa.ChunkedArray) -> list[str]:

@@ -25,7 +25,9 @@ from pipeline.errors import ErrorCode, MediaError, StoreError
 from pipeline.media.locations import MISSING, local_fingerprint, local_path, open_filesystem, remote_fingerprint
 
 ATTEMPTS = 4
-KEEP_FREE_BYTES = 256 << 20  # a full disk fails everything else on the node
+#: A full disk fails everything else on the node, and Ray moves no objects to one that is 95 % full. Above 400 GiB this
+#: is less than those 5 %: there the cache's cap must leave the room.
+KEEP_FREE_SHARE, KEEP_FREE_AT_MOST_BYTES = 0.1, 20 << 30
 _CHUNK_BYTES = 4 << 20
 
 T = TypeVar("T")
@@ -111,8 +113,13 @@ class Scratch:
     def room_bytes(self) -> int:
         """How large a file may become at most: the cap, or what the disk has left."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(self.directory).free - KEEP_FREE_BYTES
+        free = max(0, self._free_bytes())
         return min(free, self.capacity_bytes) if self.capacity_bytes else free
+
+    def _free_bytes(self) -> int:
+        """What the disk has left without what stays free; less than nothing when others have filled it."""
+        disk = shutil.disk_usage(self.directory)
+        return disk.free - kept_free_bytes(disk.total)
 
     def _held(self, target: Path) -> LocalFile | None:
         try:
@@ -157,20 +164,29 @@ class Scratch:
                 return
             if _evict(path):
                 used -= size
-        if shutil.disk_usage(self.directory).free < wanted + KEEP_FREE_BYTES:
+        if self._free_bytes() < wanted:
             raise self._full(wanted)
 
     def _too_full(self, used: int, wanted: int) -> bool:
         over = bool(self.capacity_bytes) and used + wanted > self.capacity_bytes
-        return over or shutil.disk_usage(self.directory).free < wanted + KEEP_FREE_BYTES
+        return over or self._free_bytes() < wanted
 
     def _full(self, wanted: int) -> MediaError | StoreError:
         """One source's fault if even the empty disk could not hold it; else the disk's, which ends the run."""
         disk = shutil.disk_usage(self.directory)
-        reason = f"{wanted} bytes don't fit on the scratch disk ({disk.free} free at {self.directory})"
-        if wanted + KEEP_FREE_BYTES > disk.total:
+        kept = kept_free_bytes(disk.total)
+        reason = (
+            f"{wanted} bytes don't fit on the scratch disk "
+            f"({disk.free} free at {self.directory}, of which {kept} stay free)"
+        )
+        if wanted + kept > disk.total:
             return MediaError(ErrorCode.TOO_LARGE, f"{reason}: give another --scratch")
         return StoreError(f"{reason}; free space or give another --scratch, and run the same command again to resume")
+
+
+def kept_free_bytes(total: int) -> int:
+    """What the cache leaves free on a disk of that size."""
+    return min(int(total * KEEP_FREE_SHARE), KEEP_FREE_AT_MOST_BYTES)
 
 
 def _evict(path: str) -> bool:

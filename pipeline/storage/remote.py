@@ -14,6 +14,7 @@ from pipeline.storage.backend import FileInfo
 
 #: Protocols whose fsspec filesystem creates with one conditional request (memory: within one process, for tests).
 CONDITIONAL = {"s3", "gs", "abfs", "memory"}
+_S3_KEYS_AT_ONCE = 1000  # no request may name more
 
 
 class RemoteBackend:
@@ -62,7 +63,7 @@ class RemoteBackend:
         keys = [self._key(path) for path in paths]
         try:
             if len(keys) > 1 and not has_magic(self._root):
-                self._filesystem.rm(keys)  # S3 deletes many with one request
+                self._delete_many(keys)
                 return
         except FileNotFoundError:
             pass
@@ -71,6 +72,25 @@ class RemoteBackend:
                 self._filesystem.rm_file(key)
             except FileNotFoundError:
                 continue
+
+    def _delete_many(self, keys: Sequence[str]) -> None:
+        if not hasattr(self._filesystem, "call_s3"):
+            self._filesystem.rm(list(keys))
+            return
+        # S3's own request for many, since s3fs does not look at what its answer says was not deleted
+        for start in range(0, len(keys), _S3_KEYS_AT_ONCE):
+            names = [self._filesystem.split_path(key)[:2] for key in keys[start : start + _S3_KEYS_AT_ONCE]]
+            objects = [{"Key": key} for _, key in names]
+            answer = self._filesystem.call_s3(
+                "delete_objects", Bucket=names[0][0], Delete={"Objects": objects, "Quiet": True}
+            )
+            failed = [error for error in answer.get("Errors", ()) if error.get("Code") != "NoSuchKey"]
+            if failed:
+                code, reason = failed[0].get("Code"), failed[0].get("Message")
+                kind = PermissionError if code == "AccessDenied" else OSError
+                raise kind(
+                    f"{len(failed)} of {len(objects)} were not deleted, {failed[0].get('Key')}: {code}: {reason}"
+                )
 
     def info(self, path: str) -> FileInfo | None:
         try:

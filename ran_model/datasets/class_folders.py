@@ -8,7 +8,8 @@ Val_Aligned_Faces_new are its faces cut out: where they are there, the whole fra
 
 Without parts: train, validation and test are 80, 10 and 10 % by a hash of the key. With train and val only (SFEW, whose
 test labels are not public), val is what is reported on: it is test. Where there is no other validation part, a tenth
-of train, chosen by the hash, is validation.
+of train, chosen by the hash, is validation. Nothing here says which pictures are of one person or clip, so parts that
+are drawn may share them, and the notes say so.
 """
 
 from __future__ import annotations
@@ -24,6 +25,13 @@ from ran_model.datasets.splits import any_split, train_or_validation
 
 NEEDS = "a folder of folders named after expressions, alone or in train/, val/ and test/ (SFEW and others)"
 CUT_OUT = "_aligned_faces"
+DRAWN = (
+    "parts were drawn picture by picture: pictures of one person or clip may be in several; give train/, val/, test/"
+)
+DRAWN_VALIDATION = (
+    "validation was drawn from train picture by picture: pictures of one person or clip may be in both; give val/ and "
+    "test/"
+)
 PARTS = {
     "train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation",
     "test": "test", "testing": "test",
@@ -59,9 +67,10 @@ def read(path: Path) -> Listing:
         items += _classes(path, child, _split_of(official, there), notes)
         if official == "validation" and "test" not in there:
             notes.add("validation folders that are test here, as no test folder has labels", child.name)
+    drawn = [] if "train" not in there and parts else _drawn(there)
     if not items:
         raise DataError(f"{path} has no pictures in class folders: it must be {NEEDS}")
-    return Listing(name=path.resolve().name, items=items, lists=full_list(items), notes=notes.lines())
+    return Listing(name=path.resolve().name, items=items, lists=full_list(items), notes=[*notes.lines(), *drawn])
 
 
 def _part(folder: Path) -> str | None:
@@ -79,6 +88,13 @@ def _split_of(official: str, there: set[str]) -> Callable[[str], str]:
         return any_split if there == {"train"} else train_or_validation
     split = "test" if "test" not in there else official
     return lambda key: split
+
+
+def _drawn(there: set[str]) -> list[str]:
+    """What `_split_of` draws out of train, or out of everything where there are no parts, for people."""
+    if there == {"train", "validation", "test"}:
+        return []
+    return [DRAWN if there <= {"train"} else DRAWN_VALIDATION]
 
 
 def _classes(root: Path, folder: Path, split_of: Callable[[str], str], notes: Notes) -> Iterator[Item]:

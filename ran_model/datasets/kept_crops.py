@@ -1,12 +1,14 @@
 """Faces that this tool kept (`--keep-crops`), joined with a CSV of labels: face_id, expression and, optionally, split.
 
-The pictures are in crops/**/*.parquet of the dataset (columns face_id, source_id, png, template). Where no split is
-given, all faces of one source go to the same split, so that no test shows a face of a video that was trained on: to the
-split that the CSV gives to other faces of that source, else by a hash of source_id, 80, 10 and 10 %.
+The pictures are in crops/**/*.parquet of the dataset (columns face_id, source_id, png, template), the landmarks that
+they were aligned by in faces/**/*.parquet, where that is there. Where no split is given, all faces of one source go to
+the same split, so that no test shows a face of a video that was trained on: to the split that the CSV gives to other
+faces of that source, else by a hash of source_id, 80, 10 and 10 %. An item's group is its source_id.
 """
 
 from __future__ import annotations
 
+from collections.abc import Set
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,8 +19,10 @@ from ran_model.datasets.face_labels import Label, read_labels
 from ran_model.datasets.listing import DataError, Item, Listing, full_list
 from ran_model.datasets.notes import Notes
 from ran_model.datasets.splits import any_split
+from ran_model.regions import LANDMARKS
 
 COLUMNS = ("face_id", "source_id", "png", "template")
+LANDMARK_COLUMNS = tuple(f"landmark_{name}_{axis}" for name in LANDMARKS for axis in "xy")
 Template = tuple[float, ...]
 NEEDS = (
     "a dataset of ours with crops/**/*.parquet (--keep-crops), and --labels, a CSV with face_id, expression[, split]"
@@ -47,11 +51,22 @@ def read(path: Path, labels: Path | None) -> Listing:
         given.setdefault(source, set())
         if (split := wanted[face].split) is not None:
             given[source].add(split)
+    landmarks = _read_landmarks(path, crops.keys())
     items = []
     for face, (source, png, template) in crops.items():
         split = wanted[face].split or (min(given[source]) if len(given[source]) == 1 else any_split(source))
         label = wanted[face].expression
-        items.append(Item(key=face, picture=png, split=split, label=label, template=template))
+        items.append(
+            Item(
+                key=face,
+                picture=png,
+                split=split,
+                label=label,
+                template=template,
+                landmarks=landmarks.get(face),
+                group=source,
+            )
+        )
     for source, splits in given.items():
         if len(splits) > 1:
             notes.add("sources with faces in several splits, as the labels have it", source)
@@ -88,3 +103,26 @@ def _read_crops(path: Path, wanted: dict[str, Label], notes: Notes) -> dict[str,
     for face in sorted(unlabelled):
         notes.add("crops without a label", face)
     return crops
+
+
+def _read_landmarks(path: Path, wanted: Set[str]) -> dict[str, tuple[float, ...]]:
+    """x and y of each landmark, pixels, by face_id, as far as `faces` has them. Models share faces: one is enough."""
+    found: dict[str, tuple[float, ...]] = {}
+    faces = pa.array(sorted(wanted), pa.string())
+    for file in sorted((path / "faces").rglob("*.parquet")):
+        if len(found) == len(wanted):
+            break
+        try:
+            with pq.ParquetFile(file) as parquet:
+                if not {"face_id", *LANDMARK_COLUMNS} <= set(parquet.schema_arrow.names):
+                    raise DataError(f"{file} lacks face_id or landmark columns: it is no table of faces of ours")
+                for group in range(parquet.num_row_groups):
+                    is_wanted = pc.is_in(parquet.read_row_group(group, columns=["face_id"])["face_id"], value_set=faces)
+                    if not pc.any(is_wanted).as_py():
+                        continue
+                    rows = parquet.read_row_group(group, columns=["face_id", *LANDMARK_COLUMNS]).filter(is_wanted)
+                    values = zip(*(rows[name].to_pylist() for name in LANDMARK_COLUMNS), strict=True)
+                    found |= dict(zip(rows["face_id"].to_pylist(), values, strict=True))
+        except pa.ArrowInvalid as error:
+            raise DataError(f"{file} is no Parquet file: {error}") from error
+    return found

@@ -27,6 +27,10 @@ class Item:
     votes: distribution over EXPRESSIONS (sums to 1) where annotators' votes are known.
     template: of a face that this product aligned, which is not to be looked for again: where its five landmarks lie, as
         x and y of each in fractions of the square.
+    landmarks: of such a face: where its own five lay in the picture that it was cut from, as x and y of each in pixels;
+        None where that is not known.
+    group: what pictures share that are not independent of each other, such as the video that faces are from; None for a
+        picture that stands alone.
     """
 
     key: str
@@ -35,6 +39,8 @@ class Item:
     label: int
     votes: tuple[float, ...] | None = None
     template: tuple[float, ...] | None = None
+    landmarks: tuple[float, ...] | None = None
+    group: str | None = None
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:

@@ -1,11 +1,13 @@
 """A network between us and an S3 server that fails: answers 503, drops connections before or after the server acted,
-cuts answers short, keeps silent. A real HTTP proxy on a real socket; what it breaks is chosen by a seed or by a rule.
+cuts answers short, keeps silent, or does not delete what it was asked to. A real HTTP proxy on a real socket; what it
+breaks is chosen by a seed or by a rule.
 """
 
 from __future__ import annotations
 
 import itertools
 import random
+import re
 import socket
 import threading
 import time
@@ -16,10 +18,12 @@ from http.client import HTTPConnection, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-#: What may happen to a request; None: nothing. "condition ignored", which no network does, is for rules that name it.
+#: What may happen to a request; None: nothing. Rules may also choose what no network does: "not deleted", of a
+#: deletion of many objects; "condition ignored", of a conditional put.
 FAULTS = ("503", "drop before", "drop after", "cut", "silence")
 SLOW_DOWN = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Reduce your rate.</Message></Error>"
 SILENCE_S = 3.0  # longer than the patience in `storage_options`
+NOT_DELETED = "<Error><Key>{}</Key><Code>InternalError</Code><Message>Please try again.</Message></Error>"
 HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}
 
 Rule = Callable[["Request"], str | None]
@@ -35,6 +39,11 @@ class Request:
     def is_conditional_put(self) -> bool:
         """A put that creates an object only if it is absent."""
         return self.method == "PUT" and self.headers.get("if-none-match") == "*"
+
+    @property
+    def is_deletion_of_many(self) -> bool:
+        """One request that names several objects."""
+        return self.method == "POST" and urlsplit(self.path).query.partition("=")[0] == "delete"
 
 
 class FaultyProxy:
@@ -130,9 +139,14 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "drop before":
             self._drop()
             return
+        if fault == "not deleted":  # the answer is a 200 all the same
+            told = "".join(map(NOT_DELETED.format, re.findall(r"<Key>(.*?)</Key>", body.decode())))
+            answer = f"<?xml version='1.0'?><DeleteResult>{told}</DeleteResult>"
+            self._answer(200, {"Content-Type": "application/xml"}, answer.encode())
+            return
         if fault == "condition ignored":
             del request.headers["if-none-match"]
-        response, answer = proxy.forward(request, body)
+        response, forwarded = proxy.forward(request, body)
         if fault == "drop after":
             self._drop()
             return
@@ -143,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name: value for name, value in response.getheaders() if name.lower() not in HOP}
         if request.method == "HEAD":
             headers["Content-Length"] = response.headers.get("Content-Length", "0")
-        self._answer(response.status, headers, answer, cut=fault == "cut")
+        self._answer(response.status, headers, forwarded, cut=fault == "cut")
 
     do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = do_any
 

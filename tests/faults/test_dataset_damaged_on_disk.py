@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import DEMO_MEDIA, run_cli
+from tests.conftest import DEMO_MEDIA, run_cli, run_cli_here
 from tests.datasets import assert_equal_datasets
 
 
@@ -22,15 +22,15 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(media: Path, tiny_model: Path, ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Several commits: each segment is a unit of its own, and every unit is committed when it comes."""
+    """Several commits: every unit of two segments is committed when it comes."""
     output = tmp_path_factory.mktemp("undisturbed") / "out"
-    _run(media, output, tiny_model, ray_address)
+    _run(media, output, tiny_model)
     return output
 
 
-def _run(media: Path, output: Path, model: Path, address: str) -> None:
-    options = ("--model", model, "--segment-frames", "8", "--commit-interval-s", "1e-6", "--quiet")
-    done = run_cli("run", media, "-o", output, *options, address=address)
+def _run(media: Path, output: Path, model: Path) -> None:
+    options = ("--segment-frames", "8", "--decode-actors", "1", "--commit-interval-s", "1e-6", "--quiet")
+    done = run_cli_here("run", media, "-o", output, "--model", model, *options)
     assert done.returncode == 0, done.stderr
 
 
@@ -53,15 +53,15 @@ def test_what_was_damaged_is_named_mended_and_made_again(
     assert refused.returncode == 5
     assert "dataset.json is malformed" in refused.stderr
     assert "verify --repair" in refused.stderr
-    found = run_cli("verify", output, "--json")
+    found = run_cli_here("verify", output, "--json")
     assert found.returncode == 3, found.stderr
     named = {finding["path"] for finding in json.loads(found.stdout)["findings"]}
     assert {path.relative_to(output).as_posix() for path in damaged} <= named
 
-    mended = run_cli("verify", output, "--repair")
+    mended = run_cli_here("verify", output, "--repair")
     assert mended.returncode == 0, mended.stdout + mended.stderr
     assert "repaired:" in mended.stdout
-    assert run_cli("verify", output).returncode == 0
-    _run(media, output, tiny_model, ray_address)
+    assert run_cli_here("verify", output).returncode == 0
+    _run(media, output, tiny_model)
     assert_equal_datasets(output, undisturbed)
-    assert run_cli("verify", output).returncode == 0
+    assert run_cli_here("verify", output).returncode == 0

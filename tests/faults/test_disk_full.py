@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import StoreError
-from pipeline.media.scratch import KEEP_FREE_BYTES
+from pipeline.media.scratch import kept_free_bytes
 from tests.faults.comparison import assert_same_tables, table
 from tests.faults.holding import held, waiting
 from tests.faults.job import Job
@@ -64,11 +64,12 @@ def test_disk_of_the_output_full(job: Job, media: Path, undisturbed: Path, tmp_p
 
 def test_disk_of_scratch_full(remote: Job, from_s3: Path, tmp_path: Path) -> None:
     """Sources that don't fit are not at fault: no row says so, and with space they are read."""
-    with disk(tmp_path / "disk", KEEP_FREE_BYTES + (16 << 20)) as scratch:
+    with disk(tmp_path / "disk", 20 << 20) as scratch:
+        room = (20 << 20) - kept_free_bytes(20 << 20)
         small = remote.but(scratch=str(scratch / "ran"))
         ballast = scratch / "ballast"
         with ballast.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, (16 << 20) - (100 << 10))  # room for a video, none for the archive
+            os.posix_fallocate(file.fileno(), 0, room - (100 << 10))  # room for a video, none for the archive
         with pytest.raises(StoreError, match="don't fit on the scratch disk"):
             small.run(tmp_path / "out")
         ballast.unlink()

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import random
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.faults.comparison import assert_same_tables
 from tests.faults.job import Job, committed_segments, ended
-from tests.faults.processes import kill, wait_for
+from tests.faults.processes import wait_for
 
 MOST_KILLS = 4
 
@@ -30,10 +30,11 @@ def test_driver_killed_at_random_moments(
         driver = job.start(output, tmp_path)
         wait_for("commits", lambda: committed_segments(output) >= target or driver.poll() is not None)  # noqa: B023
         time.sleep(choices.uniform(0, 1.0) if kills else 0)  # the first comes before the run is over
-        if driver.poll() is not None:
+        driver.kill()
+        driver.wait()
+        if driver.returncode != -signal.SIGKILL:  # it was over by then
             ended(driver)
             break
-        kill(psutil.Process(driver.pid))
         driver.communicate()
         kills += 1
     assert kills, "the run was over before the first kill"

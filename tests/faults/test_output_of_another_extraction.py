@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.ledger.seal import sealed, unsealed
-from tests.conftest import run_cli
+from tests.conftest import run_cli_here
 from tests.faults.job import EXTRACTION, Job
 
 
@@ -30,7 +30,7 @@ def test_output_of_another_extraction_is_refused_and_untouched(
         stated[name] = {**stated[name], **value} if isinstance(value, dict) else value
     (output / "dataset.json").write_bytes(sealed(stated))
     before = contents(output)
-    done = run_cli(
+    done = run_cli_here(
         "run", *job.inputs, "-o", output, "--model", job.model,
         "--fps", EXTRACTION["fps"], "--segment-frames", EXTRACTION["segment_frames"],
     )  # fmt: skip

@@ -8,11 +8,12 @@ from pathlib import Path
 import av
 import pytest
 
-from tests.conftest import run_cli
+from tests.conftest import run_cli_here
+from tests.hostile import playlists
 from tests.hostile.aftermath import Aftermath
 from tests.hostile.canaries import HEIGHT, WIDTH, Canaries
 from tests.hostile.case import ACCIDENTS
-from tests.hostile.corpus import IN_EVERY_RUN, LEAST_FILES, corpus
+from tests.hostile.corpus import IN_EVERY_RUN, LEAST_FILES
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -76,7 +77,7 @@ def test_nothing_was_opened_that_was_not_named(aftermath: Aftermath) -> None:
 
 def test_the_canaries_would_have_noticed(canaries: Canaries, tmp_path: Path, aftermath: Aftermath) -> None:
     """The same playlists in the hands of a reader that follows them."""
-    named = {case.name: case for case in corpus(canaries)}
+    named = {case.name: case for case in playlists.cases(canaries)}
     for case, visit in (
         ("m3u8-path-named", "canary.ts"),
         ("ffconcat-named", "canary.ts"),
@@ -101,14 +102,14 @@ def test_no_process_outlived_the_run(aftermath: Aftermath) -> None:
 
 
 def test_the_same_command_again_finds_nothing_to_do(aftermath: Aftermath) -> None:
-    rows = json.loads(run_cli("errors", aftermath.output, "--json").stdout)
+    rows = json.loads(run_cli_here("errors", aftermath.output, "--json").stdout)
     failed = [row for rows in aftermath.segments.values() for row in rows if row["status"] != "ok"]
     assert len(rows) == len(failed)
 
 
 def test_names_cannot_write_to_the_terminal(aftermath: Aftermath) -> None:
     """Control characters in names reach neither the log nor what `errors` prints for people."""
-    shown = run_cli("errors", aftermath.output)
+    shown = run_cli_here("errors", aftermath.output)
     assert shown.returncode == 0, shown.stderr
     for text in (aftermath.stdout, aftermath.stderr, shown.stdout):
         assert not [letter for letter in text if (ord(letter) < 32 and letter != "\n") or letter == "\x7f"]

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.conftest import DEMO_MEDIA, run_cli, save_tiny_model
+from tests.conftest import DEMO_MEDIA, run_cli_here, save_tiny_model
 from tests.datasets import table
 
 FOREIGN = "<img src=x onerror=alert(1)> & 'co'.mp4"
@@ -27,18 +27,18 @@ def dataset(tiny_model: Path, ray_address: str, tmp_path_factory: pytest.TempPat
     shutil.copy(DEMO_MEDIA / "astronaut.png", media)
     shutil.copy(DEMO_MEDIA / "portraits.tar", media)
     other = save_tiny_model(folder / "other", seed=8)
-    both = ["-o", output, "--fps", "3", "--segment-frames", "8"]
-    done = run_cli("run", media, *both, "--model", tiny_model, "--keep-crops", address=ray_address)
+    both = ["-o", output, "--fps", "3", "--segment-frames", "8", "--decode-actors", "1"]
+    done = run_cli_here("run", media, *both, "--model", tiny_model, "--keep-crops")
     assert done.returncode == 0, done.stderr
     (media / "portraits.tar").unlink()
-    done = run_cli("run", media, *both, "--model", other, address=ray_address)
+    done = run_cli_here("run", media, *both, "--model", other)
     assert done.returncode == 0, done.stderr
     return output
 
 
 @pytest.fixture(scope="module")
 def models(dataset: Path) -> list[str]:
-    answer = json.loads(run_cli("inspect", dataset, "--json").stdout)
+    answer = json.loads(run_cli_here("inspect", dataset, "--json").stdout)
     return [model["model_id"] for model in answer["models"]]
 
 
@@ -49,7 +49,7 @@ def _joined(dataset: Path, models: list[str]) -> pd.DataFrame:
 
 
 def _compare(*arguments: str | Path) -> Any:
-    done = run_cli("compare", *arguments, "--json")
+    done = run_cli_here("compare", *arguments, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -97,7 +97,7 @@ def test_json_page_and_labels(dataset: Path, models: list[str], tmp_path: Path) 
 
 
 def test_text_for_people(dataset: Path, models: list[str]) -> None:
-    done = run_cli("compare", dataset, models[0][:6], models[1][:6], "--faces", "3")
+    done = run_cli_here("compare", dataset, models[0][:6], models[1][:6], "--faces", "3")
     assert done.returncode == 0, done.stderr
     assert "same expression: " in done.stdout
     assert "attention_whole" in done.stdout
@@ -107,7 +107,7 @@ def test_text_for_people(dataset: Path, models: list[str]) -> None:
 
 def test_wrong_models_are_usage_errors_that_list_the_models(dataset: Path, models: list[str]) -> None:
     for arguments in (("nothing", models[0]), (models[0], models[0][:8])):
-        done = run_cli("compare", dataset, *arguments)
+        done = run_cli_here("compare", dataset, *arguments)
         assert done.returncode == 2
         assert all(model in done.stderr for model in models)
 

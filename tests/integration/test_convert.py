@@ -15,7 +15,7 @@ from torch import Tensor
 from ran_model.backbones import build_backbone, load_trunk
 from ran_model.pretrained import load_model
 from ran_model.regions import region_boxes
-from tests.conftest import run_cli
+from tests.conftest import run_cli, run_cli_here
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_a_checkpoint_becomes_a_model_that_answers(checkpoint: Path, tmp_path: P
 def test_json_tells_what_was_recognised(checkpoint: Path, tmp_path: Path) -> None:
     order = "neutral,happiness,sadness,surprise,fear,disgust,anger,contempt"
     arguments = ["--classes", order, "--regions", "affectnet", "--json"]
-    done = run_cli("convert", checkpoint, "-o", tmp_path / "model", *arguments)
+    done = run_cli_here("convert", checkpoint, "-o", tmp_path / "model", *arguments)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["model_id"] == load_model(tmp_path / "model").model_id
@@ -67,7 +67,7 @@ def test_json_tells_what_was_recognised(checkpoint: Path, tmp_path: Path) -> Non
 
 def test_a_trunk_is_written_for_training(checkpoint: Path, tmp_path: Path) -> None:
     trunk = tmp_path / "trunk.safetensors"
-    done = run_cli("convert", checkpoint, "-o", trunk, "--trunk-only")
+    done = run_cli_here("convert", checkpoint, "-o", trunk, "--trunk-only")
     assert done.returncode == 0, done.stderr
     load_trunk(build_backbone("resnet18", 1)[0], trunk)
     for arguments, says in (
@@ -75,7 +75,7 @@ def test_a_trunk_is_written_for_training(checkpoint: Path, tmp_path: Path) -> No
         ([tmp_path / "trunk"], ".safetensors"),
         ([tmp_path / "other.safetensors", "--mean", "0.5"], "leave out --mean"),
     ):
-        refused = run_cli("convert", checkpoint, "--trunk-only", "-o", *arguments)
+        refused = run_cli_here("convert", checkpoint, "--trunk-only", "-o", *arguments)
         assert refused.returncode == 2
         assert says in refused.stderr
 
@@ -94,7 +94,7 @@ def test_a_trunk_is_written_for_training(checkpoint: Path, tmp_path: Path) -> No
 def test_mistakes_are_one_line_and_write_nothing(
     arguments: list[str], says: str, checkpoint: Path, tmp_path: Path
 ) -> None:
-    done = run_cli("convert", checkpoint, "-o", tmp_path / "model", *arguments)
+    done = run_cli_here("convert", checkpoint, "-o", tmp_path / "model", *arguments)
     assert done.returncode == 2, done.stderr
     assert says in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -112,7 +112,7 @@ def test_files_that_cannot_be_converted_are_one_line(checkpoint: Path, tmp_path:
         "pickle.pth": "no PyTorch checkpoint",
         "nowhere.pth": "can't be read",
     }.items():
-        done = run_cli("convert", tmp_path / name, "-o", tmp_path / "model")
+        done = run_cli_here("convert", tmp_path / name, "-o", tmp_path / "model")
         assert done.returncode == 2, done.stderr
         assert says in done.stderr
         assert len(done.stderr.splitlines()) == 1, done.stderr

@@ -12,10 +12,12 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pytest
 
-from tests.conftest import DEMO_MEDIA, run_cli
+from tests.conftest import DEMO_MEDIA, run_cli_here
 from tests.datasets import assert_equal_datasets, table
 
-RUN = ("--segment-frames", "8", "--commit-interval-s", "1e-6", "--json", "--quiet")
+pytestmark = pytest.mark.usefixtures("ray_address")
+
+RUN = ("--segment-frames", "8", "--decode-actors", "1", "--commit-interval-s", "1e-6", "--json", "--quiet")
 
 
 @pytest.fixture(scope="module")
@@ -29,52 +31,48 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(media: Path, tiny_model: Path, ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(media: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("undisturbed") / "out"
-    _run(media, output, tiny_model, ray_address, "--keep-crops")
+    _run(media, output, tiny_model, "--keep-crops")
     return output
 
 
-def _run(inputs: Path, output: Path, model: Path, address: str, *options: str, code: int = 0) -> dict[str, object]:
-    done = run_cli("run", inputs, "-o", output, "--model", model, *RUN, *options, address=address)
+def _run(inputs: Path, output: Path, model: Path, *options: str, code: int = 0) -> dict[str, object]:
+    done = run_cli_here("run", inputs, "-o", output, "--model", model, *RUN, *options)
     assert done.returncode == code, done.stderr
     return json.loads(done.stdout)
 
 
 def _is_sound(output: Path) -> bool:
-    done = run_cli("verify", output)
+    done = run_cli_here("verify", output)
     assert done.returncode == 0, done.stdout + done.stderr
     return True
 
 
-def test_retry_makes_good_what_had_no_time(
-    media: Path, undisturbed: Path, tiny_model: Path, ray_address: str, tmp_path: Path
-) -> None:
+def test_retry_makes_good_what_had_no_time(media: Path, undisturbed: Path, tiny_model: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    failed = _run(media, output, tiny_model, ray_address, "--deadline-s", "0.000001", code=3)
+    failed = _run(media, output, tiny_model, "--deadline-s", "0.000001", code=3)
     assert set(failed["failures"]) == {"timeout"}
     segments, sources = failed["failures"]["timeout"], failed["failed_sources"]
     assert segments >= sources >= 1  # an answer that is there before the clock is looked at counts
-    nothing = run_cli("retry", output, "--code", "corrupt", "--model", tiny_model, "--json", address=ray_address)
+    nothing = run_cli_here("retry", output, "--code", "corrupt", "--model", tiny_model, "--json")
     assert nothing.returncode == 0, nothing.stderr
     assert json.loads(nothing.stdout)["segments_planned"] == 0
     assert pc.count(table(output, "segments")["error_code"]).as_py() == segments
-    again = run_cli(
-        "retry", output, "--model", tiny_model, "--commit-interval-s", "1e-6", "--json", address=ray_address
+    again = run_cli_here(
+        "retry", output, "--model", tiny_model, "--decode-actors", "1", "--commit-interval-s", "1e-6", "--json"
     )
     assert again.returncode == 0, again.stderr
     answer = json.loads(again.stdout)
     assert (answer["sources"], answer["failed_sources"]) == (sources, 0)
     assert_equal_datasets(output, undisturbed)
     assert _is_sound(output)
-    assert json.loads(run_cli("errors", output, "--json").stdout) == []
-    runs = json.loads(run_cli("inspect", output, "--json").stdout)["runs"]
+    assert json.loads(run_cli_here("errors", output, "--json").stdout) == []
+    runs = json.loads(run_cli_here("inspect", output, "--json").stdout)["runs"]
     assert [(run["status"], run["failed_sources"]) for run in runs] == [("done", sources), ("done", 0)]
 
 
-def test_the_error_of_a_file_that_was_mended_leaves(
-    media: Path, tiny_model: Path, ray_address: str, tmp_path: Path
-) -> None:
+def test_the_error_of_a_file_that_was_mended_leaves(media: Path, tiny_model: Path, tmp_path: Path) -> None:
     folder, output = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     shutil.copy(media / "astronaut.png", folder)
@@ -82,28 +80,26 @@ def test_the_error_of_a_file_that_was_mended_leaves(
     (folder / "broken.mp4").write_bytes(whole[:1000])
     inputs = ("run", folder / "astronaut.png", folder / "broken.mp4", folder / "late.png", "-o", output)
     run = (*inputs, "--model", tiny_model, *RUN)
-    first = run_cli(*run, address=ray_address)
+    first = run_cli_here(*run)
     assert first.returncode == 3, first.stderr
     assert json.loads(first.stdout)["failed_sources"] == 2
     (folder / "broken.mp4").write_bytes(whole)
     os.utime(folder / "astronaut.png", (1, 1))  # changed, so an error beside its good rows
-    changed = run_cli(*run, address=ray_address)
+    changed = run_cli_here(*run)
     assert (changed.returncode, json.loads(changed.stdout)["failures"]) == (3, {"source_changed": 1}), changed.stderr
-    left = json.loads(run_cli("errors", output, "--json").stdout)
+    left = json.loads(run_cli_here("errors", output, "--json").stdout)
     assert sorted(one["error_code"] for one in left) == ["not_found", "source_changed"]
     shutil.copy(media / "astronaut.png", folder / "late.png")
-    again = run_cli(*run, "--on-changed", "replace", address=ray_address)
+    again = run_cli_here(*run, "--on-changed", "replace")
     assert again.returncode == 0, again.stderr
-    assert json.loads(run_cli("errors", output, "--json").stdout) == []
+    assert json.loads(run_cli_here("errors", output, "--json").stdout) == []
     assert sorted(table(output, "sources")["source_uri"].to_pylist()) == sorted(
         str(folder / name) for name in ("astronaut.png", "broken.mp4", "late.png")
     )
     assert _is_sound(output)
 
 
-def test_retry_keeps_crops_where_the_dataset_has_them(
-    media: Path, tiny_model: Path, ray_address: str, tmp_path: Path
-) -> None:
+def test_retry_keeps_crops_where_the_dataset_has_them(media: Path, tiny_model: Path, tmp_path: Path) -> None:
     folder, output = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     face = (media / "astronaut.png").read_bytes()
@@ -112,10 +108,10 @@ def test_retry_keeps_crops_where_the_dataset_has_them(
             entry = tarfile.TarInfo(name)
             entry.size = len(data)
             archive.addfile(entry, io.BytesIO(data))
-    _run(folder, output, tiny_model, ray_address, "--keep-crops", code=3)
+    _run(folder, output, tiny_model, "--keep-crops", code=3)
     crops = set(table(output, "crops")["face_id"].to_pylist())
     assert len(crops) == 2
-    again = run_cli("retry", output, "--model", tiny_model, "--json", address=ray_address)
+    again = run_cli_here("retry", output, "--model", tiny_model, "--json")
     assert again.returncode == 3, again.stderr  # the damaged member is still one
     assert set(table(output, "crops")["face_id"].to_pylist()) == crops
     assert _is_sound(output)
@@ -124,38 +120,36 @@ def test_retry_keeps_crops_where_the_dataset_has_them(
 def test_retry_detects_with_the_weights_of_the_dataset(undisturbed: Path, tiny_model: Path, tmp_path: Path) -> None:
     weights = tmp_path / "other.onnx"
     weights.write_bytes(b"other weights")
-    done = run_cli("retry", undisturbed, "--model", tiny_model, "--detector-weights", weights)
+    done = run_cli_here("retry", undisturbed, "--model", tiny_model, "--detector-weights", weights)
     assert done.returncode == 2, done.stderr
     assert "found with other weights of retinaface-mobilenet0.25" in done.stderr
     assert "--detector-weights" in done.stderr
 
 
-def test_a_changed_file_is_an_error_until_it_is_to_be_replaced(
-    media: Path, undisturbed: Path, tiny_model: Path, ray_address: str, tmp_path: Path
-) -> None:
+def test_a_changed_file_is_an_error_until_it_is_to_be_replaced(media: Path, tiny_model: Path, tmp_path: Path) -> None:
     folder, output = tmp_path / "in", tmp_path / "out"
-    shutil.copytree(media, folder)
-    shutil.copy(folder / "portraits.tar", folder / "late.tar")
-    (folder / "late.tar").rename(tmp_path / "late.tar")
-    _run(folder, output, tiny_model, ray_address)
+    folder.mkdir()
+    for name in ("portraits.tar", "astronaut.png"):
+        shutil.copy(media / name, folder)
+    _run(folder, output, tiny_model)
     before = table(output, "faces").num_rows
     picture = (folder / "astronaut.png").read_bytes()
     (folder / "astronaut.png").write_bytes(picture)
     os.utime(folder / "astronaut.png", (1, 1))
-    shutil.move(tmp_path / "late.tar", folder / "late.tar")
+    shutil.copy(folder / "portraits.tar", folder / "late.tar")
 
-    answer = _run(folder, output, tiny_model, ray_address, code=3)
+    answer = _run(folder, output, tiny_model, code=3)
     assert answer["failures"] == {"source_changed": 1}
     assert answer["sources_probed"] == 1  # only the new one
     assert table(output, "faces").num_rows == before + 11
     os.utime(folder / "astronaut.png", (2, 2))
-    _run(folder, output, tiny_model, ray_address, code=3)  # each content that was met has its error row
+    _run(folder, output, tiny_model, code=3)  # each content that was met has its error row
 
-    answer = _run(folder, output, tiny_model, ray_address, "--on-changed", "replace")
+    answer = _run(folder, output, tiny_model, "--on-changed", "replace")
     assert answer["failed_sources"] == 0
     assert answer["segments_done"] == 1
     fresh = tmp_path / "fresh"
-    _run(folder, fresh, tiny_model, ray_address)
+    _run(folder, fresh, tiny_model)
     assert_equal_datasets(output, fresh)
     assert _is_sound(output)
 
@@ -166,7 +160,7 @@ def test_compact_leaves_every_row_and_few_files(
     output = tmp_path / "out"
     shutil.copytree(undisturbed, output)
     files = len(list(output.glob("[fsc]*/**/*.parquet")))
-    done = run_cli("compact", output, "--json")
+    done = run_cli_here("compact", output, "--json")
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert answer["files_before"] == files > 8
@@ -174,7 +168,7 @@ def test_compact_leaves_every_row_and_few_files(
     assert_equal_datasets(output, undisturbed)
     assert table(output, "crops").num_rows == table(undisturbed, "crops").num_rows
     assert _is_sound(output)
-    again = run_cli("run", media, "-o", output, "--model", tiny_model, *RUN, "--keep-crops")
+    again = run_cli_here("run", media, "-o", output, "--model", tiny_model, *RUN, "--keep-crops")
     assert json.loads(again.stdout)["segments_done"] == 0
 
 
@@ -199,7 +193,7 @@ def test_commands_that_meet_a_damaged_file_say_what_mends_it(
         else:
             os.truncate(path, path.stat().st_size // 2)
     given = {"OUT": str(output), "MODEL": str(tiny_model)}
-    done = run_cli(*(given.get(part, part) for part in command))
+    done = run_cli_here(*(given.get(part, part) for part in command))
     assert done.returncode == 5, done.stderr
     assert "verify" in done.stderr
     assert "Traceback" not in done.stderr

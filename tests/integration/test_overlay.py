@@ -17,7 +17,7 @@ from PIL import Image
 from jobs.drawing import BOX
 from jobs.overlay import overlay_command
 from pipeline.errors import UsageError
-from tests.conftest import DEMO_MEDIA, run_cli
+from tests.conftest import DEMO_MEDIA, run_cli_here
 from tests.media import write_video
 
 FACE_FRAMES, FRAMES = 30, 45  # at 15 a second: two seconds with a face, one without
@@ -48,7 +48,8 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def dataset(media: Path, tiny_model: Path, ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("overlay") / "out"
-    done = run_cli("run", media, "-o", output, "--model", tiny_model, "--segment-frames", "4", address=ray_address)
+    options = ("--model", tiny_model, "--segment-frames", "4", "--decode-actors", "1")
+    done = run_cli_here("run", media, "-o", output, *options)
     assert done.returncode == 0, done.stderr
     return output
 
@@ -69,7 +70,7 @@ def _box_pixels(image: NDArray[np.uint8]) -> int:
 
 
 def test_a_page_has_a_box_for_each_moment(dataset: Path, media: Path, tmp_path: Path) -> None:
-    done = run_cli("overlay", dataset, media / "away.mp4", "--to", tmp_path / "page.png")
+    done = run_cli_here("overlay", dataset, media / "away.mp4", "--to", tmp_path / "page.png")
     assert done.returncode == 0, done.stderr
     assert "6 moments" in done.stderr
     page = np.asarray(Image.open(tmp_path / "page.png").convert("RGB"))
@@ -118,6 +119,9 @@ def test_a_video_in_an_archive_has_its_own_page_and_video(dataset: Path, tmp_pat
     with av.open(str(tmp_path / "away.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 16  # grid points 0 to 15
     _overlay(dataset, "films.tar", "--to", tmp_path / "all.png")
+    refused = _refused(dataset, "films.tar", "--to", tmp_path / "all.mp4")
+    assert "an .mp4 needs one video" in refused
+    assert "films.tar/deep/away.mp4" in refused
 
 
 def test_what_can_not_be_drawn_is_refused_with_the_reason(dataset: Path, media: Path, tmp_path: Path) -> None:

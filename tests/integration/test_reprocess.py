@@ -7,6 +7,7 @@ import json
 import shutil
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,10 +15,13 @@ import torch
 from ran_model.config import ModelConfig
 from ran_model.network import RegionAttentionNetwork
 from ran_model.pretrained import save_model
-from tests.conftest import DEMO_MEDIA, run_cli
+from tests.conftest import DEMO_MEDIA, run_cli_here
 from tests.datasets import RUN_COLUMNS, table
 
+pytestmark = pytest.mark.usefixtures("ray_address")
+
 MODEL_COLUMNS = {"model_id", *RUN_COLUMNS}
+RUN = ("--segment-frames", "8", "--decode-actors", "1", "--quiet")
 
 
 def _model(folder: Path, seed: int = 7, **changes: object) -> Path:
@@ -42,14 +46,11 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def dataset(media: Path, ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dataset(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Scored by a first model, with crops."""
     folder = tmp_path_factory.mktemp("base")
     model = _model(folder / "model")
-    done = run_cli(
-        "run", media, "-o", folder / "out", "--model", model, "--keep-crops", "--segment-frames", "8", "--quiet",
-        address=ray_address,
-    )  # fmt: skip
+    done = run_cli_here("run", media, "-o", folder / "out", "--model", model, "--keep-crops", *RUN)
     assert done.returncode == 3, done.stderr
     return folder / "out"
 
@@ -60,8 +61,9 @@ def output(dataset: Path, tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def _reprocess(output: Path, model: Path, address: str, *options: str) -> dict[str, object]:
-    done = run_cli("reprocess", output, "--model", model, "--json", "--quiet", *options, address=address)
+def _reprocess(output: Path, model: Path, *options: str) -> dict[str, Any]:
+    one_actor = ("--decode-actors", "1", "--quiet")
+    done = run_cli_here("reprocess", output, "--model", model, "--json", *one_actor, *options)
     assert done.returncode in (0, 3), done.stderr
     return json.loads(done.stdout)
 
@@ -81,63 +83,62 @@ def _assert_same(left: list[dict[str, object]], right: list[dict[str, object]], 
                 assert other[key] == value, key
 
 
+def _contents(output: Path) -> dict[Path, bytes]:
+    tables = ("faces", "segments", "sources", "crops")
+    return {file: file.read_bytes() for name in tables for file in (output / name).rglob("*.parquet")}
+
+
 def _models(output: Path) -> list[str]:
     return list(dict.fromkeys(table(output, "segments")["model_id"].to_pylist()))
 
 
-@pytest.mark.parametrize("has_crops", [True, False])
-def test_the_same_weights_under_another_version_give_the_stored_answers(
-    output: Path, media: Path, ray_address: str, tmp_path: Path, has_crops: bool
-) -> None:
+def test_kept_crops_are_enough_when_the_sources_are_gone(output: Path, media: Path, tmp_path: Path) -> None:
+    """The same weights under another version give the stored answers: a few while the sources are there and need not be
+    decoded, the rest once they can't be, none by the same command once more. What was there stays as it was."""
     (old,) = _models(output)
-    if not has_crops:  # as if the run had not kept them: the rows of the log that name them go with the files
-        output = tmp_path / "bare"
-        done = run_cli(
-            "run", media, "-o", output, "--model", _model(tmp_path / "old"), "--segment-frames", "8", "--quiet",
-            address=ray_address,
-        )  # fmt: skip
-        assert done.returncode == 3, done.stderr
-    before = {
-        file: file.read_bytes()
-        for name in ("faces", "segments", "sources", "crops")
-        for file in (output / name).rglob("*.parquet")
-    }
-    answer = _reprocess(output, _model(tmp_path / "new", version="2"), ray_address)
-    new = str(answer["model_id"])
+    before = _contents(output)
+    model = _model(tmp_path / "new", version="2")
+    first = _reprocess(output, model, "--limit", "3")
+    moved = media.rename(tmp_path / "moved")
+    try:
+        second, third = (_reprocess(output, model) for _ in range(2))
+    finally:
+        moved.rename(media)
+    new = str(second["model_id"])
     assert new != old
-    assert (answer["decode_s"] == 0) is has_crops
+    assert first["decode_s"] == second["decode_s"] == 0
+    assert "not_found" not in {**first["failures"], **second["failures"]}
+    assert (first["segments_done"], second["segments_already_done"]) == (3, 3)
+    assert (third["segments_done"], third["segments_already_done"]) == (0, 3 + second["segments_done"])
     _assert_same(_rows(output, "faces", old), _rows(output, "faces", new))
     _assert_same(_rows(output, "segments", old), _rows(output, "segments", new))
     assert {file: file.read_bytes() for file in before} == before
-    assert run_cli("verify", output).returncode == 0
-    again = _reprocess(output, tmp_path / "new", ray_address)
+    assert run_cli_here("verify", output).returncode == 0
+    shown = run_cli_here("query", output, "SELECT DISTINCT model_id FROM faces", "--format", "csv")
+    assert shown.stdout.split() == ["model_id", new]
+
+
+def test_without_crops_decoding_again_gives_the_stored_answers(media: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    done = run_cli_here("run", media, "-o", output, "--model", _model(tmp_path / "old"), *RUN)
+    assert done.returncode == 3, done.stderr
+    (old,) = _models(output)
+    before = _contents(output)
+    answer = _reprocess(output, _model(tmp_path / "new", version="2"))
+    new = str(answer["model_id"])
+    assert new != old
+    assert answer["decode_s"] > 0
+    _assert_same(_rows(output, "faces", old), _rows(output, "faces", new))
+    _assert_same(_rows(output, "segments", old), _rows(output, "segments", new))
+    assert {file: file.read_bytes() for file in before} == before
+    assert run_cli_here("verify", output).returncode == 0
+    again = _reprocess(output, tmp_path / "new")
     assert (again["segments_done"], again["segments_already_done"]) == (0, answer["segments_done"])
 
 
-def test_crops_are_enough_when_the_sources_are_gone(output: Path, ray_address: str, tmp_path: Path) -> None:
-    """Another location for every source: nothing can be decoded."""
+def test_another_alignment_decodes_again_and_keeps_frames_and_boxes(output: Path, tmp_path: Path) -> None:
     (old,) = _models(output)
-    uris = set(table(output, "sources")["source_uri"].to_pylist())
-    moved = tmp_path / "moved"
-    folder = Path(next(iter(uris))).parent
-    folder.rename(moved)
-    try:
-        answer = _reprocess(output, _model(tmp_path / "new", seed=8), ray_address)
-        new = str(answer["model_id"])
-        faces = _rows(output, "faces", new)
-        assert [row["face_id"] for row in faces] == [row["face_id"] for row in _rows(output, "faces", old)]
-        assert "not_found" not in answer["failures"]
-    finally:
-        moved.rename(folder)
-
-
-def test_another_alignment_decodes_again_and_keeps_frames_and_boxes(
-    output: Path, ray_address: str, tmp_path: Path
-) -> None:
-    (old,) = _models(output)
-    answer = _reprocess(
-        output, _model(tmp_path / "new", aligned_size=64, regions=("whole", "left_eye", "nose")), ray_address
-    )
+    answer = _reprocess(output, _model(tmp_path / "new", aligned_size=64, regions=("whole", "left_eye", "nose")))
     new = str(answer["model_id"])
     kept = ("face_id", "segment_id", "timestamp", "FaceRectX", "landmark_nose_x", "Yaw", "FaceScore")
     before, after = ([{k: row[k] for k in kept} for row in _rows(output, "faces", model)] for model in (old, new))
@@ -147,26 +148,11 @@ def test_another_alignment_decodes_again_and_keeps_frames_and_boxes(
     assert counts[0] == counts[1]
 
 
-def test_a_limit_and_the_same_command_again_end_as_one_run(output: Path, ray_address: str, tmp_path: Path) -> None:
-    model = _model(tmp_path / "new", seed=9)
-    first = _reprocess(output, model, ray_address, "--limit", "3")
-    assert first["segments_done"] == 3
-    second = _reprocess(output, model, ray_address)
-    assert second["segments_already_done"] == 3
-    new = str(second["model_id"])
-    segments = _rows(output, "segments", new)
-    assert [row["segment_id"] for row in segments] == [
-        row["segment_id"] for row in _rows(output, "segments", _models(output)[0])
-    ]
-    shown = run_cli("query", output, "SELECT DISTINCT model_id FROM faces", "--format", "csv")
-    assert shown.stdout.split() == ["model_id", new]
-
-
-def test_what_can_t_be_reprocessed_is_said(output: Path, ray_address: str, tmp_path: Path) -> None:
+def test_what_can_t_be_reprocessed_is_said(output: Path, tmp_path: Path) -> None:
     (old,) = _models(output)
-    same = run_cli("reprocess", output, "--model", _model(tmp_path / "same"))
+    same = run_cli_here("reprocess", output, "--model", _model(tmp_path / "same"))
     assert same.returncode == 2
     assert f"{old}" in same.stderr
-    unknown = run_cli("reprocess", output, "--model", _model(tmp_path / "new", seed=8), "--base", "feedfeedfeed")
+    unknown = run_cli_here("reprocess", output, "--model", _model(tmp_path / "new", seed=8), "--base", "feedfeedfeed")
     assert unknown.returncode == 2
     assert f"models are: {old}" in unknown.stderr

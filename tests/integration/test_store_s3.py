@@ -12,12 +12,13 @@ import boto3
 import pytest
 
 from pipeline.config import Extraction
-from pipeline.errors import UsageError
+from pipeline.errors import StoreError, UsageError
 from pipeline.ledger.commit import Committer
 from pipeline.ledger.dataset import Dataset
 from pipeline.ledger.log import CommitLog
 from pipeline.ledger.runs import Run, other_runs
 from pipeline.storage.store import Store
+from tests.faults.faulty_proxy import Request, between
 from tests.faulty_store import every_act
 from tests.staged_rows import MODEL, face_ids, segment_id, stage
 
@@ -90,6 +91,26 @@ def test_files_come_and_go(store: Store) -> None:
     assert info.size == 1
     assert abs(store.now() - info.modified) < 600
     assert store.info("faces") is None
+
+
+def test_what_s3_says_it_did_not_delete_is_deleted_again(store: Store, s3_server: str) -> None:
+    """It says so in an answer that counts as a success: the rest may be gone."""
+    paths = [f"faces/{number}" for number in range(1002)]
+    left: list[str] = []
+
+    def first(request: Request) -> str | None:
+        return "not deleted" if request.is_deletion_of_many and proxy.fired["not deleted"] < 2 else None
+
+    for path in paths[:3]:
+        store.write_bytes(path, b"x")
+    with between(s3_server, first) as proxy:
+        Store(store.url, {"endpoint": proxy.url, **CREDENTIALS}, backoff_s=0.01).delete_many(paths)
+        left = store.list("faces")
+        proxy.rule = lambda request: "not deleted" if request.is_deletion_of_many else None
+        with pytest.raises(StoreError, match=r"delete .*/faces/0.*InternalError: Please try again"):
+            Store(store.url, {"endpoint": proxy.url, **CREDENTIALS}, attempts=2, backoff_s=0.01).delete_many(paths)
+    assert left == []
+    assert proxy.fired["not deleted"] >= 3
 
 
 def test_of_eight_racing_writers_of_one_entry_one_wins(store: Store) -> None:

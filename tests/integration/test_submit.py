@@ -18,7 +18,7 @@ from ray.util.state import list_actors
 
 from pipeline.ledger.verify import verify
 from pipeline.storage.store import Store
-from tests.conftest import DEMO_MEDIA, ROOT, run_cli
+from tests.conftest import DEMO_MEDIA, ROOT, run_cli, run_cli_here
 from tests.ray_nodes import RayNodes, ray_head
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
@@ -88,7 +88,7 @@ def test_the_exit_code_is_the_jobs_own(cluster: RayNodes, bucket: str, tiny_mode
 
 def test_what_is_wrong_here_is_said_here() -> None:
     nobody = ["submit", "--address", "http://127.0.0.1:9"]
-    assert run_cli(*nobody, "--", "run", "in", "-o", "out", "--fsp", "5").returncode == 2
-    assert run_cli(*nobody, "--", "rnu", "in").returncode == 2
-    assert run_cli("submit", "--address", "auto", "--", "run", "in", "-o", "out").returncode == 2
-    assert run_cli(*nobody, "--", "run", "in", "-o", "out").returncode == 5
+    assert run_cli_here(*nobody, "--", "run", "in", "-o", "out", "--fsp", "5").returncode == 2
+    assert run_cli_here(*nobody, "--", "rnu", "in").returncode == 2
+    assert run_cli_here("submit", "--address", "auto", "--", "run", "in", "-o", "out").returncode == 2
+    assert run_cli_here(*nobody, "--", "run", "in", "-o", "out").returncode == 5

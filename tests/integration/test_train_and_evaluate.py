@@ -16,7 +16,7 @@ import pytest
 
 from ran_model.labels import EXPRESSIONS
 from ran_model.pretrained import load_model
-from tests.conftest import run_cli
+from tests.conftest import run_cli, run_cli_here
 
 ASTRONAUT = Path(__file__).parents[2] / "examples" / "media" / "astronaut.png"
 RECIPE = """
@@ -115,18 +115,18 @@ def test_ablate_trains_variants_once_and_prints_them_as_a_table(faces: Path, tmp
     assert set(result["variants"]) == {"recipe", "single-pass", "regions-random"}
     assert result["variants"]["recipe"]["full"]["n"] == 8
     assert len(result["ran_minus_single_pass"]["full"]["mcnemar"]) == 2
-    odd = run_cli(*arguments[:-4], "--only", "speed")
+    odd = run_cli_here(*arguments[:-4], "--only", "speed")
     assert odd.returncode == 2
     assert "the variants are recipe, single-pass" in odd.stderr
 
 
 def test_mistakes_are_usage_errors(faces: Path, tmp_path: Path) -> None:
-    nowhere = run_cli("evaluate", "--data", str(tmp_path / "nowhere"))
+    nowhere = run_cli_here("evaluate", "--data", str(tmp_path / "nowhere"))
     assert nowhere.returncode == 2
     assert "does not exist" in nowhere.stderr
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE.format(data=faces) + "speed: 3\n")
-    odd = run_cli("train", str(recipe), "-o", str(tmp_path / "m"))
+    odd = run_cli_here("train", str(recipe), "-o", str(tmp_path / "m"))
     assert odd.returncode == 2
     assert "unknown key 'speed'" in odd.stderr
 
@@ -137,6 +137,6 @@ def test_a_missing_start_is_told_before_faces_are_aligned(command: str, tmp_path
     output = ["-o", str(tmp_path / "m")] if command == "train" else []
     for start, says in (("trunk", "trunk none.safetensors can't be read"), ("start", "config.json can't be read")):
         recipe.write_text(f"data: nowhere\nmodel: {{}}\nsingle_pass: {{}}\nran: {{}}\n{start}: none.safetensors\n")
-        odd = run_cli(command, str(recipe), *output)
+        odd = run_cli_here(command, str(recipe), *output)
         assert odd.returncode == 2
         assert says in odd.stderr

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import DEMO_MEDIA, run_cli
+from tests.conftest import DEMO_MEDIA, run_cli, run_cli_here
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from tests.conftest import DEMO_MEDIA, run_cli
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_written(arguments: list[str], says: str, tmp_path: Path) -> None:
-    done = run_cli("run", DEMO_MEDIA, "-o", tmp_path / "out", *arguments)
+    done = run_cli_here("run", DEMO_MEDIA, "-o", tmp_path / "out", *arguments)
     assert done.returncode == 2, done.stderr
     assert says in done.stderr
     assert not (tmp_path / "out").exists()
@@ -32,13 +32,13 @@ def test_wrong_options_are_refused_before_anything_is_written(arguments: list[st
 
 def test_inputs_without_media_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    done = run_cli("run", tmp_path / "empty", "-o", tmp_path / "out")
+    done = run_cli_here("run", tmp_path / "empty", "-o", tmp_path / "out")
     assert done.returncode == 2
     assert str(tmp_path / "empty") in done.stderr
 
 
 def test_a_job_that_the_machine_cannot_hold_is_told_before_it_starts(tmp_path: Path) -> None:
-    done = run_cli("plan", DEMO_MEDIA, "-o", tmp_path / "out", "--ran-actors", "500")
+    done = run_cli_here("plan", DEMO_MEDIA, "-o", tmp_path / "out", "--ran-actors", "500")
     assert done.returncode == 4
     assert "--ran-actors" in done.stderr
     assert "500 RAN actors" in done.stderr
@@ -46,7 +46,7 @@ def test_a_job_that_the_machine_cannot_hold_is_told_before_it_starts(tmp_path: P
 
 
 def test_plan_says_what_run_would_do_and_writes_nothing(tmp_path: Path) -> None:
-    done = run_cli("plan", DEMO_MEDIA / "portraits.tar", "-o", tmp_path / "out")
+    done = run_cli_here("plan", DEMO_MEDIA / "portraits.tar", "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert "1 archive" in done.stdout
     assert "1 segments, 0 already done" in done.stdout
@@ -57,7 +57,7 @@ def test_plan_says_what_it_cannot_know_of_videos_in_archives(tmp_path: Path) -> 
     with tarfile.open(tmp_path / "films.tar", "w") as archive:
         archive.add(DEMO_MEDIA / "portrait.mp4", "portrait.mp4")
         archive.add(DEMO_MEDIA / "astronaut.png", "astronaut.png")
-    done = run_cli("plan", tmp_path / "films.tar", "-o", tmp_path / "out")
+    done = run_cli_here("plan", tmp_path / "films.tar", "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert "2 to do, at most 33 frames; 1 videos in archives may have more" in done.stdout
 
@@ -65,10 +65,10 @@ def test_plan_says_what_it_cannot_know_of_videos_in_archives(tmp_path: Path) -> 
 def test_inputs_may_come_from_standard_input(tmp_path: Path) -> None:
     names = "\0".join(str(DEMO_MEDIA / name) for name in ("portraits.tar", "astronaut.png"))
     command = ("plan", "-o", tmp_path / "out", "--from-file", "-", "--json")
-    done = run_cli(*command, stdin=names)
+    done = run_cli_here(*command, stdin=names)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["sources"] == {"archive": 1, "picture": 1}
-    nothing = run_cli(*command, stdin="\n")
+    nothing = run_cli_here(*command, stdin="\n")
     assert nothing.returncode == 2
     assert "--from-file" in nothing.stderr
 
@@ -76,20 +76,20 @@ def test_inputs_may_come_from_standard_input(tmp_path: Path) -> None:
 def test_yaml_stands_in_for_flags_and_flags_win(tmp_path: Path) -> None:
     config = tmp_path / "run.yaml"
     config.write_text(f"fps: 2\nsegment-frames: 4\noutput: {tmp_path / 'out'}\n")
-    four = run_cli("plan", DEMO_MEDIA / "portrait.mp4", "--config", config)
+    four = run_cli_here("plan", DEMO_MEDIA / "portrait.mp4", "--config", config)
     assert four.returncode == 0, four.stderr
-    eight = run_cli("plan", DEMO_MEDIA / "portrait.mp4", "--config", config, "--segment-frames", "8")
+    eight = run_cli_here("plan", DEMO_MEDIA / "portrait.mp4", "--config", config, "--segment-frames", "8")
     count = [int(done.stdout.splitlines()[1].split()[0]) for done in (four, eight)]
     assert count == [5, 3]  # 17 grid points in runs of four, then of eight
     config.write_text("frames-per-second: 5\n")
-    unknown = run_cli("plan", DEMO_MEDIA, "--config", config, "-o", tmp_path / "out")
+    unknown = run_cli_here("plan", DEMO_MEDIA, "--config", config, "-o", tmp_path / "out")
     assert unknown.returncode == 2
     assert "fps" in unknown.stderr
 
 
 def test_commands_on_a_folder_without_a_dataset_say_so(tmp_path: Path) -> None:
     for command in (["inspect"], ["errors"], ["query"]):
-        done = run_cli(*command, tmp_path, *(["SELECT 1"] if command == ["query"] else []))
+        done = run_cli_here(*command, tmp_path, *(["SELECT 1"] if command == ["query"] else []))
         assert done.returncode == 2, done.stderr
         assert str(tmp_path) in done.stderr
 
@@ -116,7 +116,7 @@ def test_a_model_whose_weights_do_not_fit_its_config_is_refused(
 
 
 def test_plan_says_what_it_can_not_read(tmp_path: Path) -> None:
-    done = run_cli("plan", DEMO_MEDIA / "portrait.mp4", tmp_path / "nope.mp4", "-o", tmp_path / "out", "--json")
+    done = run_cli_here("plan", DEMO_MEDIA / "portrait.mp4", tmp_path / "nope.mp4", "-o", tmp_path / "out", "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["unreadable"] == {"not_found": 1}

@@ -55,8 +55,38 @@ def test_figures_are_means_over_seeds_against_the_recipe() -> None:
     assert [test["only_a"] for test in minus["mcnemar"]] == [1, 1]
     chosen = [each for each in variants(RECIPE) if each.key in rights]
     table = describe({"variants": result["variants"], "ran_minus_single_pass": result["ran_minus_single_pass"]}, chosen)
-    assert "| loss | without region bias | 100.0 ± 0.0 | +37.5" in table
+    assert "| loss | without region bias | 100.0 ± 0.0 | +37.5 (" in table
+    assert "| +37.5 ± 158.8 |" in table  # seeds give 50 and 25: t is 12.7 with two of them
     assert "| validation | 4 | +25.0" in table
+    assert "| +25.0 ± 0.0 |" in table
+    assert "for these trained models on other faces" in table
+
+
+def test_faces_of_one_video_are_resampled_together_and_have_no_p() -> None:
+    rights = {
+        key: [{"validation": right_from_text(text)}]
+        for key, text in {
+            "recipe": "1111" * 9 + "0000" * 21,
+            "single-pass": "0000" * 30,
+            "loss-plain": "1" * 120,
+        }.items()
+    }
+    films = torch.arange(120) // 4
+    result = compared(rights, {"validation": films})
+    for bootstrap in (
+        result["ran_minus_single_pass"]["validation"]["bootstrap"],
+        result["variants"]["loss-plain"]["validation"]["vs_recipe"],
+    ):
+        assert bootstrap["groups"] == 30
+        half = 1.96 * (0.3 * 0.7 / 30) ** 0.5
+        assert (bootstrap["high"] - bootstrap["low"]) / 2 == pytest.approx(half, rel=0.15)
+    table = describe(result, [each for each in variants(RECIPE) if each.key in rights])
+    assert "| validation | 120 | +30.0" in table
+    assert table.splitlines()[-5].endswith("| – | – |")  # one seed, no p
+    assert table.splitlines()[-1].startswith("validation: In brackets: 95% intervals over resampled sources")
+    single_faces = describe(compared(rights), [each for each in variants(RECIPE) if each.key in rights])
+    assert "resampled sources" not in single_faces
+    assert single_faces.splitlines()[-3].endswith("| 0.000 |")
 
 
 def test_one_seed_has_no_spread() -> None:

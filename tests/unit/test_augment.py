@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Generator
 
-from ran_model.augment import Augmentation
+from ran_model.augment import Augmentation, moved_landmarks
 
 STILL = {
     "rotation_deg": 0.0,
@@ -58,3 +58,27 @@ def test_an_occlusion_covers_one_rectangle_of_the_stated_extent() -> None:
         assert extent.min() >= low * 48 - 2
         assert extent.max() <= high * 48 + 2
     assert (covered.sum(dim=(1, 2)) > 0.9 * rows * columns).all()
+
+
+def test_landmarks_move_with_their_face_and_change_sides_in_a_mirror() -> None:
+    """A face of five discs, each of its own shade, on black."""
+    landmarks = torch.tensor([[0.30, 0.38], [0.62, 0.33], [0.52, 0.55], [0.40, 0.74], [0.66, 0.70]])
+    shades = torch.tensor([0.3, 0.5, 0.7, 0.85, 1.0])
+    side = 96
+    place = (torch.arange(side) + 0.5) / side
+    face = torch.zeros(1, side, side)
+    for (x, y), shade in zip(landmarks.tolist(), shades.tolist(), strict=True):
+        face[0, (place[:, None] - y) ** 2 + (place - x) ** 2 < 0.05**2] = shade
+    moving = {"rotation_deg": 12.0, "scale": 0.12, "shift": 0.06, "shear": 0.08}
+    changed, moves = Augmentation(**STILL | moving).with_moves(
+        face.expand(32, 1, side, side), Generator().manual_seed(1)
+    )
+    moved = moved_landmarks(landmarks.expand(32, 5, 2), moves)
+    seen = set()
+    for picture, points in zip(changed[:, 0], moved, strict=True):
+        columns, rows = (points * side).long().unbind(dim=1)
+        order = torch.cdist(picture[rows, columns][:, None], shades[:, None]).argmin(dim=1).tolist()
+        torch.testing.assert_close(picture[rows, columns], shades[order], atol=0.03, rtol=0)
+        seen.add(tuple(order))
+        assert points[0, 0] < points[1, 0]
+    assert seen == {(0, 1, 2, 3, 4), (1, 0, 2, 4, 3)}

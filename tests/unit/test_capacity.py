@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,17 @@ def test_nodes_have_a_scratch_each() -> None:
     assert scratch_bytes(*films, actors=4, nodes=2) == 180
     assert scratch_bytes(*films, actors=3, nodes=2) == 180
     assert scratch_bytes(*films, actors=4, nodes=0, wait_for_nodes_s=600.0) == 100
+
+
+def test_what_the_cache_leaves_free_is_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(total=100 << 30, free=15 << 30)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    config = RunConfig(inputs=("x",), output="out", scratch=str(tmp_path), scratch_gib=50.0)
+    for gib in (4, 6):
+        need = Need(frames=1, output_bytes=0, scratch_bytes=gib << 30, memory_gib=0.0)
+        refused = pytest.raises(CapacityError, match=r"5\.00 GiB for it") if gib > 5 else contextlib.nullcontext()
+        with refused:
+            check(need, Store(str(tmp_path)), config, Cluster(cpus=8, gpus=0))
 
 
 def test_the_disk_here_says_nothing_of_other_nodes(tmp_path: Path) -> None:

@@ -4,8 +4,14 @@ this package accepts."""
 from __future__ import annotations
 
 import copy
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,11 +27,14 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from jobs.job_arguments import checked_arguments
 from jobs.run import configuration, run_command
+from pipeline import __version__
+from pipeline.media.scratch import kept_free_bytes
 from pipeline.resources import Cluster, share
 
 ROOT = Path(__file__).parents[2]
 RAY = re.search(r"^ray==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M)[1]  # type: ignore[index]
 MEMORY_GIB = {"m6i.xlarge": 16, "c6i.8xlarge": 64, "g6.2xlarge": 32}
+IMAGES_GIB = 100  # a machine's, with drivers and CUDA, and a container's, with torch: more than they are
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
 
 
@@ -64,7 +73,18 @@ def test_the_pools_of_the_aws_cluster(aws: dict[str, Any]) -> None:
     target = next(iter(aws["file_mounts"]))
     assert aws["file_mounts"][target] == "."
     assert f"-c {target}/constraints.txt {target}" in aws["setup_commands"][0]
-    assert {"**/.git", "**/.venv"} <= set(aws["rsync_exclude"])
+    assert {"**/.git", "**/.venv", "build", "*.egg-info"} <= set(aws["rsync_exclude"])
+
+
+@pytest.mark.parametrize("name", ["decode", "gpu"])
+def test_the_disk_of_a_worker_holds_its_scratch(name: str, aws: dict[str, Any]) -> None:
+    page = (ROOT / "docs" / "cluster.md").read_text()
+    scratch_gib = {int(number) for number in re.findall(r"--scratch-gib (\d+)", page)}
+    (mapping,) = aws["available_node_types"][name]["node_config"]["BlockDeviceMappings"]
+    disk = mapping["Ebs"]
+    assert disk["VolumeSize"] - IMAGES_GIB - kept_free_bytes(disk["VolumeSize"] << 30) / 2**30 >= max(scratch_gib)
+    assert disk["Throughput"] == 1000
+    assert disk["Iops"] >= 4 * disk["Throughput"]  # else AWS refuses it
 
 
 def test_every_machine_has_an_image_that_is_not_rays_default(aws: dict[str, Any]) -> None:
@@ -120,13 +140,32 @@ def _bytes(option: str) -> int:
 def test_a_finished_kubernetes_job_is_not_started_again_and_its_cluster_goes(kuberay: dict[str, Any]) -> None:
     spec = kuberay["spec"]
     assert "--max-error-rate 1 " in spec["entrypoint"]
-    assert spec["submitterConfig"] == {"backoffLimit": 0}
     assert spec["backoffLimit"] == 2
     assert spec["activeDeadlineSeconds"] > 0
     assert spec["shutdownAfterJobFinishes"]
     assert spec["ttlSecondsAfterFinished"] > 0
     assert "deletionStrategy" not in spec
     assert not [key for key in spec if key.startswith("entrypointNum")]
+
+
+def test_a_broken_log_stream_does_not_fail_the_kubernetes_job(kuberay: dict[str, Any]) -> None:
+    """KubeRay's submitter asks `ray job status` first, so its further tries only follow the run that is there; once
+    they are used up, the job has failed and its cluster goes."""
+    assert kuberay["spec"]["submissionMode"] == "K8sJobMode"
+    assert kuberay["spec"]["submitterConfig"]["backoffLimit"] >= 5
+
+
+def test_workers_have_nothing_of_what_the_heads_account_may(kuberay: dict[str, Any]) -> None:
+    """KubeRay binds the autoscaler's rights (to change pods and Ray clusters) to the account of the head."""
+    cluster = kuberay["spec"]["rayClusterSpec"]
+    head = cluster["headGroupSpec"]["template"]["spec"]
+    assert head.get("automountServiceAccountToken", True)  # the autoscaler beside it needs the token
+    page = (ROOT / "docs" / "cluster.md").read_text()
+    for group in cluster["workerGroupSpecs"]:
+        worker = group["template"]["spec"]
+        assert worker["serviceAccountName"] != head["serviceAccountName"]
+        assert worker["automountServiceAccountToken"] is False
+        assert f"for account in {head['serviceAccountName']} {worker['serviceAccountName']}; do" in page
 
 
 def test_the_kubernetes_job_runs_a_command_that_fits_its_cluster(kuberay: dict[str, Any]) -> None:
@@ -145,6 +184,9 @@ def test_the_kubernetes_job_runs_a_command_that_fits_its_cluster(kuberay: dict[s
         (container,) = group["template"]["spec"]["containers"]
         limits = container["resources"]["limits"]
         assert config.scratch in {mount["mountPath"] for mount in container["volumeMounts"]}
+        disk_gib = int(limits["ephemeral-storage"].removesuffix("Gi"))
+        assert container["resources"]["requests"]["ephemeral-storage"] == limits["ephemeral-storage"]
+        assert disk_gib - kept_free_bytes(disk_gib << 30) / 2**30 >= config.scratch_gib
         cpus += int(limits["cpu"]) * group["maxReplicas"]
         gpus += int(limits.get("nvidia.com/gpu", 0)) * group["maxReplicas"]
     most = {"decode_actors": config.max_decode_actors, "ran_actors": config.max_ran_actors}
@@ -157,3 +199,41 @@ def test_the_image_installs_what_the_package_has(aws: dict[str, Any]) -> None:
     assert {"pipeline", "ran_model", "jobs", "pyproject.toml", "constraints.txt"} <= sources
     assert all((ROOT / name).exists() for name in sources)
     assert "-c constraints.txt" in DOCKERFILE
+
+
+PIP = """#!/bin/sh
+# No network and nothing outside: only what becomes of this package.
+case "$1" in
+  install) exec {python} -m pip install --quiet --no-index --no-deps --no-build-isolation --target "$SITE" . ;;
+  uninstall) rm -rf "$SITE" ;;
+esac
+"""
+
+
+def test_the_image_has_the_files_that_it_copies(tmp_path: Path) -> None:
+    """The Dockerfile's own steps. A stub from the first was newer than the package's file, and took its place."""
+    if not (find_spec("pip") and find_spec("setuptools")) or int(version("setuptools").partition(".")[0]) < 77:
+        pytest.skip("needs pip and the setuptools of pyproject.toml")
+    site, home, programs = tmp_path / "site", tmp_path / "home", tmp_path / "bin"
+    home.mkdir()
+    programs.mkdir()
+    (programs / "pip").write_text(PIP.format(python=shlex.quote(sys.executable)))
+    (programs / "pip").chmod(0o755)
+    path = os.pathsep.join(map(str, (programs, site / "bin", Path(sys.executable).parent, os.environ["PATH"])))
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(site), "SITE": str(site)}
+    told = ""
+    for step, words in re.findall(r"^(COPY --chown=ray:users|RUN) ((?:.*\\\n)*.*)", DOCKERFILE, re.M):
+        if step == "RUN" and "torch" not in words:
+            done = subprocess.run(["sh", "-c", words], cwd=home, env=environment, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout + done.stderr
+            told = done.stdout
+        elif step != "RUN":
+            for name in words.split()[:-1]:
+                if (ROOT / name).is_dir():
+                    ignored = shutil.ignore_patterns("__pycache__")
+                    shutil.copytree(ROOT / name, home / name, ignore=ignored, dirs_exist_ok=True)
+                else:
+                    shutil.copy2(ROOT / name, home / name)
+    assert told.strip().endswith(__version__)
+    installed = (site / "pipeline" / "__init__.py").read_text()
+    assert "ORT_DISABLE_TELEMETRY" in installed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -91,6 +92,27 @@ def test_shifts_of_every_shared_column_and_of_no_other(folder: Path, joined: pd.
         a, b = joined[f"{column}_a"].astype(float), joined[f"{column}_b"].astype(float)
         assert (shift.mean_a, shift.mean_b) == pytest.approx((a.mean(), b.mean()), abs=1e-9)
         assert shift.shift.value == pytest.approx((b - a).mean(), abs=1e-9)
+
+
+def test_shares_over_other_regions_and_entropy_over_other_classes_are_marked(folder: Path, tmp_path: Path) -> None:
+    starred = {"entropy", "attention_whole", "attention_top_left", f"attention_{ODD_REGION}"}
+    assert {shift.column for shift in _compared(folder).shifts if not shift.comparable} == starred
+    page = tmp_path / "page.html"
+    said = CliRunner().invoke(compare_command, [str(folder), MODEL, OTHER_MODEL, "--to", str(page)]).stdout
+    assert "entropy *" in said
+    assert "attention_top_left *" in said
+    assert "confidence *" not in said
+    for text in (said, html.unescape(page.read_text())):
+        assert "entropy is over each model's own classes, and these differ" in text
+        assert "attention is shared out over each model's own regions, and these differ" in text
+    shifts = json.loads(CliRunner().invoke(compare_command, [str(folder), MODEL, OTHER_MODEL, "--json"]).stdout)
+    assert {shift["column"] for shift in shifts["shifts"] if not shift["comparable"]} == starred
+    write_dataset(tmp_path / "alike", [5, 9], same=True)
+    assert all(shift.comparable for shift in _compared(tmp_path / "alike").shifts)
+    assert (
+        "not comparable"
+        not in CliRunner().invoke(compare_command, [str(tmp_path / "alike"), MODEL, OTHER_MODEL]).stdout
+    )
 
 
 def test_intervals_are_those_of_resampled_sources(folder: Path, joined: pd.DataFrame) -> None:
@@ -208,6 +230,30 @@ def test_labels(folder: Path, joined: pd.DataFrame, tmp_path: Path) -> None:
         for name in right.index
     }
     assert [row.right_b for row in answer.by_label if row.label == "contempt"] == [0]
+
+
+def _said_of_labels(folder: Path, labels: Path) -> tuple[str, str]:
+    """What the text and the page say, each from its part on labels on."""
+    to = labels.with_suffix(".html")
+    done = CliRunner().invoke(
+        compare_command, [str(folder), MODEL, OTHER_MODEL, "--labels", str(labels), "--to", str(to)]
+    )
+    assert done.exit_code == 0, done.output
+    return done.stdout.partition(" labelled faces of ")[2], to.read_text().partition("<h2>With labels</h2>")[2]
+
+
+def test_few_labelled_sources_among_many_are_said_beside_their_figures(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "out", [4] * 24)
+    with opened(str(tmp_path / "out"), ()) as dataset:
+        faces = dataset.query(f"SELECT source_id, face_id FROM all_faces WHERE model_id = '{MODEL}' ORDER BY ALL")
+    sources = sorted({row["source_id"] for row in faces})
+    for count, says, trusted in ((1, "this is one source", False), (3, "Over 3 sources", False), (24, "", True)):
+        rows = [(row["face_id"], "fear") for row in faces if row["source_id"] in sources[:count]]
+        for text in _said_of_labels(tmp_path / "out", _labels(tmp_path / f"{count}.csv", rows)):
+            assert says in text
+            assert ("they come out too narrow" in text) == (count == 3)
+            assert ("trust the interval" in text) == trusted
+            assert "takes faces as independent" in text
 
 
 def test_labels_that_fit_nothing_are_refused(folder: Path, tmp_path: Path) -> None:

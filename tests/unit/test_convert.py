@@ -189,6 +189,28 @@ def test_a_single_pass_classifier_becomes_the_mean_over_its_regions(tmp_path: Pa
     assert "no attention" in write_card(checkpoint, config)
 
 
+def test_a_single_pass_classifier_answers_as_it_did_on_the_whole_face_alone(authors_file: Path, tmp_path: Path) -> None:
+    network = torchvision.models.resnet18(weights=None, num_classes=8)
+    lively(network, network.forward)
+    checkpoint = read_checkpoint(saved(network.state_dict(), tmp_path / "single.pt"))
+    config, ran = model_from_checkpoint(checkpoint, mean=0.5, std=0.25, input_size=SIDE, regions="whole")
+    assert (config.regions, config.classes) == (("whole",), EXPRESSIONS)
+    pixels, boxes = torch.rand(2, 3, 224, 224), torch.from_numpy(region_boxes(config, 2))
+    with torch.no_grad():
+        output = ran(pixels, boxes)
+        logits = network(crop_regions((pixels - 0.5) / 0.25, boxes, SIDE)[:, 0])
+    np.testing.assert_allclose(output.logits_BK, logits, atol=1e-4)
+    np.testing.assert_allclose(output.attention_BR, 1, atol=1e-6)
+    assert logits.std() > 0.02
+    save_model(tmp_path / "model", config, ran, write_card(checkpoint, config))
+    assert load_model(tmp_path / "model").config == config
+    assert "from the whole face alone" in write_card(checkpoint, config)
+    several = model_from_checkpoint(checkpoint, mean=0.5, std=0.25)[0]
+    assert "the checkpoint's own from the whole face" in " ".join(write_card(checkpoint, several).split())
+    with pytest.raises(ValueError, match="whole is for a single pass"):
+        model_from_checkpoint(read_checkpoint(authors_file), input_size=SIDE, regions="whole")
+
+
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_a_recognition_network_is_a_start_only(name: str, tmp_path: Path) -> None:
     state = single_pass_state(1000, name)

@@ -9,6 +9,7 @@ import pytest
 from pipeline.config import Extraction
 from pipeline.errors import StoreError, UsageError
 from pipeline.ledger.dataset import Dataset, dataset_file
+from pipeline.ledger.log import entry_path
 from pipeline.ledger.seal import sealed
 from pipeline.schema import SCHEMA_VERSION
 from pipeline.storage.store import Store
@@ -100,6 +101,34 @@ def test_folder_without_dataset_says_how_to_make_one(store: Store) -> None:
     assert not Dataset.exists(store)
     with pytest.raises(UsageError, match="holds no dataset"):
         Dataset.open(store)
+
+
+@pytest.mark.parametrize("entry", [0, 3])
+def test_a_log_without_its_dataset_file_is_damage_and_gets_no_new_one(store: Store, entry: int) -> None:
+    """A new one may have another extraction or root, and the old rows would be taken for its own."""
+    Dataset.open_or_create(store, Extraction(), root="/data")
+    store.write_bytes(entry_path(entry), b"{}")
+    store.delete("dataset.json")
+    for act in (
+        lambda: Dataset.open(store),
+        lambda: Dataset.exists(store),
+        lambda: Dataset.open_or_create(store, Extraction(fps="1"), root="/elsewhere"),
+    ):
+        with pytest.raises(StoreError, match=rf"{store.url}/dataset.json is missing.*verify {store.url} --repair"):
+            act()
+    assert not store.exists("dataset.json")
+
+
+def test_who_comes_while_another_makes_the_dataset_opens_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    list_files = Store.list
+
+    def made_meanwhile(self: Store, folder: str) -> list[str]:
+        store.put_if_absent("dataset.json", dataset_file(Extraction(), None))
+        store.put_if_absent(entry_path(0), b"{}")
+        return list_files(self, folder)
+
+    monkeypatch.setattr(Store, "list", made_meanwhile)
+    assert Dataset.open_or_create(store, Extraction()).extraction == Extraction()
 
 
 def test_two_drivers_may_create_at_once(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ran_model.datasets import DataError, read_listing
+from ran_model.datasets.class_folders import DRAWN, DRAWN_VALIDATION
 from ran_model.labels import EXPRESSIONS
 
 SFEW = {"Angry": "anger", "Disgust": "disgust", "Fear": "fear", "Happy": "happiness", "Neutral": "neutral",
@@ -41,6 +42,7 @@ def test_sfew_reports_on_val_and_holds_validation_out_of_train(tmp_path: Path) -
     assert listing.notes == [
         "pictures outside class folders: 1 (Test/unlabelled.png)",
         "validation folders that are test here, as no test folder has labels: 1 (Val)",
+        DRAWN_VALIDATION,
     ]
 
 
@@ -76,6 +78,19 @@ def test_train_and_test_hold_validation_out_of_train(tmp_path: Path) -> None:
     assert set(parts.values()) == {"train", "validation"}
 
 
+def test_parts_that_are_drawn_picture_by_picture_are_said_to_be(tmp_path: Path) -> None:
+    for folder, parts, notes in (
+        ("none", ("",), [DRAWN]),
+        ("train alone", ("train/",), [DRAWN]),
+        ("train and test", ("train/", "test/"), [DRAWN_VALIDATION]),
+        ("test alone", ("test/",), []),
+        ("all", ("train/", "val/", "test/"), []),
+    ):
+        write_pictures(tmp_path / folder, *(f"{part}happy/{number}.png" for part in parts for number in range(3)))
+        assert read_listing(tmp_path / folder).notes == notes
+    assert "pictures of one person or clip may be in several; give train/, val/, test/" in DRAWN
+
+
 def test_without_parts_more_files_do_not_move_others(tmp_path: Path) -> None:
     names = [f"{folder}/{number}.png" for folder in ("angry", "Joy", "neutral") for number in range(40)]
     write_pictures(tmp_path, *names[::3])
@@ -98,6 +113,7 @@ def test_other_files_and_folders_are_noted(tmp_path: Path) -> None:
     assert listing.notes == [
         "folders beside train, val and test: 1 (masks)",
         "files that are no pictures: 2 (train/list.csv, train/happy/readme.txt)",
+        DRAWN_VALIDATION,
     ]
 
 

@@ -46,6 +46,9 @@ def test_crops_join_their_labels(tmp_path: Path) -> None:
     )
     assert (listing.name, listing.layout) == (tmp_path.name, "kept-crops")
     assert {item.template for item in listing.items} == {(0.5,) * 10}
+    assert {item.key: item.group for item in listing.items} == {
+        "v1-0-0-0": "v1", "v1-0-5-0": "v1", "v2-0-0-0": "v2",
+    }  # fmt: skip
     assert {item.key: (item.split, EXPRESSIONS[item.label]) for item in listing.items} == {
         "v1-0-0-0": ("train", "happiness"), "v1-0-5-0": ("validation", "contempt"), "v2-0-0-0": ("test", "fear"),
     }  # fmt: skip

@@ -69,7 +69,43 @@ def test_every_list_is_scored_with_its_own_labels_beside_the_twin(data: Labelled
     text = describe(result)
     assert "pose30" in text
     assert "33.3" in text
+    assert ", p=" in text
     assert "note: no face was found in 16.7% of the pictures, which are taken whole" in text
+
+
+def _of_films(films: int) -> LabelledFaces:
+    """Five equal test faces of each film, alternately of happiness and anger."""
+    items = [
+        Item(key=f"{film}-{face}", picture=b"", split="test", label=(1, 4)[film % 2], group=str(film))
+        for film in range(films)
+        for face in range(5)
+    ]
+    listing = Listing(name="made", items=items, lists={"full": {item.key: item.label for item in items}}, notes=[])
+    faces = np.zeros((len(items), 1, 48, 48), np.uint8)
+    return LabelledFaces(listing, CONFIG, faces, np.ones(len(items), np.bool_))
+
+
+@pytest.mark.parametrize(("films", "says"), [(1, "this is one source"), (6, "Over 6 sources"), (24, "In brackets")])
+def test_faces_of_one_film_are_no_independent_evidence(films: int, says: str) -> None:
+    network, twin = RegionAttentionNetwork(CONFIG), SinglePassNetwork(CONFIG)
+    always(network, [2.0, 0.0, 0.0])  # happiness
+    always(twin, [0.0, 2.0, 0.0])  # neutral, which no face is
+    data = _of_films(films)
+    result = evaluation(network, data, model_id="abcdef012345", twin=twin)
+    bootstrap = result["comparison"]["full"]["bootstrap"]
+    assert bootstrap["groups"] == films
+    assert result["comparison"]["full"]["mcnemar"]["p_value"] < 0.1  # kept in the JSON
+    if films > 1:
+        half = 1.96 * np.sqrt(0.25 / films)  # of films, not of faces
+        assert (bootstrap["high"] - bootstrap["low"]) / 2 == pytest.approx(half, rel=0.2)
+    text = describe(result)
+    assert says in text
+    assert "p=" not in text
+    assert ("too narrow" in text) == (films == 6)
+    recipe = Recipe(data=Path("d"), model=CONFIG, single_pass=TrainConfig(), ran=TrainConfig())
+    card = " ".join(write_card(result, recipe, data.listing).split())
+    assert f"resamples whole sources, whose faces are not independent (full {films}" in card
+    assert ("too narrow" in card) == (films < 20)
 
 
 def test_without_a_validation_part_the_probe_covers_test_faces_of_the_models_classes() -> None:
@@ -106,6 +142,9 @@ def test_the_card_knows_a_data_set_by_its_layout_not_by_its_folders_name(data: L
         card = write_card(result, recipe, replace(data.listing, name="ferplus", layout=layout))
         assert ("ten votes each" in card) is is_known
         assert ("MIT licence" in card) is is_known
+        assert ("in the RAN authors' lists" in " ".join(card.split())) is (layout == "ferplus-parquet")
+        assert ("more than half of its votes" in " ".join(card.split())) is (layout == "fer2013-csv")
+        assert max(len(line) for line in card.splitlines() if not line.startswith("|")) <= 118
 
 
 def test_accuracy_is_told_without_the_test_faces_that_were_trained_on(data: LabelledFaces) -> None:

@@ -1,24 +1,32 @@
-"""What `retry` finds: failed segments, what lies behind a break, and error rows that no plan has any more."""
+"""What `retry` finds: failed segments, what lies behind a break, and error rows that no plan has any more.
+
+Kept crops belong to no model: `retry` of one replaces its own and leaves those of another alone.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 
+from jobs.retry import CODES
 from pipeline import planning, schema
 from pipeline.failures import find_failures
 from pipeline.ledger.commit import Committer
 from pipeline.ledger.dataset import Dataset
+from pipeline.ledger.entry import Entry
 from pipeline.ledger.log import CommitLog
-from pipeline.ledger.removal import drop_segments
+from pipeline.ledger.removal import Replacing, drop_segments
 from pipeline.ledger.runs import Run
-from pipeline.ledger.staging import StagedSet, stage_table
+from pipeline.ledger.staging import StagedSet, stage_table, to_commit
 from pipeline.ledger.verify import verify
 from pipeline.media.sources import Listing, Source
 from pipeline.segments import plan_table
 from pipeline.storage.store import Store
 from tests.faulty_store import memory_url
+from tests.staged_rows import table
 from tests.unit.test_planning import EXTRACTION, probed, row, segment_row, source
 
 FILM, ARCHIVE = source(1), source(2)
@@ -31,7 +39,12 @@ def ids_of(*sources: dict[str, Any]) -> list[str]:
 
 
 def commit(
-    store: Store, of: Source, known: pa.Table | None, statuses: dict[str, str], covered: tuple[str, ...] = ()
+    store: Store,
+    of: Source,
+    known: pa.Table | None,
+    statuses: dict[str, str],
+    covered: tuple[str, ...] = (),
+    code: str = "unsupported",
 ) -> None:
     """known: rows of `sources` to commit. statuses: of segments to commit."""
     log = CommitLog(store)
@@ -39,7 +52,7 @@ def commit(
         committer = Committer(Dataset.open_or_create(store, EXTRACTION), log, run, "m")
         files = [] if known is None else [stage_table(store, run.run_id, "sources", known)]
         rows = [
-            segment_row(of, status) | {"segment_id": one, "run_id": run.run_id, "error_code": "unsupported"}
+            segment_row(of, status) | {"segment_id": one, "run_id": run.run_id, "error_code": code}
             for one, status in statuses.items()
         ]
         if rows:
@@ -49,17 +62,139 @@ def commit(
         committer.commit()
 
 
+KEPT = "00" * 10
+
+
+def keep(
+    store: Store,
+    model_id: str,
+    status: str,
+    faces: int,
+    *,
+    retried: bool = False,
+    beside: bool = False,
+) -> Entry:
+    """Commits the segment KEPT for a model, with so many faces and their crops. beside: together with another segment
+    that has some. retried: in the place of what the model had of it."""
+    log = CommitLog(store)
+    log.refresh()
+    counts = {KEPT: (status, faces)} | ({"11" * 10: ("ok", 1)} if beside else {})
+    owners = [one for one, (_, count) in counts.items() for _ in range(count)]
+    face_ids = [f"{one}-{index}" for one, (_, count) in counts.items() for index in range(count)]
+    with Run.create(store) as run:
+        replacing = Replacing()
+        if retried:
+            known = planning.known_sources(store, log.state)
+            replacing = find_failures(store, log.state, model_id, known, EXTRACTION).replacing
+            assert replacing.segments == {KEPT}
+        committer = Committer(Dataset.open_or_create(store, EXTRACTION), log, run, model_id, replacing=replacing)
+        tables = {
+            "segments": table(
+                "segments", len(counts), segment_id=list(counts), model_id=[model_id] * len(counts),
+                status=[one for one, _ in counts.values()], faces_kept=[count for _, count in counts.values()],
+                error_code=[None if one == "ok" else "corrupt" for one, _ in counts.values()],
+            ),
+            "faces": table(
+                "faces", len(owners), face_id=face_ids, segment_id=owners, model_id=[model_id] * len(owners)
+            ),
+            "crops": table("crops", len(owners), face_id=face_ids, segment_id=owners),
+        }  # fmt: skip
+        files = [stage_table(store, run.run_id, name, rows) for name, rows in tables.items() if rows.num_rows]
+        committer.add(StagedSet(segment_ids=list(counts), files=files))
+        entry = committer.commit()
+        assert entry is not None
+        committer.finish()
+    return entry
+
+
+def crops_of(store: Store) -> list[str]:
+    """Faces of KEPT whose crops a plain glob sees."""
+    files = [pq.read_table(pa.BufferReader(store.read_bytes(path))) for path in store.list("crops")]
+    rows = [row for rows in files for row in rows.to_pylist()]
+    return sorted(row["face_id"] for row in rows if row["segment_id"] == KEPT)
+
+
+def check_crops(store: Store, faces: int) -> None:
+    assert crops_of(store) == [f"{KEPT}-{index}" for index in range(faces)]
+    assert verify(store).findings == []
+
+
+@pytest.mark.parametrize("first", [("error", 0), ("partial", 1)])
+@pytest.mark.parametrize("again", [("ok", 2), ("error", 0), ("partial", 1)])
+@pytest.mark.parametrize("beside", [False, True])
+def test_crops_of_another_model_stay_as_they_are(first: tuple[str, int], again: tuple[str, int], beside: bool) -> None:
+    store = Store(memory_url())
+    keep(store, "a" * 12, "ok", 2)
+    keep(store, "b" * 12, *first)
+    entry = keep(store, "b" * 12, *again, retried=True, beside=beside)
+    assert (entry.segments_removed, entry.crops_removed) == ([KEPT], [])
+    check_crops(store, 2)
+
+
+@pytest.mark.parametrize(("first", "again"), [
+    (("partial", 1), ("ok", 2)), (("partial", 2), ("partial", 1)), (("partial", 1), ("error", 0)),
+    (("error", 0), ("ok", 2)), (("error", 0), ("partial", 1)), (("error", 0), ("error", 0)),
+])  # fmt: skip
+@pytest.mark.parametrize("beside", [False, True])
+def test_crops_of_the_model_give_way_to_what_the_retry_found(
+    first: tuple[str, int], again: tuple[str, int], beside: bool
+) -> None:
+    store = Store(memory_url())
+    keep(store, "a" * 12, *first, beside=beside)
+    keep(store, "a" * 12, *again, retried=True)
+    check_crops(store, again[1])
+
+
+@pytest.mark.parametrize(("again", "left"), [(("ok", 2), 2), (("partial", 1), 1), (("error", 0), 1)])
+@pytest.mark.parametrize("beside", [False, True])
+def test_crops_that_two_models_have_broken_off_grow_with_either(
+    again: tuple[str, int], left: int, beside: bool
+) -> None:
+    """The second model's rows are the first one's, scored again: its crops are the same."""
+    store = Store(memory_url())
+    for model_id in ("a" * 12, "b" * 12):
+        keep(store, model_id, "partial", 1)
+    keep(store, "a" * 12, *again, retried=True, beside=beside)
+    check_crops(store, left)
+
+
+def test_a_failed_segment_has_no_crops_for_another_model_to_find_there() -> None:
+    store = Store(memory_url())
+    assert keep(store, "a" * 12, "error", 0, beside=True).crops == ["11" * 10]
+    keep(store, "b" * 12, "ok", 2)
+    check_crops(store, 2)
+
+
 def test_with_a_break_go_the_windows_behind_it() -> None:
     store, known = Store(memory_url()), row(FILM)
     ok, failed, *behind = ids_of(known)
     commit(store, FILM, probed(known), {ok: "ok", failed: "error"}, tuple(behind))
     log = CommitLog(store)
     log.refresh()
+    kept = to_commit(
+        stage_table(store, "r", "crops", table("crops", 1, segment_id=[behind[0]])), run_id="r", model_id=""
+    )
+    log.append(lambda state: Entry(run_id="r", add=[kept], crops=behind[:2]))  # the first is another model's
     found = find_failures(store, log.state, "m", planning.known_sources(store, log.state), EXTRACTION)
+    assert found.replacing.crops == {behind[1]}, "there is nothing of it, but the log says that there was"
     assert found.rows == {failed: FILM.source_id}
     assert found.replacing.segments == {failed, *behind}
     assert found.replacing.followers == {failed: frozenset(behind)}
     assert planning.count_failed(store, log.state, "m", Listing(sources=[FILM, ARCHIVE])) == 1
+
+
+@pytest.mark.parametrize("codes", [(), ("source_changed",), ("corrupt",)])
+def test_what_changed_under_a_reader_is_tried_again_and_a_new_content_is_not(codes: tuple[str, ...]) -> None:
+    """The one is a row of a source that the dataset knows. For the other there is `run --on-changed replace`."""
+    store, changed = Store(memory_url()), source(1, "22:22")
+    (failed, *_), (told, *_) = ids_of(row(FILM)), ids_of(row(changed))
+    commit(store, FILM, probed(row(FILM)), {failed: "error"}, code="source_changed")
+    commit(store, changed, None, {told: "error"}, code="source_changed")
+    log = CommitLog(store)
+    log.refresh()
+    found = find_failures(store, log.state, "m", planning.known_sources(store, log.state), EXTRACTION, codes)
+    assert found.rows == ({} if "corrupt" in codes else {failed: FILM.source_id})
+    assert set(codes) <= set(CODES)
 
 
 def test_a_partial_row_makes_its_source_a_failed_one() -> None:

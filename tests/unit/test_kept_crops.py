@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,12 +15,15 @@ import pytest
 from pipeline import schema
 from pipeline.config import Extraction
 from pipeline.errors import StoreError
+from pipeline.extraction import FACE_COLUMNS
 from pipeline.kept_crops import KeptCrops
 from pipeline.ledger.entry import Entry
 from pipeline.ledger.rows_file import RowsFile
 from pipeline.ledger.staging import StagedFile, stage_table, to_commit
 from pipeline.ledger.state import LogState
+from pipeline.quality import sharpness_brightness
 from pipeline.rescore import RescoreActor
+from pipeline.segments import Segment
 from pipeline.storage.store import Store
 from pipeline.stored import StoredSegments
 from pipeline.worker import WorkerConfig
@@ -125,6 +129,38 @@ def test_units_of_one_file_look_its_keys_up_once_and_a_file_that_is_gone_gives_n
     assert store.read == 0
     store.delete(file.path)
     assert read(1, 2) == set()
+
+
+def test_measures_are_of_the_crops_whatever_the_stored_rows_were_aligned_to(store: CountingStore) -> None:
+    """Rows of a model with another template, crops that fit this one."""
+    actor = RescoreActor(WorkerConfig(extraction=Extraction(), model_config=MODEL.to_json()), 60.0, store)
+    segment = Segment(
+        segment_id=segment_id(1),
+        source_id="0" * 16,
+        source_uri="/v.mp4",
+        location="/v.mp4",
+        fingerprint="1:1",
+        kind="video",
+        size_bytes=1,
+    )
+    faces = np.random.default_rng(0).integers(0, 256, (2, MODEL.aligned_size, MODEL.aligned_size, 3), dtype=np.uint8)
+    rows = [
+        {**dict.fromkeys(FACE_COLUMNS, 1.0), "face_id": f"{'0' * 16}-0-5-{face}", "frame": 5, "sharpness": -1.0}
+        for face in range(2)
+    ]
+    stored = {
+        "frames": [5], "timestamps": [0.2], "members": None, "face_counts": [2], "frame_errors": None, "status": "ok",
+        "error_stage": None, "error_code": None, "error_message": None, "decoder": "pyav", "faces": rows,
+    }  # fmt: skip
+    crops = {
+        row["face_id"]: cv2.imencode(".png", face[..., ::-1])[1].tobytes()
+        for row, face in zip(rows, faces, strict=True)
+    }
+    result, pixels = actor._restore(segment, stored, crops)
+    assert pixels == faces.tobytes()
+    measures = np.stack([result.faces[name] for name in ("sharpness", "brightness")], axis=1)
+    np.testing.assert_array_equal(measures, sharpness_brightness(faces))
+    assert result.faces["FaceScore"].tolist() == [1, 1]  # all else is what is stored
 
 
 def test_a_store_that_fails_under_way_is_named(tmp_path: Path) -> None:

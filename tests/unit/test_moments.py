@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from PIL import Image
 
+from jobs import contact_sheet
 from jobs import timeline as strips
+from jobs.contact_sheet import Moment
 from jobs.drawing import weight_colour
 from jobs.moments import most_telling, nearest_to
 from jobs.source_frames import SampledFrame, SourceFrames
 from pipeline.errors import UsageError
-from pipeline.segments import Segment
+from pipeline.segments import Member, Segment
 
 REGIONS = ("whole", "top_left", "center_down")
 USUAL, COVERED = (0.34, 0.33, 0.33), (0.4, 0.5, 0.1)
@@ -69,6 +74,55 @@ def test_moments_by_time_are_the_nearest_samples_each_once() -> None:
 def test_a_moment_outside_of_the_video_is_refused(moment: float) -> None:
     with pytest.raises(UsageError, match=rf"--at {moment:g} is not in .* from 0 to 1\.80 s"):
         nearest_to(_source([USUAL] * 10), [moment])
+
+
+def _archive(*videos: str, pictures: int = 0) -> SourceFrames:
+    """Ten frames of each video from its own second 0 on, and pictures."""
+    frames = []
+    for ordinal, name in enumerate((*videos, *(f"{number}.png" for number in range(pictures)))):
+        is_video = ordinal < len(videos)
+        member = Member(name=name, ordinal=ordinal, offset=0, size=1)
+        segment = replace(SEGMENT, kind="video" if is_video else "archive", members=(member,))
+        own = _source([USUAL] * (10 if is_video else 1), step_s=0.2 if is_video else None).frames
+        frames += [replace(frame, segment=segment, member=name) for frame in own]
+    return SourceFrames(uri="/media/a.tar", kind="archive", model_id="m", regions=REGIONS, frames=tuple(frames))
+
+
+def test_an_archive_of_several_videos_has_no_moments_by_time() -> None:
+    with pytest.raises(
+        UsageError, match=r"--at needs one video, and a\.tar has 2 videos in it: .*/media/a\.tar/b\.mp4"
+    ):
+        nearest_to(_archive("b.mp4", "c.mp4"), [0.5])
+    assert [frame.position for frame in nearest_to(_archive("b.mp4", pictures=2), [0.41])] == [2]
+
+
+@pytest.mark.parametrize(
+    ("source", "has_axis"),
+    [
+        (_source([USUAL] * 10), True),
+        (_archive("b.mp4"), True),
+        (_archive("b.mp4", "c.mp4"), False),
+        (_archive("b.mp4", pictures=1), False),
+        (_archive(pictures=3), False),
+    ],
+)
+def test_only_one_video_has_a_time_axis(source: SourceFrames, has_axis: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+
+    def strip(source: SourceFrames, width: int, **given: object) -> Image.Image:
+        drawn.append(width)
+        return strips.timeline(source, width)
+
+    monkeypatch.setattr(contact_sheet, "timeline", strip)
+    picture = np.zeros((40, 60, 3), np.uint8)
+    moments = [
+        Moment(frame=frame, image=picture, faces=(), is_of_several=not source.is_one_video)
+        for frame in source.frames[::9]
+    ]
+    contact_sheet.contact_sheet(source, moments)
+    assert bool(drawn) == has_axis
+    if not has_axis and source.frames[0].timestamp is not None:
+        assert moments[0].caption.endswith(" · b.mp4")
 
 
 def test_a_picture_has_no_moments_by_time() -> None:

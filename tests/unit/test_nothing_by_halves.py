@@ -15,7 +15,7 @@ from pipeline.ledger.commit import Committer
 from pipeline.ledger.dataset import Dataset
 from pipeline.ledger.log import CommitLog
 from pipeline.ledger.publish import publish_missing
-from pipeline.ledger.removal import Replacing, drop_segments
+from pipeline.ledger.removal import Replacing, drop_segments, ids_in
 from pipeline.ledger.runs import Run
 from pipeline.storage.store import Store
 from tests.faults.comparison import assert_no_half_segment
@@ -49,11 +49,19 @@ def store() -> Store:
     return store
 
 
+def old_rows(store: Store, log: CommitLog) -> Replacing:
+    """Those of AGAIN, whatever files they are in."""
+    held = {file.path: ids_in(store, file, CHOSEN, "segment_id") for file in log.state.files()}
+    return Replacing(
+        segments=set(CHOSEN), with_faces=set(CHOSEN), files={path: ids for path, ids in held.items() if ids}
+    )
+
+
 def replaced(store: Store) -> None:
     """As `retry` does it, of segments that had faces before they broke."""
     log = CommitLog(store)
     log.refresh()
-    replacing = Replacing(segments=set(CHOSEN), files={file.path for file in log.state.files()})
+    replacing = old_rows(store, log)
     with Run.create(store) as run:
         committer = Committer(Dataset.open(store), log, run, MODEL, replacing=replacing)
         committer.add(stage(store, run.run_id, AGAIN))
@@ -66,9 +74,8 @@ def replaced(store: Store) -> None:
 def dropped(store: Store) -> None:
     log = CommitLog(store)
     log.refresh()
-    old = Replacing(segments=set(CHOSEN), files={file.path for file in log.state.files()})
     with Run.create(store) as run:
-        drop_segments(store, log, run, MODEL, old, set(CHOSEN))
+        drop_segments(store, log, run, MODEL, old_rows(store, log), set(CHOSEN))
 
 
 @pytest.mark.parametrize("act", [replaced, dropped])

@@ -41,6 +41,17 @@ def test_a_cluster_that_works_after_all_is_asked_for_every_segment() -> None:
     assert rows == 40
 
 
+def test_executions_are_long_where_there_are_many_actors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.passes.WAVE_SEGMENTS", 4)
+    monkeypatch.setattr("pipeline.passes.WAVE_PER_ACTOR", 3)
+    for actors, waves in ((1, [4, 4, 2]), (2, [6, 4])):
+        passes, rows = PassQueue(plan_of(10), actors), []
+        while passes:
+            rows.append(passes.pop().segments["segment_id"].to_pylist())
+        assert [len(part) for part in rows] == waves
+        assert [one for part in rows for one in part] == plan_of(10)["segment_id"].to_pylist()
+
+
 def test_a_pass_that_no_input_broke_runs_again_whole() -> None:
     passes = PassQueue(plan_of(6))
     attempted = passes.pop()

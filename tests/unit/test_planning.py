@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline import planning, schema
 from pipeline.config import Extraction
-from pipeline.ledger.entry import CommittedFile, Entry
+from pipeline.ledger.entry import Entry
 from pipeline.ledger.log import LogState
 from pipeline.ledger.staging import stage_table, to_commit
 from pipeline.media.sources import Listing, Source
@@ -57,6 +57,23 @@ def test_what_is_committed_is_not_planned_again() -> None:
     assert planning.plan(listing, known, [], state, "another", EXTRACTION).already_done == 0
 
 
+def test_an_error_speaks_only_for_windows_that_are_tried_with_it_or_have_no_row() -> None:
+    film = source(1)
+    listing, known, state = Listing(sources=[film]), probed(row(film)), LogState()
+    plan = planning.plan(listing, known, [], state, "m", EXTRACTION)
+    assert plan.todo["follows"].to_pylist() == [False, True, True, True, True]
+    ids = plan.todo["segment_id"].to_pylist()
+    state.apply(Entry(run_id="r", model_id="m", segments=[ids[0], ids[2]]))
+    rest = planning.plan(listing, known, [], state, "m", EXTRACTION).todo
+    assert dict(zip(rest["window"].to_pylist(), rest["follows"].to_pylist(), strict=True)) == {
+        1: False, 3: False, 4: True,
+    }  # fmt: skip
+    state.apply(Entry(run_id="r", model_id="m", segments=[ids[3]], covered=[ids[3]]))
+    rest = planning.plan(listing, known, [], state, "m", EXTRACTION).todo
+    assert rest["follows"].to_pylist() == [False, True]
+    assert windows_beyond(rest, {ids[4]: 2}, EXTRACTION)["follows"].to_pylist() == [False, True]
+
+
 def test_windows_that_came_to_light_are_remembered_by_the_next_plan() -> None:
     film = source(1)
     listing, known, state = Listing(sources=[film]), probed(row(film)), LogState()
@@ -78,8 +95,7 @@ def test_a_changed_source_is_one_error_and_one_that_only_failed_is_new(tmp_path:
     statuses = [segment_row(good, "ok"), segment_row(good, "error", 1)]
     statuses += [segment_row(failed, "error"), segment_row(broken, "error")]
     staged = stage_table(store, "r", "segments", pa.Table.from_pylist(statuses, schema=schema.SEGMENTS))
-    path = staged.path
-    file = CommittedFile(table="segments", path=path, staged=path, rows=4, bytes=1, sha256="", model_id="m")
+    file = to_commit(staged, run_id="r", model_id="m")
     state.apply(Entry(run_id="r", model_id="m", segments=[r["segment_id"] for r in statuses], add=[file]))
     changed, mended, whole = (source(number, "22:22") for number in (1, 2, 3))
     listing = Listing(sources=[changed, mended, whole])
@@ -90,6 +106,25 @@ def test_a_changed_source_is_one_error_and_one_that_only_failed_is_new(tmp_path:
     assert plan.todo["source_id"].to_pylist() == [changed.source_id]
     assert planning.superseded(store, state, listing, known) == {failed.source_id, broken.source_id}
     assert planning.superseded(store, state, Listing(sources=[good, failed, broken]), known) == set()
+
+
+def test_whether_a_source_has_good_rows_is_told_by_two_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good, failed = source(1), source(2)
+    store, state = Store(str(tmp_path)), LogState()
+    for one, status in ((good, "ok"), (failed, "error")):
+        rows = pa.Table.from_pylist([segment_row(one, status)], schema=schema.SEGMENTS)
+        file = to_commit(
+            stage_table(store, "r", "segments", rows), run_id="r", model_id="m", only_errors=status == "error"
+        )
+        state.apply(Entry(run_id="r", model_id="m", segments=rows["segment_id"].to_pylist(), add=[file]))
+    whole: list[str] = []
+    read = Store.read_bytes
+    monkeypatch.setattr(Store, "read_bytes", lambda self, path: whole.append(path) or read(self, path))
+    listing = Listing(sources=[source(1, "22:22"), source(2, "22:22")])
+    assert planning.superseded(store, state, listing, probed(row(good), row(failed))) == {failed.source_id}
+    of_good, of_failed = state.files("segments")
+    assert of_failed.path in whole
+    assert not {of_good.path, of_good.staged} & set(whole)
 
 
 def segment_row(of: Source, status: str, window: int = 0) -> dict[str, Any]:

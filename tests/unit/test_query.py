@@ -9,6 +9,8 @@ import os
 import shutil
 import subprocess
 import sys
+import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import boto3
@@ -16,9 +18,20 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
+from jobs import dataset as dataset_module
+from jobs import query as query_module
 from jobs.query import query_command
+from pipeline import views
 from pipeline.errors import StoreError, UsageError
+from pipeline.ledger.commit import Committer
+from pipeline.ledger.compact import compact
+from pipeline.ledger.dataset import Dataset
+from pipeline.ledger.log import CommitLog
+from pipeline.ledger.publish import publish_missing
+from pipeline.ledger.runs import Run
+from pipeline.storage.store import Store
 from tests.conftest import ROOT
+from tests.staged_rows import MODEL, stage
 from tests.two_models import write_dataset
 
 COUNT = "SELECT count(*) AS n FROM segments"
@@ -102,6 +115,95 @@ def test_one_format_at_a_time(dataset: Path) -> None:
 @pytest.mark.parametrize("sql", ["SELEC", "SELECT nothing FROM faces", "FROM read_parquet('nowhere.parquet')"])
 def test_a_mistake_in_the_sql_is_the_users(dataset: Path, sql: str) -> None:
     assert "views: faces" in refused(dataset, sql)
+
+
+@pytest.fixture(params=["folder", "S3"])
+def moving(
+    dataset: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Store, tuple[str, ...]]:
+    """The dataset with all of its files still staged, and the command line that names it."""
+    url, options = str(tmp_path / "out"), ()
+    if request.param == "S3":
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing-secret")
+        endpoint = request.getfixturevalue("s3_server")
+        bucket = f"moving-{uuid.uuid4().hex}"
+        boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1").create_bucket(Bucket=bucket)
+        url, options = f"s3://{bucket}/out", ("--storage-option", f"endpoint={endpoint}")
+    store = Store(url, {"endpoint": options[1].partition("=")[2]} if options else {})
+    made = Store(str(dataset))
+    for path in made.list(""):
+        store.write_bytes(path, made.read_bytes(path))
+    for file in log_of(store).state.files():
+        store.publish(file.path, file.staged)
+    return store, options
+
+
+def log_of(store: Store) -> CommitLog:
+    log = CommitLog(store)
+    log.refresh()
+    return log
+
+
+def publish(store: Store) -> None:
+    """What a run does after its entry."""
+    publish_missing(store, CommitLog(store))
+
+
+@pytest.mark.parametrize("when", ["before the views", "after the views", "after the SQL is understood"])
+def test_a_file_that_a_run_publishes_meanwhile_is_read_where_it_lies_then(
+    moving: tuple[Store, tuple[str, ...]], monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    store, options = moving
+    meanwhile(monkeypatch, when, lambda: publish(store))
+    assert query(store.url, COUNT, "--format", "csv", *options) == b"n\n3\n"
+    assert store.list("_ran/staging") == []
+
+
+@pytest.mark.parametrize("when", ["before the views", "after the views", "after the SQL is understood"])
+def test_a_file_that_a_compaction_replaces_meanwhile_is_not_missed(
+    moving: tuple[Store, tuple[str, ...]], monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    store, options = moving
+    publish(store)
+    with Run.create(store) as run:
+        committer = Committer(Dataset.open(store), log_of(store), run, MODEL)
+        committer.add(stage(store, run.run_id, [1, 2]))
+        committer.commit()
+    meanwhile(monkeypatch, when, lambda: compact(store))
+    rows = json.loads(query(store.url, "SELECT count(*) AS n FROM all_segments", "--json", *options))
+    assert rows == [{"n": 8}]
+    assert len(store.list(f"segments/{MODEL}")) == 1
+
+
+def test_a_file_that_is_gone_for_good_is_damage(
+    moving: tuple[Store, tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, options = moving
+    publish(store)
+    meanwhile(monkeypatch, "after the views", lambda: store.delete_many(store.list("segments")))
+    with pytest.raises(StoreError, match="verify OUT --repair"):
+        query(store.url, COUNT, *options)
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, when: str, act: Callable[[], object]) -> None:
+    """Something happens once, while a query is at work."""
+    done: list[str] = []
+
+    def once() -> None:
+        if not done:
+            done.append(when)
+            act()
+
+    if when == "before the views":
+        paths = views.live_paths
+        monkeypatch.setattr(views, "live_paths", lambda *a: (paths(*a), once())[0])
+    elif when == "after the views":
+        make = dataset_module.create_views
+        monkeypatch.setattr(dataset_module, "create_views", lambda *a: (make(*a), once())[0])
+    else:
+        deliver = query_module.deliver_to_stdout
+        monkeypatch.setattr(query_module, "deliver_to_stdout", lambda write: (once(), deliver(write))[1])
 
 
 def test_a_damaged_file_is_no_mistake_in_the_sql(dataset: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,12 +17,14 @@ from pipeline.ledger.commit import Committer
 from pipeline.ledger.compact import compact
 from pipeline.ledger.dataset import Dataset
 from pipeline.ledger.log import CommitLog
-from pipeline.ledger.removal import Replacing
+from pipeline.ledger.removal import Replacing, drop_sources
 from pipeline.ledger.runs import RUNS, Run
+from pipeline.ledger.staging import StagedSet, stage_table
 from pipeline.ledger.verify import verify
+from pipeline.schema import TABLES
 from pipeline.storage.store import Store
 from tests.faulty_store import Died, FaultyStore, die, memory_url
-from tests.staged_rows import MODEL, OTHER_MODEL, segment_id, stage
+from tests.staged_rows import MODEL, OTHER_MODEL, crops, faces, segment_id, segments_table, source_id, sources, stage
 
 SEGMENTS = 10
 FAILED = [segment_id(number) for number in range(SEGMENTS) if number % 5 == 4]
@@ -72,8 +75,8 @@ def _compact(store: Store) -> None:
 def _retrying(store: Store, run: Run) -> Committer:
     log = CommitLog(store)
     log.refresh()
-    files = {file.path for file in log.state.files() if file.path.endswith("-errors.parquet")}
-    replacing = Replacing(segments=set(FAILED), files=files)
+    replacing = Replacing(segments=set(FAILED))
+    replacing.find_files(store, log.state, MODEL)
     return Committer(Dataset.open(store), log, run, MODEL, replacing=replacing)
 
 
@@ -163,9 +166,8 @@ def test_a_break_goes_on_standing_for_what_lies_behind_it_until_all_of_that_is_d
     old = log.state.live_files("segments")
     followers = {segment_id(failed): frozenset(map(segment_id, behind))}
     with Run.create(store) as run:
-        replacing = Replacing(
-            segments=set(map(segment_id, [failed, *behind])), files=set(log.state.live), followers=followers
-        )
+        replacing = Replacing(segments=set(map(segment_id, [failed, *behind])), followers=followers)
+        replacing.find_files(store, log.state, MODEL)
         committer = Committer(dataset, log, run, MODEL, replacing=replacing)
         committer.add(stage(store, run.run_id, [failed, behind[0]]))
         assert committer.commit() is None
@@ -187,7 +189,9 @@ def test_rows_of_a_partial_segment_give_way_with_their_faces_and_crops() -> None
     log.refresh()
     old = dict(_runs(store))
     with Run.create(store) as run:
-        replacing = Replacing(segments={segment_id(2)}, files=set(log.state.live))
+        gone = frozenset([segment_id(2)])
+        files = {path: gone for path, file in log.state.live.items() if file.model_id in ("", MODEL)}
+        replacing = Replacing(segments=set(gone), crops=set(gone), files=files)
         committer = Committer(Dataset.open(store), log, run, MODEL, replacing=replacing)
         committer.add(stage(store, run.run_id, [2], keep_crops=True))
         committer.commit()
@@ -197,6 +201,111 @@ def test_rows_of_a_partial_segment_give_way_with_their_faces_and_crops() -> None
     assert old.keys() == new.keys()
     assert {face[0].split("-")[2] for face in changed} == {"2"}
     assert verify(store).is_sound
+
+
+class ReadStore(Store):
+    """Remembers what is read: `whole` files, and those of which it may be a part."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.whole: list[str] = []
+        self.touched: set[str] = set()
+
+    def read_bytes(self, path: str) -> bytes:
+        self.whole.append(path)
+        return super().read_bytes(path)
+
+    def _attempt(self, operation: str, path: str, act: Callable[[], Any]) -> Any:
+        if operation == "read":
+            self.touched.add(path)
+        return super()._attempt(operation, path, act)
+
+    def tables(self) -> list[str]:
+        """The files of the tables that were read whole."""
+        return sorted(path for path in self.whole if path.split("/")[0] in TABLES)
+
+
+def _of_sources(store: Store, numbers: range) -> None:
+    """A commit per source: ten segments, of which each fifth failed, with their crops."""
+    dataset = Dataset.open_or_create(store, Extraction())
+    with Run.create(store) as run:
+        committer = Committer(dataset, CommitLog(store), run, MODEL)
+        for number in numbers:
+            segments = [segment_id(10 * number + index) for index in range(10)]
+            tables = {"segments": segments_table(segments), "faces": faces(segments), "crops": crops(segments)}
+            files = [stage_table(store, run.run_id, "sources", sources([number]))]
+            for name, rows in tables.items():
+                owner = pa.repeat(source_id(number), rows.num_rows)
+                rows = rows.set_column(rows.schema.get_field_index("source_id"), rows.schema.field("source_id"), owner)
+                files.append(stage_table(store, run.run_id, name, rows))
+            committer.add(StagedSet(segment_ids=segments, files=files))
+            committer.commit()
+
+
+def test_of_files_without_the_sources_that_leave_one_column_is_read() -> None:
+    store = ReadStore(memory_url())
+    _of_sources(store, range(3))
+    log = CommitLog(store)
+    log.refresh()
+    (with_it,) = [[path for path in log.state.live if _has(store, path, source_id(1))]]
+    assert len(with_it) == 5
+    store.whole = []
+    with Run.create(store) as run:
+        drop_sources(store, log, run, [source_id(1)], [])
+    assert set(store.tables()) == set(with_it)
+    assert verify(store).is_sound
+    assert source_id(1) not in log.state.sources
+    assert _ids(store, "segments", "segment_id") == sorted(
+        (segment_id(number), MODEL) for number in range(30) if not 10 <= number < 20
+    )
+
+
+def test_for_sources_that_have_only_errors_no_good_row_is_read() -> None:
+    store = ReadStore(memory_url())
+    _of_sources(store, range(2))
+    dataset, log = Dataset.open(store), CommitLog(store)
+    with Run.create(store) as run:
+        committer = Committer(dataset, log, run, MODEL)
+        rows = segments_table([segment_id(34)])
+        owner = pa.array([source_id(3)])
+        rows = rows.set_column(rows.schema.get_field_index("source_id"), rows.schema.field("source_id"), owner)
+        files = [stage_table(store, run.run_id, "sources", sources([3]))]
+        files.append(stage_table(store, run.run_id, "segments", rows))
+        committer.add(StagedSet(segment_ids=[segment_id(34)], files=files))
+        committer.commit()
+    store.touched = set()
+    with Run.create(store) as run:
+        drop_sources(store, log, run, [source_id(3)], [], only_errors=True)
+    tables = {path for path in store.touched if path.split("/")[0] in TABLES}
+    assert {path.split("/")[0] for path in tables} == {"segments", "sources"}
+    assert all("-errors" in path for path in tables if path.startswith("segments"))
+    assert source_id(3) not in log.state.sources
+    assert segment_id(34) not in log.state.committed(MODEL)
+    assert verify(store).is_sound
+
+
+def test_a_commit_of_a_retry_reads_the_files_that_hold_its_segments_and_no_others() -> None:
+    store = ReadStore(memory_url())
+    _of_sources(store, range(3))
+    log = CommitLog(store)
+    log.refresh()
+    failed = [segment_id(number) for number in range(30) if number % 5 == 4]
+    with Run.create(store) as run:
+        replacing = Replacing(segments=set(failed))
+        replacing.find_files(store, log.state, MODEL)
+        committer = Committer(Dataset.open(store), log, run, MODEL, replacing=replacing)
+        for number in (4, 9, 14):
+            (holder,) = [path for path in log.state.live if "-errors" in path and _has(store, path, segment_id(number))]
+            store.whole, store.touched = [], set()
+            committer.add(stage(store, run.run_id, [number]))
+            committer.commit()
+            assert store.tables() == [holder]
+            assert {path for path in store.touched if path.split("/")[0] in TABLES} == {holder}
+
+
+def _has(store: Store, path: str, one: str) -> bool:
+    rows = pq.read_table(pa.BufferReader(store.read_bytes(path)))
+    return any(one in rows[name].to_pylist() for name in ("segment_id", "source_id") if name in rows.column_names)
 
 
 def _runs(store: Store) -> list[tuple[tuple[str, str], str]]:

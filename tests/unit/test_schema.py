@@ -40,6 +40,17 @@ def test_faces_columns_are_the_published_ones_in_order() -> None:
     }  # fmt: skip
 
 
+def test_left_and_right_columns_say_whose_left_it_is() -> None:
+    said = {"left": "(left in the picture: the subject's right when facing the camera)",
+            "right": "(right in the picture: the subject's left when facing the camera)"}  # fmt: skip
+    sided = [field for field in schema.FACES if set(field.name.split("_")) & set(said)]
+    assert len(sided) == 4 * 2 + 2 * 6
+    for field in schema.FACES:
+        description = field.metadata[b"description"].decode()
+        for side, meaning in said.items():
+            assert (meaning in description) == (side in field.name.split("_")), field.name
+
+
 @pytest.mark.parametrize("name", schema.TABLES)
 def test_every_table_has_only_plain_types_and_described_columns(name: str) -> None:
     def plain(type_: pa.DataType) -> bool:

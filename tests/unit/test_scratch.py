@@ -75,8 +75,33 @@ def test_more_than_the_cap_or_the_disk_is_told(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(StoreError, match="give another --scratch"):  # other files are in the way, so no source is bad
         write(Scratch(str(tmp_path)), "a", 101)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000, total=1000))
-    with pytest.raises(MediaError, match="give another --scratch"):
-        write(Scratch(str(tmp_path)), "a", 101)
+    with pytest.raises(MediaError, match=r"of which 100 stay free.*give another --scratch"):
+        write(Scratch(str(tmp_path)), "a", 901)
+
+
+@pytest.mark.parametrize(("total", "kept"), [(100 << 30, 10 << 30), (300 << 30, 20 << 30), (4 << 40, 20 << 30)])
+def test_the_cache_leaves_room_on_the_disk_for_everything_else(
+    total: int, kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray moves no objects to a disk that is 95 % full, and whatever else writes there fails on a full one."""
+    usage = shutil.disk_usage(tmp_path)
+    others = 5 << 30
+
+    def disk(_: object) -> object:
+        cached = sum(path.stat().st_size for path in tmp_path.iterdir()) * (1 << 30)  # a byte here is a GiB there
+        return usage._replace(total=total, free=total - others - cached)
+
+    monkeypatch.setattr(shutil, "disk_usage", disk)
+    scratch = Scratch(str(tmp_path))
+    assert scratch.room_bytes() == total - others - kept
+    first = write(scratch, "a", 50)
+    assert scratch.room_bytes() == total - others - kept - (50 << 30)
+    with scratch.derived("b", scratch.room_bytes() + 1, lambda target: target.touch()):
+        assert not first.exists()
+    with pytest.raises(StoreError, match=f"of which {kept} stay free"):
+        scratch.derived("c", total - kept, lambda target: target.touch())
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(total=total, free=kept - 1))
+    assert scratch.room_bytes() == 0
 
 
 def test_a_fetch_that_fails_leaves_nothing(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ran_model.significance import mcnemar, mean_difference, paired_bootstrap
+from ran_model.significance import half_width, mcnemar, mean_difference, paired_bootstrap
 
 
 def _pair(both: int, only_a: int, only_b: int, neither: int) -> tuple[Tensor, Tensor]:
@@ -64,8 +64,7 @@ def test_swapping_the_models_swaps_the_answer() -> None:
     assert (forth.only_a, forth.only_b) == (back.only_b, back.only_a) == (20, 9)
     one, other = paired_bootstrap(a, b), paired_bootstrap(b, a, seed=1)
     assert one.difference == -other.difference == pytest.approx(11 / 109)
-    assert one.low == pytest.approx(-other.high, abs=0.01)
-    assert one.high == pytest.approx(-other.low, abs=0.01)
+    assert [one.low, one.high] == pytest.approx([-end for end in (other.high, other.low) if end], abs=0.01)
 
 
 def test_equal_models_do_not_differ() -> None:
@@ -126,6 +125,68 @@ def test_the_same_models_again_are_no_new_evidence() -> None:
     once, thrice = mean_difference([pair]), mean_difference([pair] * 3)
     assert once == paired_bootstrap(*pair)
     assert (thrice.low, thrice.high) == (pytest.approx(once.low), pytest.approx(once.high))
+
+
+def test_faces_of_one_video_are_resampled_together() -> None:
+    """Groups of ten equal faces say no more than one face each; groups of one face are faces."""
+    a, b = _pair(30, 12, 6, 12)
+    groups = torch.arange(60)
+    once = paired_bootstrap(a, b, groups)
+    ten = paired_bootstrap(a.repeat(10), b.repeat(10), groups.repeat(10))
+    assert (ten.n, ten.groups, once.groups) == (600, 60, 60)
+    assert (ten.difference, ten.low, ten.high) == pytest.approx((once.difference, once.low, once.high))
+    faces = paired_bootstrap(a, b)
+    assert faces.groups is None
+    assert (once.low, once.high) == (pytest.approx(faces.low, abs=0.02), pytest.approx(faces.high, abs=0.02))
+    naive = paired_bootstrap(a.repeat(10), b.repeat(10))
+    assert ten.low is not None
+    assert ten.high is not None
+    assert naive.low is not None
+    assert naive.high is not None
+    assert ten.high - ten.low > 2.5 * (naive.high - naive.low)
+
+
+def test_seeds_of_grouped_faces_average_before_groups_are_drawn() -> None:
+    pairs = [_pair(30, 12, 6, 12), _pair(30, 2, 6, 22)]
+    groups = torch.arange(60) % 20
+    answer = mean_difference(pairs, groups, samples=20_000)
+    gains_G = torch.stack([a.double() - b.double() for a, b in pairs]).mean(dim=0).reshape(3, 20).sum(dim=0)
+    drawn = torch.randint(20, (20_000, 20), generator=torch.Generator().manual_seed(1))
+    low, high = np.quantile((gains_G[drawn].sum(dim=1) / 60).numpy(), (0.025, 0.975))
+    assert (answer.low, answer.high) == (pytest.approx(low, abs=0.009), pytest.approx(high, abs=0.009))
+    assert answer.by_seed == pytest.approx([6 / 60, -4 / 60])
+
+
+def test_one_group_has_no_interval_and_json_says_so() -> None:
+    answer = paired_bootstrap(*_pair(3, 2, 1, 0), torch.zeros(6, dtype=torch.int64)).to_json()
+    assert (answer["low"], answer["high"], answer["groups"]) == (None, None, 1)
+    json.dumps(answer, allow_nan=False)
+    with pytest.raises(ValueError, match="groups of 5 faces, answers for 6"):
+        paired_bootstrap(*_pair(3, 2, 1, 0), torch.zeros(5, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.0, 2.0], 12.7062 * 2**0.5 / 2**0.5),
+        ([1.0, 2.0, 3.0], 4.30265 / 3**0.5),
+        ([1.0, 2.0, 3.0, 4.0, 5.0], 2.77645 * 2.5**0.5 / 5**0.5),
+        ([0.0, 1.0] * 500, 1.96234 * 0.500250 / 1000**0.5),
+        ([4.0, 4.0], 0.0),
+    ],
+)
+def test_the_interval_over_seeds_is_students(values: list[float], expected: float) -> None:
+    assert half_width(values) == pytest.approx(expected, rel=1e-4)
+    assert half_width(values, 0.9) == 0 or (half_width(values, 0.9) or 0) < expected
+
+
+def test_one_seed_has_no_interval_over_seeds() -> None:
+    pair = _pair(60, 25, 10, 25)
+    assert half_width([3.0]) is None
+    assert paired_bootstrap(*pair).seeds_half_width is None
+    other = _pair(60, 20, 15, 25)
+    answer = mean_difference([pair, other], confidence=0.9)
+    assert answer.seeds_half_width == pytest.approx(6.31375 * (10 / 120) / 2, rel=1e-4)
 
 
 def test_a_seed_fixes_the_interval() -> None:

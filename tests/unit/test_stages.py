@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -43,21 +44,42 @@ def trained(stages: Stages) -> RegionAttentionNetwork:
     return stages.ran(single, teacher)
 
 
-@pytest.fixture
-def stages(tmp_path: Path) -> Stages:
-    """Those of a recipe with a teacher and a start, trained."""
+def stages_of(folder: Path) -> Stages:
+    """Those of a recipe with a teacher and a start."""
     recipe = Recipe(
-        data=tmp_path / "faces",
+        data=folder / "faces",
         model=SMALL,
-        start=save_tiny_model(tmp_path / "start", seed=1),
+        start=folder / "start",
         teacher=Teacher(model=SMALL, train=SHORT),
         single_pass=SHORT,
         ran=SHORT,
     )
     faces = some_faces(0)
-    stages = Stages(recipe=recipe, faces=faces, validation=faces, work=tmp_path / "work", device="cpu")
-    trained(stages)
-    return stages
+    return Stages(recipe=recipe, faces=faces, validation=faces, work=folder / "work", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where they are trained."""
+    folder = tmp_path_factory.mktemp("stages")
+    save_tiny_model(folder / "start", seed=1)
+    trained(stages_of(folder))
+    return folder
+
+
+@pytest.fixture
+def stages(done: Path, tmp_path: Path) -> Stages:
+    """Trained, in a folder of the test's own."""
+    shutil.copytree(done, tmp_path, copy_function=link_weights, dirs_exist_ok=True)
+    return stages_of(tmp_path)
+
+
+def link_weights(source: str, target: str) -> None:
+    """Weights are large, and new ones never overwrite a file but take its name; what else there is may be added to."""
+    if source.endswith(".safetensors"):
+        os.link(source, target)
+    else:
+        shutil.copy2(source, target)
 
 
 def folded_trunk(path: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import tracemalloc
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,15 @@ from jobs import align_faces as aligning
 from jobs.align_faces import align_pictures, aligned_faces
 from pipeline import schema
 from pipeline.detect import Detections, load_detector
+from pipeline.extraction import LANDMARK_COLUMNS
+from pipeline.worker import face_region_boxes
 from ran_model import data as training_data
 from ran_model.align import FER_TEMPLATE, align_faces
 from ran_model.config import ModelConfig, Points
 from ran_model.data import LabelledFaces
 from ran_model.datasets import DataError, Item, Listing, read_listing
+from ran_model.regions import LANDMARKS, region_boxes
+from tests.staged_rows import table as staged_table
 
 ASTRONAUT = Path(__file__).parents[2] / "examples" / "media" / "astronaut.png"
 CONFIG = ModelConfig(aligned_size=96, input_size=64)
@@ -36,7 +41,7 @@ def grey_face() -> np.ndarray:
 def test_training_sees_what_serving_sees() -> None:
     picture = cv2.cvtColor(grey_face(), cv2.COLOR_GRAY2RGB)
     detector = load_detector(min_face_px=8, min_score=0.5)
-    trained, is_found = align_pictures([picture, np.zeros_like(picture)], detector, CONFIG)
+    trained, is_found, _ = align_pictures([picture, np.zeros_like(picture)], detector, CONFIG)
     landmarks = detector.detect([picture])[0].landmarks_N52
     served = align_faces(picture, landmarks, np.array(FER_TEMPLATE, np.float32), 96)[0]
     np.testing.assert_array_equal(trained[0, ..., 0], served[..., 0])
@@ -44,10 +49,42 @@ def test_training_sees_what_serving_sees() -> None:
     assert trained[1].max() == 0  # no face: the whole picture
 
 
+LANDMARK_REGIONS = replace(CONFIG, regions=("whole", *LANDMARKS))
+
+
+def test_landmark_regions_lie_in_training_where_they_are_served(tmp_path: Path) -> None:
+    """Of a turned face, whose own landmarks are not the template's; of a whole picture they are."""
+    picture = cv2.cvtColor(grey_face(), cv2.COLOR_GRAY2RGB)
+    turned = cv2.warpAffine(
+        picture, np.array([[0.75, 0.25, 3], [-0.1, 1, 6]]), (48, 48), borderMode=cv2.BORDER_REPLICATE
+    )
+    pictures = {"face": picture, "turned": turned, "none": np.zeros_like(picture)}
+    items = [
+        Item(key=key, picture=cv2.imencode(".png", each)[1].tobytes(), split="train", label=1)
+        for key, each in pictures.items()
+    ]
+    listing = Listing(name="made", items=items, lists={}, notes=[])
+    for _ in range(2):  # the second from what was kept
+        faces = aligned_faces(listing, LANDMARK_REGIONS, tmp_path, threads=1).train()
+        boxes = faces.boxes(LANDMARK_REGIONS).numpy()
+        detector = load_detector(min_face_px=8, min_score=0.5)
+        for index, key in enumerate(("face", "turned")):
+            (found,) = detector.detect([pictures[key]])
+            served = face_region_boxes(LANDMARK_REGIONS, found.landmarks_N52, "v-0-0")
+            np.testing.assert_allclose(boxes[index], served[0], atol=1e-6)
+        template = region_boxes(LANDMARK_REGIONS, 1)[0]
+        np.testing.assert_allclose(boxes[2], template, atol=1e-6)
+        assert np.abs(boxes[1] - template).max() > 0.02
+        assert torch.equal(faces.take(torch.tensor([1])).boxes(LANDMARK_REGIONS)[0], torch.from_numpy(boxes[1]))
+    plain = aligned_faces(listing, CONFIG, tmp_path, threads=1).train()
+    assert plain.boxes(CONFIG).shape == (1, 6, 4)  # fixed regions are shared, as before
+    assert plain.digest() != faces.digest()
+
+
 def test_colour_models_keep_colours() -> None:
     picture = np.asarray(cv2.imread(str(ASTRONAUT), cv2.IMREAD_COLOR_RGB))[40:190, 150:300]
     config = ModelConfig(aligned_size=96, input_size=64, colour="rgb")
-    faces, is_found = align_pictures([picture], load_detector(min_face_px=8), config)
+    faces, is_found, _ = align_pictures([picture], load_detector(min_face_px=8), config)
     assert faces.shape == (1, 96, 96, 3)
     assert is_found.all()
     assert faces[0, ..., 0].mean() > faces[0, ..., 2].mean() + 10  # skin is redder than blue
@@ -69,7 +106,7 @@ def test_the_largest_face_is_taken_if_it_is_as_large_as_the_data_set_demands() -
     large = TwoFaces().detect([picture])[0].landmarks_N52[1:]
     expected = align_faces(picture, large, np.array(FER_TEMPLATE, np.float32), 96)[0]
     for smallest_face, found in ((0.0, True), (0.35, True), (0.4, False)):
-        faces, is_found = align_pictures([picture], TwoFaces(), CONFIG, smallest_face=smallest_face)
+        faces, is_found, _ = align_pictures([picture], TwoFaces(), CONFIG, smallest_face=smallest_face)
         assert is_found.tolist() == [found]
         assert (faces[0, ..., 0] == cv2.cvtColor(expected, cv2.COLOR_RGB2GRAY)).all() == found
 
@@ -160,6 +197,25 @@ def test_a_model_of_fewer_classes_is_trained_without_the_others(listing: Listing
     assert data.test("occlusion").faces_BCSS.unique().tolist() == [3]
 
 
+def test_faces_of_a_group_are_known_in_the_order_of_their_set(listing: Listing) -> None:
+    config = ModelConfig(classes=("disgust", "anger", "sadness"), aligned_size=96, input_size=64)
+    faces = np.zeros((5, 1, 96, 96), np.uint8)
+    assert LabelledFaces(listing, config, faces, np.ones(5, np.bool_)).groups("full") is None
+    labels = {"v": ("validation", 4), "w": ("validation", 1), "t": ("test", 4), "u": ("test", 0), "x": ("test", 2)}
+    groups = {"v": "film", "w": "film", "t": "film", "u": None, "x": "film"}
+    items = [
+        Item(key=key, picture=b"", split=split, label=label, group=groups[key])
+        for key, (split, label) in labels.items()
+    ]
+    lists = {"full": {"t": 4, "u": 0, "x": 2}, "pose30": {"u": 0, "x": 2}}
+    made = LabelledFaces(Listing(name="made", items=items, lists=lists, notes=[]), config, faces, np.ones(5, np.bool_))
+    found = made.groups("full")
+    assert found is not None
+    assert found.tolist() == [0, 1, 0]
+    assert made.groups("pose30") is None
+    assert made.groups("validation") is None  # happiness, of the same film, is no class of the model
+
+
 def test_a_set_is_taken_and_known_without_a_second_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_data, "CHUNK", 16)
     config = ModelConfig(aligned_size=64, input_size=64, colour="rgb")
@@ -221,7 +277,7 @@ def test_kept_crops_are_taken_as_they_are_whatever_their_folder_is_called(
 ) -> None:
     colours = ModelConfig(aligned_size=224, colour="rgb")
     portrait = np.asarray(cv2.imread(str(ASTRONAUT), cv2.IMREAD_COLOR_RGB))[40:190, 150:300]
-    (crop,), _ = align_pictures([portrait], load_detector(min_face_px=8), colours)
+    (crop,), _, _ = align_pictures([portrait], load_detector(min_face_px=8), colours)
 
     def no_detector(**_: Any) -> None:
         raise AssertionError("a face that was found already is looked for again")
@@ -237,12 +293,42 @@ def test_kept_crops_of_another_template_are_brought_to_the_models(tmp_path: Path
     wide: Points = tuple((0.25 + x / 2, 0.25 + y / 2) for x, y in FER_TEMPLATE)  # the face is half as large
     portrait = np.asarray(cv2.imread(str(ASTRONAUT), cv2.IMREAD_COLOR_RGB))[0:300, 50:400]
     detector = load_detector(min_face_px=8)
-    (crop,), _ = align_pictures([portrait], detector, ModelConfig(aligned_size=224, colour="rgb", template=wide))
-    (expected,), _ = align_pictures([portrait], detector, CONFIG)
+    (crop,), _, _ = align_pictures([portrait], detector, ModelConfig(aligned_size=224, colour="rgb", template=wide))
+    (expected,), _, _ = align_pictures([portrait], detector, CONFIG)
     face = aligned_faces(kept_crop(tmp_path / "study", crop, wide), CONFIG, tmp_path / "work").train().faces_BCSS[0, 0]
     difference = np.abs(face.numpy().astype(int) - expected[..., 0])
     unmoved = cv2.cvtColor(cv2.resize(crop, (96, 96)), cv2.COLOR_RGB2GRAY)
     assert difference.mean() < 3 < 15 < np.abs(unmoved.astype(int) - expected[..., 0]).mean()
+
+
+def test_kept_crops_take_their_landmarks_from_the_faces_of_their_dataset(tmp_path: Path) -> None:
+    wide: Points = tuple((0.25 + x / 2, 0.25 + y / 2) for x, y in FER_TEMPLATE)
+    portrait = np.asarray(cv2.imread(str(ASTRONAUT), cv2.IMREAD_COLOR_RGB))[0:300, 50:400]
+    detector = load_detector(min_face_px=8)
+    landmarks = detector.detect([portrait])[0].landmarks_N52[:1]
+    served = face_region_boxes(LANDMARK_REGIONS, landmarks, "v-0-0")
+    for name, template in (("own", FER_TEMPLATE), ("other", wide)):
+        config = ModelConfig(aligned_size=224, colour="rgb", template=template)
+        (crop,), _, _ = align_pictures([portrait], detector, config)
+        study = tmp_path / name
+        kept_crop(study, crop, template)
+        with pytest.raises(DataError, match=r"1 crops, such as v-0-0-0, have no row in faces/"):
+            aligned_faces(read_listing(study, labels=study / "labels.csv"), LANDMARK_REGIONS, tmp_path / "work")
+        write_landmarks(study, landmarks[0])
+        listing = read_listing(study, labels=study / "labels.csv")
+        boxes = aligned_faces(listing, LANDMARK_REGIONS, tmp_path / "work").train().boxes(LANDMARK_REGIONS)
+        np.testing.assert_allclose(boxes[0].numpy(), served[0], atol=1e-4 if name == "own" else 0.01)
+    assert np.abs(served[0] - region_boxes(LANDMARK_REGIONS, 1)[0]).max() > 0.015
+
+
+def write_landmarks(study: Path, landmarks_52: NDArray[np.float32]) -> None:
+    """The rows of two models for the face of `kept_crop`, and one of another face."""
+    for model in ("aaaaaaaaaaaa", "bbbbbbbbbbbb"):
+        columns = dict(zip(LANDMARK_COLUMNS, np.stack([landmarks_52.ravel(), np.zeros(10)], axis=1), strict=True))
+        folder = study / "faces" / model
+        folder.mkdir(parents=True)
+        rows = staged_table("faces", 2, face_id=["v-0-0-0", "v-0-1-0"], model_id=[model] * 2, **columns)
+        schema.write_table(rows, str(folder / "part-1.parquet"), "faces")
 
 
 def test_a_class_folder_is_aligned_whatever_it_is_called(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,15 @@ import pytest
 from pipeline import schema
 from pipeline.config import Extraction
 from pipeline.errors import StoreError, UsageError
+from pipeline.ledger import checkpoint
 from pipeline.ledger import verify as verification
 from pipeline.ledger.commit import Committer
 from pipeline.ledger.compact import compact
 from pipeline.ledger.dataset import Dataset
+from pipeline.ledger.entry import CommittedFile
 from pipeline.ledger.log import CommitLog, checkpoint_path, entry_path
 from pipeline.ledger.repair import repair
+from pipeline.ledger.replay import replay
 from pipeline.ledger.runs import Run
 from pipeline.ledger.verify import verify
 from pipeline.storage.store import Store
@@ -74,6 +78,12 @@ def _one_of_each_kind(folder: Path, chance: random.Random) -> list[str]:
         kind = "checkpoint" if "checkpoint" in path else "errors" if "-errors" in path else path.split("/")[0]
         kinds.setdefault(kind, []).append(path)
     return [chance.choice(paths) for paths in kinds.values()]
+
+
+def log_of(folder: Path) -> CommitLog:
+    log = CommitLog(Store(str(folder)))
+    log.refresh()
+    return log
 
 
 def _rows(folder: Path, table: str) -> dict[tuple[str, str], dict[str, object]]:
@@ -217,6 +227,53 @@ def test_a_compaction_that_ends_while_verify_looks_is_no_damage(
     assert (mended.lost, mended.moved) == (0, [])
     for table in ("segments", "faces", "crops", "sources"):
         assert _rows(output, table) == _rows(whole, table)
+
+
+def test_verify_holds_one_model_at_a_time(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_file, read = verification._check_file, list[tuple[str, weakref.ref[Any]]]()
+    together: set[frozenset[str]] = set()
+
+    def check(store: Store, file: CommittedFile, *rest: Any) -> Any:
+        together.add(frozenset({file.model_id or file.table} | {owner for owner, rows in read if rows() is not None}))
+        rows = check_file(store, file, *rest)
+        read.append((file.model_id or file.table, weakref.ref(rows)))
+        return rows
+
+    monkeypatch.setattr(verification, "_check_file", check)
+    assert verify(Store(str(output))).is_sound
+    assert together == {frozenset({owner}) for owner in (MODEL, OTHER_MODEL, "sources", "crops")}
+    assert len(read) == len(log_of(output).state.live)
+
+
+def test_a_replay_holds_one_checkpoint_at_a_time(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, parsed, most = checkpoint.from_parquet, list[weakref.ref[Any]](), 0
+
+    def counting(data: bytes, name: str) -> Any:
+        nonlocal most
+        most = max(most, sum(one() is not None for one in parsed))
+        state = read(data, name)
+        parsed.append(weakref.ref(state))
+        return state
+
+    monkeypatch.setattr(checkpoint, "from_parquet", counting)
+    store = Store(str(output))
+    CommitLog(store, checkpoint_every=1).refresh(write_checkpoints=True)
+    assert not replay(store).problems
+    assert len(parsed) == 6
+    for number in (1, 4):  # it goes on from the checkpoints that follow these
+        (output / entry_path(number)).write_bytes(b"{")
+    (output / checkpoint_path(2)).write_bytes(b"PAR1")
+    found = replay(store)
+    problems = {entry_path(1), entry_path(4), checkpoint_path(2)}
+    assert set(found.problems) == problems
+    assert found.lost_checkpoints == [checkpoint_path(2)]
+    assert len(parsed) == 11
+    assert (found.state.next_entry, found.state.count(MODEL)) == (6, 40)
+    del found
+    (output / entry_path(5)).unlink()
+    assert set(replay(store).problems) == problems
+    assert len(parsed) == 16, "also what follows the last entry is looked at"
+    assert most <= 1, "the one that the replay goes on from"
 
 
 def test_a_folder_without_a_dataset_is_refused(tmp_path: Path) -> None:
