@@ -58,8 +58,11 @@ def _publish(store: Store, log: CommitLog, files: Iterable[CommittedFile]) -> No
 
 
 def _delete_removed(store: Store, log: CommitLog) -> None:
-    """Staged files first: a slow publisher must not find them after the public ones are gone."""
+    """Staged files first: a slow publisher must not find them after the public ones are gone. Segments before faces: as
+    they come, so they go."""
     gone = sorted(log.removals)
+    rows = [path for path in gone if path.startswith("segments/")]
     store.delete_many(log.state.removed_files[path] for path in gone)
-    store.delete_many(gone)
+    store.delete_many(rows)
+    store.delete_many(set(gone).difference(rows))
     log.removals.difference_update(gone)

@@ -29,6 +29,7 @@ from pipeline.passes import Pass
 from pipeline.planning import Plan
 from pipeline.prepare import Prepared, load
 from pipeline.progress import ProgressReporter
+from pipeline.resources import Cluster, share
 from pipeline.run_config import RunConfig
 from pipeline.segments import PLAN, plan_segments
 from pipeline.stage import StageWriter
@@ -53,6 +54,7 @@ class InProcess(Driver):
 
     def __init__(self, config: RunConfig, prepared: Prepared, block_pixel_bytes: int) -> None:
         super().__init__(config, prepared)
+        self.summary.resources = share(Cluster(cpus=3, gpus=0))
         self.manifests: list[pa.Table] = []
         self._decode = DecodeActor(self._worker_config(), 60, block_pixel_bytes)
         self._ran = RanActor(prepared.model, InferConfig(device="cpu"))
