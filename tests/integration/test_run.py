@@ -202,7 +202,7 @@ def test_s3_in_and_out_give_the_same_rows(
     name = media.name
     done = run_cli(
         "run", f"s3://media-in/{name}", "-o", "s3://media-out/set", "--root", f"s3://media-in/{name}",
-        "--model", tiny_model, *options, address=ray_address,
+        "--model", tiny_model, "--decode-actors", "1", *options, address=ray_address,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     sql = "SELECT expression, frame, face, round(confidence, 3) AS c FROM faces ORDER BY ALL"
@@ -280,7 +280,7 @@ def test_a_second_model_stands_beside_the_first(
     output = tmp_path / "out"
     shutil.copytree(dataset, output)
     before = {file: file.read_bytes() for file in output.rglob("part-*.parquet")}
-    done = run_cli_here("run", media, "-o", output, "--keep-crops")
+    done = run_cli_here("run", media, "-o", output, "--keep-crops", "--decode-actors", "1")
     assert done.returncode == 0, done.stderr
     assert all(file.read_bytes() == content for file, content in before.items())
     answer = json.loads(run_cli_here("inspect", output, "--json").stdout)
