@@ -1,6 +1,7 @@
 """A decoder that loops in native code, one that crashes, one that eats memory: a row each, and the neighbours whole.
 
-One real run over a folder, by the command line; the decoder is really the one that does it (`stand_in_decoders`).
+One real run over a folder, by the command line, against one that nothing disturbs; the decoder is really the one that
+does it (`stand_in_decoders`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import run_cli
+from tests.conftest import run_cli, run_cli_here
 from tests.faults.comparison import assert_same_tables, table
 from tests.faults.job import EXTRACTION, Job
 from tests.faults.stand_in_decoders import HOSTILE
@@ -39,7 +40,7 @@ def test_decoder_loops_crashes_eats(folder: Path, job: Job, tmp_path: Path) -> N
         "run", folder, "--root", folder, "--model", job.model, "--fps", EXTRACTION["fps"], "--segment-frames", "16",
         "--decode-actors", "1", "--ran-actors", "1", "--json",
     )  # fmt: skip
-    good = run_cli(*command, "-o", tmp_path / "good", address=job.address)
+    good = run_cli_here(*command, "-o", tmp_path / "good")
     assert good.returncode == 0, good.stderr
     bad = run_cli(
         *command, "-o", tmp_path / "bad", "--decoder", HOSTILE, "--deadline-s", "15", "--decode-memory", "0.7",
