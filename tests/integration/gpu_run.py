@@ -29,7 +29,7 @@ if __name__ == "__main__":
         return replace(config, device="cpu")
 
     Driver._infer_config = on_the_cpu  # type: ignore[method-assign]
-    ray.init(num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False)
     config = RunConfig(inputs=(source,), output=output, model=model)
     with ProgressReporter(quiet=True) as progress:
         summary = Driver(config, prepare(config, extraction_of(fps="5"))).run(progress)

@@ -179,7 +179,7 @@ def test_compact_leaves_every_row_and_few_files(
         ("faces", ("query", "OUT", "SELECT count(DISTINCT source_id) FROM faces")),
         ("faces", ("compact", "OUT")),
         ("segments", ("errors", "OUT")),
-        ("segments", ("retry", "OUT", "--model", "MODEL")),
+        ("sources", ("retry", "OUT", "--model", "MODEL")),
     ],
 )
 def test_commands_that_meet_a_damaged_file_say_what_mends_it(
