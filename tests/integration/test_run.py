@@ -262,7 +262,7 @@ def test_what_was_probed_is_committed_along_the_way(tiny_model: Path, ray_addres
     for number in range(2 * UNIT_SOURCES + 1):
         (folder / f"{number}.mp4").write_bytes(b"not a video")
     command = ("run", folder, "-o", output, "--model", tiny_model, "--limit", "1", "--max-error-rate", "1", "--json")
-    done = run_cli(*command, "--commit-interval-s", "0.001", address=ray_address)
+    done = run_cli(*command, "--commit-interval-s", "1e-9", address=ray_address)
     assert done.returncode == 0, done.stderr
     entries = [json.loads(path.read_bytes()) for path in sorted(output.glob("_ran/log/*.json"))]
     portions = [len(entry["sources"]) for entry in entries if "sources" in entry]
