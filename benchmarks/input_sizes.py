@@ -127,6 +127,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments or [])
     recipe, sizes = read_recipe(given.recipe), [int(size) for size in given.sizes.split(",")]
     if not given.measure_only:
+        aligned_faces(read_listing(recipe.data, layout=recipe.layout, labels=recipe.labels), recipe.model, given.work)
         in_processes(given.processes or processes_for(recipe), given.work, _fine_tune, recipe, sizes, given.work)
     configs = [replace(recipe.model, input_size=size) for size in sizes]
     rows = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,7 +65,7 @@ def ablate_command(
         if not listing.of("train") or not listing.of("validation"):
             raise UsageError(f"{plan.data} has no pictures to train on, or none to validate with")
         chosen = _chosen(variants(plan), only)
-        faces = aligned_faces(listing, plan.model, work, threads=os.cpu_count() or 1)
+        faces = aligned_faces(listing, plan.model, work)
         for variant in chosen:  # what a variant's regions lack is told before hours of training
             aligned_faces(listing, variant.recipe.model, work)
         in_processes(processes or processes_for(plan), work, _train_variants, plan, chosen, seeds, lists, work)
@@ -125,7 +124,7 @@ def _trained(
     single: SinglePassNetwork,
     teacher: SinglePassNetwork | None,
 ) -> RegionAttentionNetwork | SinglePassNetwork:
-    from jobs.stages import progress
+    from jobs.training_progress import training_progress
     from ran_model.network import ran_from_single_pass
     from ran_model.train import train
 
@@ -140,7 +139,7 @@ def _trained(
         _answers_path(stages.work, variant, seed).parent,
         variant.recipe.augmentation,
         teacher,
-        progress=progress(f"{variant.key}, seed {seed}"),
+        progress=training_progress(f"{variant.key}, seed {seed}"),
         origin=stages.origin_of_last_stage,
     )
     return network

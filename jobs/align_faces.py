@@ -1,19 +1,27 @@
 """A data set's pictures through the product's own detector and alignment: what is trained on is what is served.
 
-The aligned faces are kept on disk (`--work`), so that training and evaluation detect once.
+The aligned faces are kept on disk (`--work`), so that training and evaluation detect once, on all cores; a killed
+command goes on where it was.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
-import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.processes import core_count
+from jobs.training_progress import training_progress
 from pipeline.detect import Detector, load_detector
 from ran_model.align import align_faces, aligned_landmarks, similarity_transform, transform_points
 from ran_model.config import ModelConfig
@@ -21,52 +29,28 @@ from ran_model.data import LabelledFaces
 from ran_model.datasets import DataError, Item, Listing
 from ran_model.regions import LANDMARKS
 
-CHUNK = 512
+PIECE = 32  # pictures that a thread takes at a time
+CHECKPOINT = 1024  # pictures after which a killed command need not align again
+DONE_FILE = "aligned.txt"  # how many pictures of the listing are kept; written after them
 
-log = logging.getLogger(__name__)
 Image = NDArray[np.uint8]
 
 
-def aligned_faces(listing: Listing, config: ModelConfig, work: Path, *, threads: int = 2) -> LabelledFaces:
+def aligned_faces(listing: Listing, config: ModelConfig, work: Path, *, threads: int | None = None) -> LabelledFaces:
     """All faces of a listing as the model wants them, from `work` where they are there already.
 
-    Kept crops are aligned already and are only brought to the model's template and size. Raises DataError for a picture
-    that can't be read, and for landmark regions of kept crops whose landmarks are not known.
+    Kept crops are aligned already and are only brought to the model's template and size. threads: all cores by default;
+    the faces don't depend on it. Raises DataError for a picture that can't be read, and for landmark regions of kept
+    crops whose landmarks are not known.
     """
-    shape = (len(listing.items), config.aligned_size, config.aligned_size, config.channels)
     folder = work / f"{listing.name}-{config.aligned_size}-{_identity(listing, config)}"
-    found_path, faces_path, digests_path, landmarks_path = (
-        folder / name for name in ("is_found.npy", "faces_NHWC.npy", "digests_N16.npy", "landmarks_N52.npy")
-    )
-    if not found_path.exists():  # written last
+    count = len(listing.items)
+    if _done(folder) < count:
         folder.mkdir(parents=True, exist_ok=True)
-        faces = np.lib.format.open_memmap(str(faces_path), "w+", np.uint8, shape)
-        is_found = np.zeros(len(listing.items), np.bool_)
-        digests_N16 = np.zeros((len(listing.items), 16), np.uint8)
-        landmarks_N52 = np.zeros((len(listing.items), 5, 2), np.float32)
-        are_aligned = all(item.template is not None for item in listing.items)
-        detector = None if are_aligned else load_detector(threads=threads, min_face_px=8, min_score=0.5)
-        for start in range(0, len(listing.items), CHUNK):
-            items = listing.items[start : start + CHUNK]
-            pictures = [_read(item) for item in items]
-            end = start + len(pictures)
-            if detector is None:
-                faces[start:end] = [_reframed(*pair, config) for pair in zip(items, pictures, strict=True)]
-                landmarks_N52[start:end] = [_reframed_landmarks(item, config) for item in items]
-                is_found[start:end] = True
-            else:
-                faces[start:end], is_found[start:end], landmarks_N52[start:end] = align_pictures(
-                    pictures, detector, config, smallest_face=listing.smallest_face
-                )
-            digests_N16[start:end] = [_digest(picture) for picture in pictures]
-            log.info("aligned %d of %d pictures", end, len(listing.items))
-        faces.flush()
-        np.save(digests_path, digests_N16)
-        np.save(landmarks_path, landmarks_N52)
-        np.save(found_path, is_found)
-    stored = np.load(faces_path, mmap_mode="r").transpose(0, 3, 1, 2)
-    digests = [digest.tobytes() for digest in np.load(digests_path)]
-    landmarks_N52 = np.load(landmarks_path)
+        with _locked(folder):
+            _align(listing, config, folder, threads or core_count())
+    kept = _Kept.open(folder, "r", count, config)
+    landmarks_N52 = np.array(kept.landmarks_N52)
     is_unknown_N = np.isnan(landmarks_N52).any(axis=(1, 2))
     if is_unknown_N.any() and any(name in LANDMARKS for name in config.regions):
         face = listing.items[int(is_unknown_N.argmax())].key
@@ -74,7 +58,100 @@ def aligned_faces(listing: Listing, config: ModelConfig, work: Path, *, threads:
             f"{listing.name}: {int(is_unknown_N.sum())} crops, such as {face}, have no row in faces/**/*.parquet, and "
             "regions around landmarks need the landmarks there: take the dataset as it was written, or other regions"
         )
-    return LabelledFaces(listing, config, stored, np.load(found_path), digests, landmarks_N52)
+    digests = [digest.tobytes() for digest in kept.digests_N16]
+    faces_NCSS = kept.faces_NHWC.transpose(0, 3, 1, 2)
+    return LabelledFaces(listing, config, faces_NCSS, np.array(kept.is_found_N), digests, landmarks_N52)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What is kept of a listing's pictures, in its order: memory maps of files in one folder.
+
+    faces_NHWC, landmarks_N52, is_found_N: as `align_pictures` gives them. digests_N16: of the pictures' pixels.
+    """
+
+    faces_NHWC: NDArray[np.uint8]
+    landmarks_N52: NDArray[np.float32]
+    is_found_N: NDArray[np.bool_]
+    digests_N16: NDArray[np.uint8]
+
+    @staticmethod
+    def open(folder: Path, mode: str, count: int, config: ModelConfig) -> _Kept:
+        """mode: "r", "r+" to go on, or "w+" to begin."""
+        size = config.aligned_size
+        layout = {
+            "faces_NHWC": (np.uint8, (size, size, config.channels)),
+            "landmarks_N52": (np.float32, (5, 2)),
+            "is_found_N": (np.bool_, ()),
+            "digests_N16": (np.uint8, (16,)),
+        }
+        return _Kept(
+            **{
+                name: np.lib.format.open_memmap(str(folder / f"{name}.npy"), mode, dtype, (count, *shape))
+                for name, (dtype, shape) in layout.items()
+            }
+        )
+
+    def flush(self) -> None:
+        """To disk, so that what says how many are done can follow."""
+        for array in (self.faces_NHWC, self.landmarks_N52, self.is_found_N, self.digests_N16):
+            assert isinstance(array, np.memmap)
+            array.flush()
+
+
+def _done(folder: Path) -> int:
+    """How many pictures are kept there."""
+    path = folder / DONE_FILE
+    return int(path.read_text()) if path.exists() else 0
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Another command that wants the same faces waits, and finds them done."""
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _align(listing: Listing, config: ModelConfig, folder: Path, threads: int) -> None:
+    """What is not kept yet."""
+    count, done = len(listing.items), _done(folder)
+    if done == count:
+        return
+    kept = _Kept.open(folder, "r+" if done else "w+", count, config)
+    are_aligned = all(item.template is not None for item in listing.items)
+    # One thread per forward pass: passes side by side are faster than passes of several threads.
+    detector = None if are_aligned else load_detector(threads=1, min_face_px=8, min_score=0.5)
+    align = partial(_align_piece, listing, config, kept, detector)
+    show = training_progress("aligning", unit="picture")
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(done, count, CHECKPOINT):
+            end = min(start + CHECKPOINT, count)
+            pieces = [range(first, min(first + PIECE, end)) for first in range(start, end, PIECE)]
+            for piece, _ in zip(pieces, pool.map(align, pieces), strict=True):
+                show(piece.stop, count)
+            kept.flush()
+            unfinished = folder / f"{DONE_FILE}.tmp"
+            unfinished.write_text(str(end))
+            os.replace(unfinished, folder / DONE_FILE)
+
+
+def _align_piece(
+    listing: Listing, config: ModelConfig, kept: _Kept, detector: Detector | None, positions: range
+) -> None:
+    """These pictures of the listing, into what is kept. Without a detector they are aligned already."""
+    part = slice(positions.start, positions.stop)
+    items = listing.items[part]
+    pictures = [_read(item) for item in items]
+    if detector is None:
+        kept.faces_NHWC[part] = [_reframed(*pair, config) for pair in zip(items, pictures, strict=True)]
+        kept.landmarks_N52[part] = [_reframed_landmarks(item, config) for item in items]
+        kept.is_found_N[part] = True
+    else:
+        kept.faces_NHWC[part], kept.is_found_N[part], kept.landmarks_N52[part] = align_pictures(
+            pictures, detector, config, smallest_face=listing.smallest_face
+        )
+    kept.digests_N16[part] = [_digest(picture) for picture in pictures]
 
 
 def align_pictures(
@@ -156,6 +233,15 @@ def _digest(picture: Image) -> NDArray[np.uint8]:
     return np.frombuffer(digest.digest(), np.uint8)
 
 
+def _file_state(path: Path) -> bytes:
+    """Another one once the file was replaced. One that is missing is told when it is read."""
+    try:
+        state = path.stat()
+    except OSError:
+        return str(path).encode()
+    return f"{path} {state.st_size} {state.st_mtime_ns}".encode()
+
+
 def _identity(listing: Listing, config: ModelConfig) -> str:
     """Changes when other pictures, or another framing, are asked for, and with what is kept of each."""
     framing = (config.template, config.channels, listing.smallest_face, "landmarks")
@@ -163,5 +249,5 @@ def _identity(listing: Listing, config: ModelConfig) -> str:
     for item in listing.items:
         picture = item.picture
         digest.update((item.key if item.template is None else f"{item.key} {item.template} {item.landmarks}").encode())
-        digest.update(picture if isinstance(picture, bytes) else str(picture).encode())
+        digest.update(picture if isinstance(picture, bytes) else _file_state(picture))
     return digest.hexdigest()[:12]

@@ -23,11 +23,14 @@ LEAST_SHARE = 8  # faces of a batch for each process, whose BatchNorms see no ot
 
 
 def device_count() -> int:
-    """GPUs, or where there are none, the cores that this process may use."""
+    """GPUs, or where there are none, cores."""
     import torch
 
-    if torch.cuda.is_available():
-        return torch.cuda.device_count()
+    return torch.cuda.device_count() if torch.cuda.is_available() else core_count()
+
+
+def core_count() -> int:
+    """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

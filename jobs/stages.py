@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
+from jobs.training_progress import training_progress
 from ran_model.backbones import check_trunk, has_folded_batch_norm, load_trunk, renew_batch_norm
 from ran_model.batches import Batches
 from ran_model.data import FaceSet
@@ -23,7 +21,6 @@ from ran_model.recipe import Recipe
 from ran_model.train import SETTINGS_FILE, train
 from ran_model.train_config import TrainConfig
 
-LINE_INTERVAL_S = 15.0
 RENEWED_BY = 256  # faces
 
 
@@ -62,7 +59,7 @@ class Stages:
             plan.train,
             self.work / "teacher",
             self.recipe.augmentation,
-            progress=progress("teacher"),
+            progress=training_progress("teacher"),
             origin=_digest(self._faces_digest, _file(plan.trunk)),
         )
         return network.requires_grad_(False)
@@ -85,7 +82,7 @@ class Stages:
             self.work / "single_pass",
             recipe.augmentation,
             teacher,
-            progress=progress("single pass"),
+            progress=training_progress("single pass"),
             origin=_digest(self._faces_digest, self._start, self._settings("teacher")),
         )
         return network.eval()
@@ -137,7 +134,7 @@ class Stages:
             self.work / folder,
             self.recipe.augmentation,
             teacher,
-            progress=progress(name),
+            progress=training_progress(name),
             origin=self.origin_of_last_stage,
         )
 
@@ -171,24 +168,3 @@ def _file(path: Path | None) -> str:
         return ""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def progress(stage: str) -> Callable[[int, int, float], None]:
-    """A bar on a terminal, a plain line every so often in a log."""
-    began, first, shown = time.monotonic(), [0], [float("-inf")]
-
-    def show(step: int, steps: int, loss: float) -> None:
-        now = time.monotonic()
-        first[0] = first[0] or step
-        terminal = sys.stderr.isatty()
-        if now - shown[0] < (0.5 if terminal else LINE_INTERVAL_S) and step < steps:
-            return
-        shown[0] = now
-        filled = 30 * step // steps
-        bar = f"[{'#' * filled}{'.' * (30 - filled)}] " if terminal else ""
-        end = "\n" if step == steps or not terminal else "\r"
-        left = (now - began) / (step - first[0] + 1) * (steps - step)
-        sys.stderr.write(f"{stage}: {bar}step {step} of {steps}, loss {loss:.3f}, about {left:.0f} s left{end}")
-        sys.stderr.flush()
-
-    return show

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +49,7 @@ def train_command(recipe: Path, output: Path, work: Path, processes: int | None,
             click.echo(f"note: {note}", err=True)
         if not listing.of("train") or not listing.of("validation"):
             raise UsageError(f"{plan.data} has no pictures to train on, or none to validate with")
-        faces = aligned_faces(listing, plan.model, work, threads=os.cpu_count() or 1)
+        faces = aligned_faces(listing, plan.model, work)
         for note in faces.listing.notes[len(listing.notes) :]:  # on copies, which are seen in the pixels
             click.echo(f"note: {note}", err=True)
         click.echo(f"note: {not_found(faces.found_fraction)}", err=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import tracemalloc
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -252,6 +253,72 @@ def test_faces_are_aligned_once(listing: Listing, tmp_path: Path) -> None:
     again = aligned_faces(listing, CONFIG, tmp_path, threads=1).train().faces_BCSS
     assert (again[0] == 7).all()
     assert torch.equal(again[1], first[1])
+
+
+def test_a_picture_that_was_replaced_is_aligned_again(tmp_path: Path) -> None:
+    path = tmp_path / "face.png"
+    item = Item(key="face", picture=path, split="train", label=1)
+    faces = []
+    for picture in (grey_face(), grey_face()[:, ::-1]):
+        cv2.imwrite(str(path), picture)
+        listing = Listing(name="made", items=[item], lists={}, notes=[])
+        faces.append(aligned_faces(listing, CONFIG, tmp_path / "work").train().faces_BCSS)
+    assert not torch.equal(*faces)
+
+
+class CountingDetector:
+    """The real one, which counts its pictures and may stop the command."""
+
+    name, weights_sha256 = "counting", ""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self._detector, self._stop_after, self.pictures = load_detector(min_face_px=8, min_score=0.5), stop_after, 0
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
+        if self.pictures == self._stop_after:
+            raise KeyboardInterrupt
+        self.pictures += len(images)
+        return self._detector.detect(images)
+
+
+def many(listing: Listing) -> Listing:
+    """Eleven pictures, in which a face is found or not."""
+    empty = cv2.imencode(".png", np.zeros((48, 48), np.uint8))[1].tobytes()
+    items = [replace(listing.items[n % 5], key=f"{n}") for n in range(11)]
+    items[3] = replace(items[3], picture=empty)
+    return replace(listing, items=items, lists={})
+
+
+def test_a_killed_command_goes_on_aligning_where_it_was(
+    listing: Listing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aligning, "PIECE", 2)
+    monkeypatch.setattr(aligning, "CHECKPOINT", 4)
+    pictures = many(listing)
+    whole = aligned_faces(pictures, CONFIG, tmp_path / "whole", threads=3)
+    killed, following = CountingDetector(stop_after=10), CountingDetector()
+    monkeypatch.setattr(aligning, "load_detector", lambda **_: killed)
+    with pytest.raises(KeyboardInterrupt):
+        aligned_faces(pictures, CONFIG, tmp_path / "killed", threads=1)
+    monkeypatch.setattr(aligning, "load_detector", lambda **_: following)
+    resumed = aligned_faces(pictures, CONFIG, tmp_path / "killed", threads=1)
+    assert following.pictures == 11 - 8  # two checkpoints of four were kept
+    assert resumed.found_fraction == whole.found_fraction == 10 / 11
+    for part in ("train", "validation"):
+        ours, theirs = getattr(resumed, part)(), getattr(whole, part)()
+        assert ours.digest() == theirs.digest()
+
+
+def test_commands_that_want_the_same_faces_at_once_align_them_once(
+    listing: Listing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector = CountingDetector()
+    monkeypatch.setattr(aligning, "load_detector", lambda **_: detector)
+    pictures = many(listing)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: aligned_faces(pictures, CONFIG, tmp_path, threads=1).train(), range(2))
+    assert first.digest() == second.digest()
+    assert detector.pictures == 11
 
 
 def kept_crop(study: Path, crop: NDArray[np.uint8], template: Points) -> Listing:
