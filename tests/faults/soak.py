@@ -72,10 +72,8 @@ class Soak:
             figures.seconds += report.duration
         if report.failed:
             figures.failed.append(seed)
-
-    def pytest_sessionfinish(self) -> None:
         if self._report and not self._is_worker:
-            Path(self._report).write_text(self._table())
+            Path(self._report).write_text(self._table())  # each time: a night's soak may be cut
 
     def _table(self) -> str:
         rows = []
