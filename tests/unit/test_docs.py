@@ -78,3 +78,9 @@ def test_exit_codes_in_the_readme_are_those_of_the_code() -> None:
 
 def test_the_demo_picture_is_there() -> None:
     assert (ROOT / "docs" / "demo.png").stat().st_size > 50_000
+
+
+def test_the_extra_that_an_error_names_is_the_one_of_the_package() -> None:
+    from pipeline.retinaface_torch import EXTRA
+
+    assert f'"{EXTRA.removeprefix("pip install ")}"' in (ROOT / "pyproject.toml").read_text()
