@@ -206,13 +206,19 @@ def execution_options(command: Command) -> Command:
             show_default=True,
             help="Largest share of failed sources that still exits 0.",
         ),
-        click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True),
+        click.option(
+            "--device",
+            type=click.Choice(DEVICES),
+            default="auto",
+            show_default=True,
+            help="Where the network runs; auto takes GPUs if there are any.",
+        ),
         click.option(
             "--decoder",
             default="pyav",
             show_default=True,
             metavar="NAME",
-            help="Of videos: pyav, decord (the same frames), or a class of your own as MODULE:CLASS.",
+            help="For videos: pyav, decord (the same frames), or a class of your own as MODULE:CLASS.",
         ),
         click.option(
             "--decode-actors",

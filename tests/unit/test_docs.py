@@ -43,8 +43,9 @@ def test_the_guarantee_names_tests_that_are_there() -> None:
     assert faults <= set(named)
 
 
-def test_commands_and_options_in_the_readme_exist() -> None:
-    text = README + (ROOT / "docs" / "cluster.md").read_text().replace("\\\n", " ")
+def test_commands_and_options_in_the_pages_exist() -> None:
+    pages = [path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))]
+    text = "\n".join([README, *pages]).replace("\\\n", " ")
     used = re.findall(r"ran-pipeline (\w+)([^\n]*)", re.sub(r"( submit [^\n]*?) -- ", r"\1\nran-pipeline ", text))
     assert used
     for name, rest in used:
