@@ -44,7 +44,7 @@ def test_the_guarantee_names_tests_that_are_there() -> None:
 
 
 def test_commands_and_options_in_the_pages_exist() -> None:
-    pages = [path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))]
+    pages = [(ROOT / "docs" / f"{name}.md").read_text() for name in ("cluster", "dataset", "guarantee", "model")]
     text = "\n".join([README, *pages]).replace("\\\n", " ")
     used = re.findall(r"ran-pipeline (\w+)([^\n]*)", re.sub(r"( submit [^\n]*?) -- ", r"\1\nran-pipeline ", text))
     assert used
