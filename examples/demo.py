@@ -71,10 +71,11 @@ def over_time(data: OpenedDataset) -> str:
     means = ", ".join(f"avg(attention_{name}) AS {name}" for name in regions)
     rows = data.query(
         f"""
-        SELECT floor("timestamp" / {STEP_S}) * {STEP_S} AS second, count(DISTINCT frame) AS frames,
+        SELECT floor(f."timestamp" / {STEP_S}) * {STEP_S} AS second, count(DISTINCT f.frame) AS frames,
                count(expression) AS faces, mode(expression) AS expression, avg(confidence) AS confidence, {means}
-        FROM frames LEFT JOIN faces USING (segment_id, frame, "timestamp")
-        WHERE frames.source_uri LIKE '%/{VIDEO.name}' GROUP BY 1 ORDER BY 1
+        FROM frames f LEFT JOIN faces a
+          ON a.segment_id = f.segment_id AND a.frame = f.frame AND a.member IS NOT DISTINCT FROM f.member
+        WHERE f.source_uri LIKE '%/{VIDEO.name}' GROUP BY 1 ORDER BY 1
         """
     )
     seen = [row for row in rows if row["faces"]]

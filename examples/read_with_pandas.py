@@ -13,10 +13,14 @@ import pandas as pd
 
 def main(folder: str, model_id: str | None = None) -> None:
     """Prints, per source: sampled frames, the share with a face, and the share with a confident happy face."""
-    faces = pd.read_parquet(Path(folder) / "faces")
     segments = pd.read_parquet(Path(folder) / "segments")
-    model_id = model_id or segments["model_id"].iloc[-1]  # after `reprocess` there are rows of several
-    faces, segments = (table[table["model_id"] == model_id] for table in (faces, segments))
+    models = sorted(segments["model_id"].unique())  # after `reprocess` there are rows of several
+    if model_id is None and len(models) > 1:
+        sys.exit(f"{folder} has rows of several models; add one of: {', '.join(models)}")
+    columns = ["model_id", "source_uri", "member", "frame", "expression", "confidence", "Yaw"]  # of 73
+    faces = pd.read_parquet(Path(folder) / "faces", columns=columns)
+    if model_id is not None:
+        faces, segments = (table[table["model_id"] == model_id] for table in (faces, segments))
 
     frames = segments.explode(["frames", "face_counts"])[["source_uri", "segment_id", "frames", "face_counts"]]
     frames = frames.dropna()  # a segment that failed has no frames, and a picture that could not be read no count

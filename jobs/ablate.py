@@ -41,8 +41,8 @@ ABOUT_SEEDS = (
 )
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Trainings of each variant.")
 @click.option("--only", metavar="A,B,…", help="These variants alone; `recipe` and `single-pass` are always there.")
-@click.option("--lists", is_flag=True, help="Score the test lists too: once, at the end, not to choose by.")
-@click.option("--processes", type=int, help="One per GPU, or per core (default: all, each with 8 faces of a batch).")
+@click.option("--lists", is_flag=True, help="Score the test lists too: once, at the end, never for model selection.")
+@click.option("--processes", type=int, help="One per GPU, or per core (default: all, if each gets 8 faces of a batch).")
 @json_option
 def ablate_command(
     recipe: Path, work: Path, seeds: int, only: str | None, lists: bool, processes: int | None, as_json: bool

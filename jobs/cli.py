@@ -57,7 +57,8 @@ def cli() -> None:
     """What every face in your videos and pictures showed, when, and which regions of the face decided it.
 
     Exit codes: 0 done; 1 a bug; 2 usage or configuration; 3 finished with more failed sources than --max-error-rate;
-    4 the cluster or disk can't hold the job; 5 the store or cluster failed (run again to resume); 130 interrupted.
+    4 the cluster or disk can't hold the job; 5 the store or cluster failed (run again to resume) or a file of the
+    dataset is damaged (verify --repair); 130 interrupted.
     """
 
 

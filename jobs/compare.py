@@ -44,7 +44,7 @@ def compare_command(
     storage_options: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Where models A and B, as rows of both lie in OUT, answer the same faces alike, and where not.
+    """Compare the answers of models A and B on the same faces in OUT.
 
     A and B are model_ids or their beginnings. Differences are B minus A; 95% intervals resample whole sources, for
     faces of one video are not independent. Run each model over the same inputs before.

@@ -46,7 +46,7 @@ def read_config_file(context: click.Context, parameter: click.Parameter, value: 
         option = names.get(spelled)
         if option is None:
             if spelled not in _parameters_of_run():
-                allowed = ", ".join(sorted(key.replace("_", "-") for key in names))
+                allowed = ", ".join(_allowed(context.command))
                 raise UsageError(f"--config {value} has the unknown key {key!r}; allowed are {allowed}")
             left_out.append(str(key))
             continue
@@ -71,6 +71,12 @@ def _parameters(command: click.Command) -> dict[str, click.Parameter]:
             names[parameter.name] = parameter
             names |= {flag.lstrip("-").replace("-", "_"): parameter for flag in parameter.opts}
     return names
+
+
+def _allowed(command: click.Command) -> list[str]:
+    """The keys of a --config file as the help spells them, an option's long form for all of its names."""
+    shown = [each for each in command.params if each.name != "config" and not getattr(each, "hidden", False)]
+    return sorted(max(each.opts, key=len).lstrip("-").replace("_", "-") for each in shown)
 
 
 def _parameters_of_run() -> dict[str, click.Parameter]:
@@ -135,12 +141,23 @@ def extraction_options(command: Command) -> Command:
     options = [
         click.option("--fps", default="5", show_default=True, help="Sampled frames per second, or `all`."),
         click.option("--segment-frames", default=32, show_default=True, help="Sampled frames per segment."),
-        click.option("--detector", type=click.Choice(DETECTORS), default=DEFAULT_DETECTOR, show_default=True),
-        click.option("--detector-weights", metavar="PATH", help="Weights of a detector that does not ship with us."),
+        click.option(
+            "--detector",
+            type=click.Choice(DETECTORS),
+            default=DEFAULT_DETECTOR,
+            show_default=True,
+            help="retinaface-resnet50 needs the extra retinaface-pytorch, and --detector-weights.",
+        ),
+        click.option("--detector-weights", metavar="PATH", help="Weights file for a detector not bundled here."),
         click.option("--min-face", default=24, show_default=True, help="Smallest face kept, in pixels."),
         click.option("--min-score", default=0.6, show_default=True, help="Lowest detection score kept."),
         click.option("--max-faces", default=64, show_default=True, help="Most faces kept per frame."),
-        click.option("--detect-max-side", default=960, show_default=True, help="Frames are shrunk to it to detect."),
+        click.option(
+            "--detect-max-side",
+            default=960,
+            show_default=True,
+            help="Longer side that frames are downscaled to for detection, in pixels.",
+        ),
     ]
     for option in reversed(options):
         command = option(command)
@@ -158,16 +175,20 @@ def run_options(command: Command) -> Command:
             metavar="FILE",
             help="Inputs from a list, one a line or between NUL bytes (`find -print0`), taken as they are; - is stdin.",
         ),
-        click.option("--root", metavar="DIR", help="Name sources relative to this folder or prefix."),
+        click.option(
+            "--root", metavar="DIR", help="Name sources relative to this folder or prefix; from the first run on."
+        ),
         click.option("--model", default="default", show_default=True, metavar="DIR", help="Model directory."),
         click.option(
             "--on-changed",
             type=click.Choice(ON_CHANGED),
             default="error",
             show_default=True,
-            help="A file that is not what its rows were made of: an error row beside them, or new rows instead.",
+            help="If a file changed since it was processed: add an error row, or replace its rows.",
         ),
-        click.option("--keep-crops", is_flag=True, help="Also keep the aligned faces."),
+        click.option(
+            "--keep-crops", is_flag=True, help="Also keep the aligned faces; segments that are done get none later."
+        ),
     ]
     command = execution_options(command)
     for option in reversed(options):
@@ -179,14 +200,25 @@ def execution_options(command: Command) -> Command:
     """How a run is carried out, for every command that starts one."""
     options = [
         click.option("--limit", type=int, help="At most this many new segments."),
-        click.option("--max-error-rate", default=0.0, show_default=True, help="Share of failed sources that exits 0."),
-        click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True),
+        click.option(
+            "--max-error-rate",
+            default=0.0,
+            show_default=True,
+            help="Largest share of failed sources that still exits 0.",
+        ),
+        click.option(
+            "--device",
+            type=click.Choice(DEVICES),
+            default="auto",
+            show_default=True,
+            help="Where the network runs; auto takes GPUs if there are any.",
+        ),
         click.option(
             "--decoder",
             default="pyav",
             show_default=True,
             metavar="NAME",
-            help="Of videos: pyav, decord (the same frames), or a class of your own as MODULE:CLASS.",
+            help="For videos: pyav, decord (the same frames), or a class of your own as MODULE:CLASS.",
         ),
         click.option(
             "--decode-actors",
@@ -194,22 +226,36 @@ def execution_options(command: Command) -> Command:
             help="Decoding processes over the whole cluster; without GPUs they do all stages.",
         ),
         click.option("--ran-actors", type=int, help="Inference processes of their own, on CPUs too."),
-        click.option("--max-decode-actors", type=int, help="The pool may grow to as many on a cluster that grows."),
-        click.option("--max-ran-actors", type=int, help="The same for inference."),
+        click.option(
+            "--max-decode-actors", type=int, help="Upper limit for decoding processes on an autoscaling cluster."
+        ),
+        click.option(
+            "--max-ran-actors", type=int, help="Upper limit for inference processes on an autoscaling cluster."
+        ),
         click.option("--decode-cpus", type=float, help="CPUs that a decoding process reserves (default 1 with GPUs)."),
         click.option("--ran-gpus", type=float, help="GPUs of an inference process; .5 lets two share one (default 1)."),
         click.option(
             "--wait-for-nodes-s",
             default=0.0,
             show_default=True,
-            help="The cluster starts nodes on demand and may take so long; with --device cuda GPU nodes too.",
+            help="Autoscaling: wait up to this long for nodes; with --device cuda for GPU nodes too.",
         ),
         click.option("--batch-size", type=int, help="Faces per forward pass (default 16 on CPU, 256 on GPU)."),
-        click.option("--deadline-s", default=300.0, show_default=True, help="Longest time to decode one segment."),
+        click.option(
+            "--deadline-s",
+            default=300.0,
+            show_default=True,
+            help="Longest time to decode one segment and to find and align its faces.",
+        ),
         click.option("--decode-memory", default=4.0, show_default=True, help="GiB a decoder may use."),
         click.option("--scratch", metavar="DIR", help="Each node's cache of remote inputs (default: its temp folder)."),
         click.option("--scratch-gib", default=20.0, show_default=True, help="Most that the cache may hold."),
-        click.option("--commit-interval-s", default=60.0, show_default=True, help="Rows become visible this often."),
+        click.option(
+            "--commit-interval-s",
+            default=60.0,
+            show_default=True,
+            help="Seconds between commits, which make rows visible.",
+        ),
         click.option("--heartbeat-s", default=10.0, hidden=True),
         click.option("--stale-after-s", default=60.0, hidden=True),
         click.option("--address", metavar="ADDRESS", help="Ray cluster to join (default: RAY_ADDRESS, else local)."),

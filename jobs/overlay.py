@@ -13,6 +13,7 @@ from jobs.moments import most_telling, nearest_to
 from jobs.options import parse_storage_options, storage_option
 from jobs.redecode import answers, redecode
 from jobs.source_frames import SourceFrames, read_source
+from jobs.text import counted
 from pipeline.errors import UsageError
 from pipeline.terminal import printable
 
@@ -24,7 +25,7 @@ MOMENTS = 6
 @click.argument("source", metavar="SOURCE")
 @click.option("--to", required=True, metavar="FILE", help="A .png page of moments, or an .mp4 of the sampled frames.")
 @click.option("--at", type=float, multiple=True, metavar="SECONDS", help="Show this moment (.png); may be repeated.")
-@click.option("--model", metavar="MODEL_ID", help="Default: the newest model that covers every segment.")
+@click.option("--model", metavar="MODEL_ID", help="Default: the newest model that has every segment.")
 @storage_option
 def overlay_command(
     output: str, source: str, to: str, at: tuple[float, ...], model: str | None, storage_options: tuple[str, ...]
@@ -68,4 +69,4 @@ def _write_page(
     if not moments:
         raise UsageError(f"no frame of {source.uri} could be decoded again")
     contact_sheet(source, moments).save(path, format="png", optimize=True)
-    return "1 moment" if len(moments) == 1 else f"{len(moments)} moments"
+    return counted(len(moments), "moment")

@@ -17,7 +17,7 @@ from pipeline.progress import ProgressReporter
 @click.option(
     "--base",
     metavar="MODEL_ID",
-    help="Whose faces to take, by an id or its beginning (default: those that `query` shows).",
+    help="Whose faces to take, by an id or its beginning (default: the newest other model that has every segment).",
 )
 @execution_options
 @json_option

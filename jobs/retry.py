@@ -16,9 +16,11 @@ CODES = sorted(map(str, ErrorCode))
 
 @click.command("retry")
 @click.argument("output", metavar="OUT")
-@click.option("--code", "codes", multiple=True, type=click.Choice(CODES), help="Only failures with this code.")
+@click.option(
+    "--code", "codes", multiple=True, type=click.Choice(CODES), help="Only failures with this code; may be repeated."
+)
 @click.option("--model", default="default", show_default=True, metavar="DIR", help="The model of the rows that failed.")
-@click.option("--detector-weights", metavar="PATH", help="Of a detector that does not ship with us.")
+@click.option("--detector-weights", metavar="PATH", help="Weights file for a detector not bundled here.")
 @execution_options
 @json_option
 @click.option("--quiet", is_flag=True, help="No progress.")

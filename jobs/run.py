@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobs.options import extraction_options, json_option, parse_storage_options, read_list, run_options
-from jobs.text import human_bytes, human_seconds, table
+from jobs.text import counted, human_bytes, human_seconds, table
 from pipeline.errors import ErrorRateError
 from pipeline.progress import ProgressReporter
 from pipeline.run_config import RunConfig
@@ -75,15 +75,18 @@ def plan_command(as_json: bool, **options: Any) -> int:
 def describe_plan(report: DryRun) -> str:
     """The dry run for people."""
     share, need = report.resources, report.need
-    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(report.sources.items()))
-    todo = report.segments - report.segments_already_done
+    kinds = ", ".join(
+        f"{count} {kind}" if kind in ("changed", "unknown") else counted(count, kind)
+        for kind, count in sorted(report.sources.items())
+    )
+    todo, in_archives = report.segments - report.segments_already_done, report.videos_in_archives
     lines = [
-        f"{sum(report.sources.values())} sources ({kinds}), {human_bytes(report.bytes)}; "
-        f"{report.sources_to_probe} are new to {report.output}",
+        f"{counted(sum(report.sources.values()), 'source')} ({kinds}), {human_bytes(report.bytes)}; "
+        f"{report.sources_to_probe} new to {report.output}",
         *report.notes,
-        f"{report.segments} segments, {report.segments_already_done} already done for model {report.model_id}; "
-        f"{todo} to do, at most {report.frames_at_most} frames"
-        + (f"; {report.videos_in_archives} videos in archives may have more" if report.videos_in_archives else ""),
+        f"{counted(report.segments, 'segment')}, {report.segments_already_done} already done for model "
+        f"{report.model_id}; {todo} to do, at most {counted(report.frames_at_most, 'frame')}"
+        + (f"; {counted(in_archives, 'video')} in archives may have more" if in_archives else ""),
         describe_actors(share),
         f"memory about {need.memory_gib:.1f} GiB; output about {human_bytes(need.output_bytes)}"
         + (f" of {human_bytes(report.free_bytes)} free" if report.free_bytes is not None else "")
@@ -95,16 +98,17 @@ def describe_plan(report: DryRun) -> str:
 def describe_actors(share: Resources) -> str:
     """Who does the work."""
     if share.is_fused:
-        return f"{_pool(share.decode_pool)} actors × {share.fused_cpus:g} CPU for all stages"
+        return f"{_pool(share.decode_pool, 'actor')} × {share.fused_cpus:g} CPU for all stages"
     return (
-        f"{_pool(share.decode_pool)} decode actors × {share.decode_cpus:g} CPU, {_pool(share.ran_pool)} RAN actors × "
-        f"{share.ran_cpus:g} CPU" + (f" and {share.ran_gpus:g} GPU" if share.ran_gpus else "")
+        f"{_pool(share.decode_pool, 'decode actor')} × {share.decode_cpus:g} CPU, "
+        f"{_pool(share.ran_pool, 'RAN actor')} × {share.ran_cpus:g} CPU"
+        + (f" and {share.ran_gpus:g} GPU" if share.ran_gpus else "")
     )
 
 
-def _pool(size: tuple[int, int]) -> str:
+def _pool(size: tuple[int, int], noun: str) -> str:
     fewest, most = size
-    return f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    return counted(most, noun) if fewest == most else f"{fewest} to {counted(most, noun)}"
 
 
 def configuration(options: dict[str, Any]) -> tuple[Any, RunConfig]:
@@ -166,9 +170,10 @@ def describe(summary: Summary) -> str:
     lines = [
         f"{summary.status}: {summary.segments_done} of {summary.segments_planned} segments"
         + (f" ({summary.segments_already_done} were done before)" if summary.segments_already_done else "")
-        + f" of {summary.sources} sources in {human_seconds(summary.elapsed_s)}"
+        + f" of {counted(summary.sources, 'source')} in {human_seconds(summary.elapsed_s)}"
         + (f", of which {human_seconds(summary.startup_s)} start-up" if summary.startup_s else ""),
-        f"{summary.sampled_frames} frames sampled, {summary.faces} faces, {summary.failed_sources} sources with errors",
+        f"{counted(summary.sampled_frames, 'frame')} sampled, {counted(summary.faces, 'face')}, "
+        f"{counted(summary.failed_sources, 'source')} with errors",
     ]
     if summary.failures:
         lines.append("failures: " + ", ".join(f"{code} {count}" for code, count in summary.failures.most_common()))

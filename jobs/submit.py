@@ -46,6 +46,8 @@ def submit_command(
 ) -> int:
     """Run COMMAND, with the arguments that it has here, as a job on a Ray cluster.
 
+    `run`, `reprocess` and `retry` use all of the cluster, other commands its head node alone.
+
     The job id goes to standard output, the log to standard error. With --wait, Ctrl-C ends only the following: the job
     goes on, and --follow JOB_ID comes back to it. The cluster must have this package on its nodes; paths are those of
     its head node.

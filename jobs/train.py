@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # torch: only when the command is called
     show_default=True,
     help="Aligned faces, checkpoints and curves; the same command goes on from there.",
 )
-@click.option("--processes", type=int, help="One per GPU, or per core (default: all, each with 8 faces of a batch).")
+@click.option("--processes", type=int, help="One per GPU, or per core (default: all, if each gets 8 faces of a batch).")
 @json_option
 def train_command(recipe: Path, output: Path, work: Path, processes: int | None, as_json: bool) -> None:
     """Train a region attention network by RECIPE.yaml and write it, with its figures and model card, to MODEL_DIR.

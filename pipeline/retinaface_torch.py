@@ -25,7 +25,7 @@ Float = NDArray[np.float32]
 # ImageNet's, RGB, as the package's own predictor normalises.
 MEAN_RGB = (0.485, 0.456, 0.406)
 STD_RGB = (0.229, 0.224, 0.225)
-EXTRA = "pip install 'ran-pipeline[retinaface-pytorch]'"
+EXTRA = "pip install retinaface-pytorch==0.0.6"
 
 
 def load_resnet50(weights: str | Path | None, *, threads: int, providers: str) -> tuple[Forward, str, bool]:

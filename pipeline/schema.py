@@ -1,4 +1,5 @@
-"""The tables on disk: their columns, types and meanings, declared once. docs/columns.md is generated from here.
+"""The tables on disk, and the views that `query` makes of them: their columns, types and meanings, declared once.
+docs/columns.md is generated from here.
 
 Plain Parquet for every reader: no extension types, no FixedSizeList, no dictionary types. Every file has every column
 of its table; what is not known is null, never zero.
@@ -78,8 +79,8 @@ FACES = _table(
     _column(
         "frame",
         pa.int64(),
-        "0-based index in the source's own frame order; 0 for pictures. Sampled at --fps f are the very first, and the "
-        "first after each k/f seconds, up to (k+1)/f",
+        "0-based index in the source's own frame order; 0 for every picture: in an archive `member` tells them apart. "
+        "--fps f samples frame 0 and the first frame in each interval (k/f, (k+1)/f] of seconds",
     ),
     _column(
         "timestamp", pa.float64(), "presentation time in seconds from the first frame; null for pictures", null=True
@@ -243,6 +244,59 @@ CROPS = _table(
 
 TABLES: Mapping[str, pa.Schema] = {"faces": FACES, "segments": SEGMENTS, "sources": SOURCES, "crops": CROPS}
 
+#: A row per sampled frame: the lists of `segments`, unnested.
+FRAMES = pa.schema(
+    [
+        _SEGMENT_ID,
+        _SOURCE_ID,
+        _SOURCE_URI,
+        _MODEL_ID,
+        _column("frame", pa.int64(), "as in `faces`"),
+        _column("timestamp", pa.float64(), "as in `faces`", null=True),
+        _column("member", pa.string(), "as in `faces`", null=True),
+        _column(
+            "face_count",
+            pa.int32(),
+            "faces found in the frame, before `--max-faces`; null where it could not be read",
+            null=True,
+        ),
+        _column("frame_error", pa.string(), "`code: message` of a frame that could not be read", null=True),
+    ]
+)
+
+#: A row per segment that failed, wholly or in part.
+ERRORS = pa.schema(
+    [
+        SEGMENTS.field(name)
+        for name in (
+            "source_uri", "source_id", "segment_id", "model_id", "kind", "status", "error_stage", "error_code",
+            "error_message", "start_s", "end_s", "first_member", "attempts", "run_id", "node",
+        )
+    ]
+)  # fmt: skip
+
+#: What `query` offers besides the tables.
+VIEWS: Mapping[str, pa.Schema] = {"frames": FRAMES, "errors": ERRORS}
+
+_ABOUT_VIEWS = {
+    "frames": """\
+A view of `query`: a row per sampled frame, from the lists of `segments`. A window of a video that failed as a whole has
+no frames, and the windows behind a break have no segment: `errors` says what is missing. Frames with their faces, or
+without:
+
+```sql
+SELECT … FROM frames f LEFT JOIN faces a
+  ON a.segment_id = f.segment_id AND a.frame = f.frame AND a.member IS NOT DISTINCT FROM f.member
+```
+
+All three are needed: every picture of an archive is frame 0, and a segment has up to 32 of them. Over `all_faces`,
+which has several models, add `model_id`.""",
+    "errors": """\
+A view of `query`: the segments whose `status` is not `ok`; `segment_id` joins them with `frames` and `faces`. But the
+row that tells of a file's new content (`source_changed`) has a `source_id` and `segment_id` of its own: join that by
+`source_uri`. Where a video breaks, the row of that window stands for all windows behind it too, which have no row.""",
+}
+
 
 def table(name: str, columns: Mapping[str, Any]) -> pa.Table:
     """`columns` as table `name`: declared order and types; nullable columns that are not given are null.
@@ -325,8 +379,9 @@ def markdown() -> str:
         f"Schema version {SCHEMA_VERSION}.",
         "A column marked ? may be null: not known, or it does not apply. Nulls are never written as zeros.",
     ]
-    for name, declared in TABLES.items():
-        lines += ["", f"## {name}", "", "| column | type | meaning |", "|---|---|---|"]
+    for name, declared in {**TABLES, **VIEWS}.items():
+        lines += ["", f"## {name}", *(["", _ABOUT_VIEWS[name]] if name in VIEWS else [])]
+        lines += ["", "| column | type | meaning |", "|---|---|---|"]
         lines += [
             f"| {field.name}{'?' if field.nullable else ''} | {_type_name(field.type)} | "
             f"{(field.metadata or {})[b'description'].decode()} |"

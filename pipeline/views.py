@@ -40,16 +40,12 @@ def create_views(connection: duckdb.DuckDBPyConnection, store: Store, state: Log
     where = f"WHERE model_id = '{model}'" if model else ""
     connection.execute(f"CREATE OR REPLACE VIEW faces AS SELECT * FROM all_faces {where}")
     connection.execute(f"CREATE OR REPLACE VIEW segments AS SELECT * FROM all_segments {where}")
-    connection.execute(
-        "CREATE OR REPLACE VIEW frames AS SELECT segment_id, source_id, source_uri, model_id, unnest(frames) AS frame, "
-        'unnest(timestamps) AS "timestamp", unnest(members) AS member, unnest(face_counts) AS face_count, '
-        "unnest(frame_errors) AS frame_error FROM segments"
+    columns = ", ".join(
+        name if name in schema.SEGMENTS.names else f'unnest({name}s) AS "{name}"' for name in schema.FRAMES.names
     )
-    connection.execute(
-        "CREATE OR REPLACE VIEW errors AS SELECT source_uri, source_id, segment_id, model_id, kind, status, "
-        "error_stage, error_code, error_message, start_s, end_s, first_member, attempts, run_id, node "
-        "FROM segments WHERE status <> 'ok'"
-    )
+    connection.execute(f"CREATE OR REPLACE VIEW frames AS SELECT {columns} FROM segments")
+    columns = ", ".join(schema.ERRORS.names)
+    connection.execute(f"CREATE OR REPLACE VIEW errors AS SELECT {columns} FROM segments WHERE status <> 'ok'")
 
 
 def current_model(state: LogState, *, but: str | None = None) -> str | None:

@@ -118,7 +118,7 @@ def _frames(image: ImageFile.ImageFile) -> int:
 
 def _require_decoder(image_format: str) -> None:
     if image_format == "HEIF" and not _register_heif():
-        raise MediaError(ErrorCode.UNSUPPORTED, "HEIC pictures need: pip install 'ran-pipeline[heif]'")
+        raise MediaError(ErrorCode.UNSUPPORTED, "HEIC pictures need: pip install pillow-heif")
     if image_format == "AVIF" and not features.check("avif"):
         raise MediaError(ErrorCode.UNSUPPORTED, "this build of Pillow reads no AVIF pictures: use that of PyPI")
 

@@ -61,9 +61,7 @@ class Listing:
         if shown:
             suffixes = ", ".join(f"{suffix} {count}" for suffix, count in shown.most_common(MOST_NAMED))
             rest = ", …" if len(shown) > MOST_NAMED else ""
-            notes.append(
-                f"left out by their names, as no media: {suffixes}{rest}; a file that is named is always taken"
-            )
+            notes.append(f"skipped: no media suffix ({suffixes}{rest}); name a file to force it")
         return notes
 
 

@@ -18,12 +18,12 @@ from ran_model.datasets.listing import ONE_FACE, DataError, Item, Listing
 from ran_model.datasets.notes import Notes
 from ran_model.datasets.votes import vote_distribution
 
-NEEDS = "a Parquet file with the columns name, usage, image, votes and ran_label (FERPlus with the authors' lists)"
 SPLIT_OF_USAGE = {"Training": "train", "PublicTest": "validation", "PrivateTest": "test"}
 LIST_COLUMNS = {
     "full": "ran_label", "occlusion": "occlusion_label", "pose30": "pose30_label", "pose45": "pose45_label",
 }  # fmt: skip
 COLUMNS = ("name", "usage", "image", "votes", *LIST_COLUMNS.values())
+NEEDS = f"a Parquet file with the columns {', '.join(COLUMNS)} (FERPlus with the authors' lists)"
 
 
 def recognises(path: Path) -> bool:

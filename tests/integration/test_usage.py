@@ -48,8 +48,8 @@ def test_a_job_that_the_machine_cannot_hold_is_told_before_it_starts(tmp_path: P
 def test_plan_says_what_run_would_do_and_writes_nothing(tmp_path: Path) -> None:
     done = run_cli_here("plan", DEMO_MEDIA / "portraits.tar", "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    assert "1 archive" in done.stdout
-    assert "1 segments, 0 already done" in done.stdout
+    assert "1 source (1 archive)" in done.stdout
+    assert "1 segment, 0 already done" in done.stdout
     assert not (tmp_path / "out").exists()
 
 
@@ -59,7 +59,7 @@ def test_plan_says_what_it_cannot_know_of_videos_in_archives(tmp_path: Path) -> 
         archive.add(DEMO_MEDIA / "astronaut.png", "astronaut.png")
     done = run_cli_here("plan", tmp_path / "films.tar", "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    assert "2 to do, at most 33 frames; 1 videos in archives may have more" in done.stdout
+    assert "2 to do, at most 33 frames; 1 video in archives may have more" in done.stdout
 
 
 def test_inputs_may_come_from_standard_input(tmp_path: Path) -> None:

@@ -43,8 +43,9 @@ def test_the_guarantee_names_tests_that_are_there() -> None:
     assert faults <= set(named)
 
 
-def test_commands_and_options_in_the_readme_exist() -> None:
-    text = README + (ROOT / "docs" / "cluster.md").read_text().replace("\\\n", " ")
+def test_commands_and_options_in_the_pages_exist() -> None:
+    pages = [(ROOT / "docs" / f"{name}.md").read_text() for name in ("cluster", "dataset", "guarantee", "model")]
+    text = "\n".join([README, *pages]).replace("\\\n", " ")
     used = re.findall(r"ran-pipeline (\w+)([^\n]*)", re.sub(r"( submit [^\n]*?) -- ", r"\1\nran-pipeline ", text))
     assert used
     for name, rest in used:
@@ -78,3 +79,9 @@ def test_exit_codes_in_the_readme_are_those_of_the_code() -> None:
 
 def test_the_demo_picture_is_there() -> None:
     assert (ROOT / "docs" / "demo.png").stat().st_size > 50_000
+
+
+def test_the_extra_that_an_error_names_is_the_one_of_the_package() -> None:
+    from pipeline.retinaface_torch import EXTRA
+
+    assert f'"{EXTRA.removeprefix("pip install ")}"' in (ROOT / "pyproject.toml").read_text()

@@ -9,8 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.dataset import opened
 from pipeline import schema
 from tests import staged_rows
+from tests.two_models import write_dataset
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,6 +20,33 @@ ROOT = Path(__file__).parents[2]
 def test_columns_page_is_current() -> None:
     page = ROOT / "docs" / "columns.md"
     assert page.read_text() == schema.markdown(), "run `python -m pipeline.schema > docs/columns.md`"
+
+
+def test_the_views_have_the_columns_that_the_page_says(tmp_path: Path) -> None:
+    write_dataset(tmp_path, [1])
+    with opened(str(tmp_path), ()) as dataset:
+        for name, declared in schema.VIEWS.items():
+            described = dataset.query(f"DESCRIBE {name}")
+            empty = dataset.connection.sql(f"SELECT * FROM {name} LIMIT 0").to_arrow_table().schema
+            assert [row["column_name"] for row in described] == declared.names
+            assert empty.types == declared.types
+
+
+def test_the_join_of_the_page_gives_each_face_once_and_each_frame(tmp_path: Path) -> None:
+    """Two pictures of an archive, the first with two faces, and a frame of a video without any: 2 + 1 + 1 rows."""
+    frames = pa.table(
+        {"segment_id": ["a", "a", "b"], "frame": [0, 0, 7], "member": ["x.jpg", "y.jpg", None], "n": [2, 1, 0]}
+    )
+    faces = pa.table(
+        {"segment_id": ["a"] * 3, "frame": [0] * 3, "member": ["x.jpg", "x.jpg", "y.jpg"], "face": [0, 1, 0]}
+    )
+    page = (ROOT / "docs" / "columns.md").read_text()
+    join = page.partition("```sql\n")[2].partition("```")[0].replace("…", "f.segment_id, f.member, a.face")
+    with duckdb.connect() as connection:
+        connection.register("frames", frames)
+        connection.register("faces", faces)
+        rows = connection.sql(join).fetchall()
+    assert sorted(rows, key=str) == [("a", "x.jpg", 0), ("a", "x.jpg", 1), ("a", "y.jpg", 0), ("b", None, None)]
 
 
 def test_faces_columns_are_the_published_ones_in_order() -> None:

@@ -47,7 +47,7 @@ def test_a_directory_gives_known_media_and_counts_the_rest(tree: Path) -> None:
     assert names(listing, tree) == ["a.mp4", "b.mov", "deep/c.mp4", "deep/er/d.jpg"]
     assert listing.skipped == {".txt": 1, "hidden": 1, "no suffix": 1}
     (note,) = listing.notes()
-    assert ".txt 1, no suffix 1;" in note
+    assert note == "skipped: no media suffix (.txt 1, no suffix 1); name a file to force it"
     assert "hidden" not in note
 
 
@@ -219,6 +219,15 @@ def test_a_moved_tree_keeps_its_ids_under_root(tree: Path) -> None:
     before = ids(list_sources(["."], root="."))
     moved = tree.rename(tree.parent / "elsewhere")
     assert ids(list_sources([str(moved)], root=str(moved))) == before
+
+
+def test_a_link_at_the_old_place_keeps_the_ids_of_a_moved_tree(tree: Path) -> None:
+    """What docs/dataset.md tells those to do who move a folder: a dataset keeps the root that it was made with."""
+    before = ids(list_sources([str(tree)]))
+    moved = tree.rename(tree.parent / "moved")
+    tree.symlink_to(moved)
+    assert ids(list_sources([str(tree)])) == before
+    assert ids(list_sources([str(moved)])) != before
 
 
 def test_a_changed_file_is_another_source(tree: Path) -> None:

@@ -6,7 +6,7 @@ import io
 
 import duckdb
 
-from jobs.text import table
+from jobs.text import counted, table
 from pipeline.progress import ProgressReporter
 from pipeline.terminal import printable, printable_lines
 
@@ -16,6 +16,10 @@ NAME = "\x1b[2J\x1b]0;title\x07\nred\u202e.png"
 def test_characters_that_a_terminal_obeys_are_shown_as_codes() -> None:
     assert printable(NAME) == r"\x1b[2J\x1b]0;title\x07\nred\u202e.png"
     assert printable("Ærø 図.png") == "Ærø 図.png"
+
+
+def test_one_is_singular() -> None:
+    assert [counted(count, "source") for count in (0, 1, 2)] == ["0 sources", "1 source", "2 sources"]
 
 
 def test_no_line_of_an_error_passes_for_one_of_ours() -> None:
