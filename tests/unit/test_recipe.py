@@ -67,6 +67,33 @@ def test_strategies_and_numbers_as_people_write_them(tmp_path: Path) -> None:
     assert ModelConfig.from_json(model.to_json()).identity() == model.identity()
 
 
+@pytest.mark.parametrize("regions", ["landmark", "random", "affectnet", "[whole, nose, top_left]"])
+def test_a_teacher_looks_where_its_student_does(tmp_path: Path, regions: str) -> None:
+    text = SMALLEST.replace("model: {}", f"model: {{regions: {regions}, landmark_side: 0.3}}")
+    read = read_recipe(recipe(tmp_path, text + "teacher: {model: {backbone: resnet50}}\n"))
+    assert read.teacher is not None
+    assert read.teacher.model.regions == read.model.regions
+    assert read.teacher.model.landmark_side == 0.3
+    write_recipe(read, tmp_path / "again.yaml")
+    assert read_recipe(tmp_path / "again.yaml") == read
+
+
+def test_only_fixed_regions_of_a_teacher_may_be_its_own(tmp_path: Path) -> None:
+    fixed = SMALLEST.replace("model: {}", "model: {regions: affectnet}") + "teacher: {model: {regions: fixed}}\n"
+    teacher = read_recipe(recipe(tmp_path, fixed)).teacher
+    assert teacher is not None
+    assert teacher.model.regions == STRATEGIES["fixed"]
+    for ours, theirs, key in (
+        ("regions: landmark", "regions: fixed", "regions"),
+        ("regions: fixed", "regions: random", "regions"),
+        ("regions: random", "regions: [whole, random_1]", "regions"),
+        ("regions: landmark", "landmark_side: 0.2", "landmark_side"),
+    ):
+        text = SMALLEST.replace("model: {}", f"model: {{{ours}}}") + f"teacher: {{model: {{{theirs}}}}}\n"
+        with pytest.raises(ValueError, match=rf"teacher\.model\.{key} differs from model\.{key}: .* leave it out"):
+            read_recipe(recipe(tmp_path, text))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
