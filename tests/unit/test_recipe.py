@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from jobs.stages import check_starts
 from ran_model.config import ModelConfig
-from ran_model.model_files import default_model_dir
+from ran_model.model_files import CONFIG_FILE, default_model_dir
 from ran_model.recipe import read_recipe, write_recipe
 from ran_model.regions import STRATEGIES
 
@@ -19,6 +20,22 @@ def recipe(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
     return path
+
+
+@pytest.mark.parametrize("path", sorted(DEFAULT.parent.iterdir()), ids=lambda path: path.name)
+def test_every_recipe_that_ships_can_be_read_and_fits_its_start(path: Path) -> None:
+    read = read_recipe(path)
+    if read.start is not None:
+        check_starts(read)
+        start = ModelConfig.from_json((read.start / CONFIG_FILE).read_bytes())
+        assert (read.model.aligned_size, read.model.input_size) == (start.aligned_size, start.input_size)
+        assert (read.model.template, read.model.regions) == (start.template, start.regions)
+
+
+def test_the_recipe_for_own_faces_has_what_kept_crops_need() -> None:
+    own = read_recipe(DEFAULT.with_name("own_faces.yaml"))
+    assert (own.data, own.labels, own.layout) == (Path("out"), Path("labels.csv"), "auto")
+    assert own.start == default_model_dir()
 
 
 def test_the_default_recipe_is_whole() -> None:
