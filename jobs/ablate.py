@@ -12,6 +12,7 @@ import click
 
 from jobs.intervals import about_groups, percent_difference
 from jobs.options import json_option
+from jobs.text import markdown_row
 from pipeline.errors import UsageError
 from ran_model.recipe import Recipe, read_recipe
 
@@ -20,8 +21,9 @@ if TYPE_CHECKING:  # torch: only when the command is called
 
     from jobs.stages import Stages
     from ran_model.ablation import Variant
-    from ran_model.data import LabelledFaces
+    from ran_model.data import FaceSet, LabelledFaces
     from ran_model.network import RegionAttentionNetwork, SinglePassNetwork
+    from ran_model.train_config import TrainConfig
 
 
 ABOUT_SEEDS = (
@@ -53,26 +55,27 @@ def ablate_command(
     faces in the same order; seeds change order and augmentation.
     """
     from jobs.align_faces import aligned_faces
+    from jobs.deliver import check_folder_place
     from jobs.processes import in_processes, processes_for
-    from jobs.stages import check_starts
+    from jobs.stages import check_faces, check_starts
     from ran_model.ablation import variants
     from ran_model.datasets import read_listing
 
+    check_folder_place(f"--work {work}", work)
     try:
         plan = read_recipe(recipe)
         check_starts(plan)
         listing = read_listing(plan.data, layout=plan.layout, labels=plan.labels)
-        if not listing.of("train") or not listing.of("validation"):
-            raise UsageError(f"{plan.data} has no pictures to train on, or none to validate with")
+        check_faces(plan, listing)
         chosen = _chosen(variants(plan), only)
         faces = aligned_faces(listing, plan.model, work)
         for variant in chosen:  # what a variant's regions lack is told before hours of training
-            aligned_faces(listing, variant.recipe.model, work)
-        in_processes(processes or processes_for(plan), work, _train_variants, plan, chosen, seeds, lists, work)
+            faces.for_model(variant.recipe.model)
+        names = ["validation", *(name for name, labels in faces.listing.lists.items() if lists and labels)]
+        in_processes(processes or processes_for(plan), work, _train_variants, plan, chosen, seeds, names, work)
+        result = _result(plan, chosen, seeds, work, {name: faces.groups(name) for name in names})
     except ValueError as error:
         raise UsageError(str(error)) from None
-    groups = {name: faces.groups(name) for name in ("validation", *(faces.lists if lists else ()))}
-    result = _result(plan, chosen, seeds, work, groups)
     click.echo(json.dumps(result, indent=2) if as_json else describe(result, chosen))
 
 
@@ -87,14 +90,19 @@ def _chosen(all_variants: list[Variant], only: str | None) -> list[Variant]:
     return [variant for variant in all_variants if variant.key in (*keys, *known[:2])]
 
 
-def _train_variants(device: str, recipe: Recipe, chosen: list[Variant], seeds: int, lists: bool, work: Path) -> None:
-    """One of the training processes. Seed by seed, so that an unfinished run has whole tables."""
+def _train_variants(
+    device: str, recipe: Recipe, chosen: list[Variant], seeds: int, names: list[str], work: Path
+) -> None:
+    """One of the training processes. Seed by seed, so that an unfinished run has whole tables. What is answered already
+    needs no network."""
     import torch
 
     from jobs.align_faces import aligned_faces
     from jobs.processes import is_first
     from jobs.stages import Stages
+    from ran_model.answers import Answers
     from ran_model.datasets import read_listing
+    from ran_model.train import settings
 
     torch.manual_seed(recipe.single_pass.seed)
     listing = read_listing(recipe.data, layout=recipe.layout, labels=recipe.labels)
@@ -102,28 +110,29 @@ def _train_variants(device: str, recipe: Recipe, chosen: list[Variant], seeds: i
     stages = Stages(recipe=recipe, faces=data.train(), validation=data.validation(), work=work, device=device)
     teacher = stages.teacher()
     single = stages.single_pass(teacher)
-    for seed in range(seeds):
-        for variant in chosen:
-            own = aligned_faces(listing, variant.recipe.model, work)  # regions may be each face's own
-            network = _trained(stages, variant, seed, own, single, teacher)  # at once, where it is trained already
-            path = _answers_path(work, variant, seed)
-            is_answered = path.exists() and (not lists or set(own.lists) <= set(json.loads(path.read_text())))
-            if is_answered:
-                continue
-            answers = _answers(network, own, lists, recipe.ran.bf16)
+    faces = {name: data.digest(name) for name in names}
+    for variant, seed in ((variant, seed) for seed in range(seeds) for variant in chosen):
+        model, config = variant.recipe.model, _with_seed(variant.recipe.ran, seed)
+        training = settings(config, model, variant.recipe.augmentation, stages.origin_of_last_stage)
+        answers = Answers(path=_answers_path(work, variant, seed), training=training, faces=faces)
+        missing = answers.missing()
+        if missing:
+            own = data.for_model(model)  # regions may be each face's own
+            network = _trained(stages, variant, seed, own.train(same=stages.faces), single, teacher)
+            rights = {name: _right(network, own, name, config.bf16) for name in missing}
             if is_first():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(json.dumps(answers))
+                answers.add(rights)
 
 
 def _trained(
     stages: Stages,
     variant: Variant,
     seed: int,
-    data: LabelledFaces,
+    faces: FaceSet,
     single: SinglePassNetwork,
     teacher: SinglePassNetwork | None,
 ) -> RegionAttentionNetwork | SinglePassNetwork:
+    """At once, where it is trained already."""
     from jobs.training_progress import training_progress
     from ran_model.network import ran_from_single_pass
     from ran_model.train import train
@@ -133,9 +142,9 @@ def _trained(
     )
     train(
         network.to(stages.device),
-        data.train(),
+        faces,
         None,
-        replace(variant.recipe.ran, seed=variant.recipe.ran.seed + seed),
+        _with_seed(variant.recipe.ran, seed),
         _answers_path(stages.work, variant, seed).parent,
         variant.recipe.augmentation,
         teacher,
@@ -145,21 +154,20 @@ def _trained(
     return network
 
 
-def _answers(
-    network: RegionAttentionNetwork | SinglePassNetwork, data: LabelledFaces, lists: bool, bf16: bool
-) -> dict[str, str]:
-    """By list, which faces are answered right."""
-    from ran_model.ablation import right_to_text
+def _right(network: RegionAttentionNetwork | SinglePassNetwork, data: LabelledFaces, name: str, bf16: bool) -> Tensor:
+    """Which faces of a test list, or of "validation", are answered right: bool (B)."""
     from ran_model.evaluate import over_expressions, predict_together
 
-    validation = data.validation()
-    answers_B = predict_together(network, validation, bf16=bf16).argmax(dim=1)
-    rights = {"validation": right_to_text(answers_B == validation.labels_B)}
-    for name in data.lists if lists else ():
-        faces = data.test(name)
-        probabilities_BK = over_expressions(predict_together(network, faces, bf16=bf16), network.config)
-        rights[name] = right_to_text(probabilities_BK.argmax(dim=1) == faces.labels_B)
-    return rights
+    faces = data.validation() if name == "validation" else data.test(name)
+    answers_BK = predict_together(network, faces, bf16=bf16)
+    if name != "validation":  # whose labels count over the model's own classes
+        answers_BK = over_expressions(answers_BK, network.config)
+    return answers_BK.argmax(dim=1) == faces.labels_B
+
+
+def _with_seed(config: TrainConfig, seed: int) -> TrainConfig:
+    """That of the variant's seed, counted from 0."""
+    return replace(config, seed=config.seed + seed)
 
 
 def _answers_path(work: Path, variant: Variant, seed: int) -> Path:
@@ -169,12 +177,14 @@ def _answers_path(work: Path, variant: Variant, seed: int) -> Path:
 def _result(
     recipe: Recipe, chosen: list[Variant], seeds: int, work: Path, groups: dict[str, Tensor | None]
 ) -> dict[str, Any]:
-    from ran_model.ablation import compared, right_from_text
+    """Of the lists that `groups` names, whose answers are there."""
+    from ran_model.ablation import compared
+    from ran_model.answers import read_answers
 
-    rights: dict[str, list[dict[str, Tensor]]] = {}
-    for variant in chosen:
-        texts = [json.loads(_answers_path(work, variant, seed).read_text()) for seed in range(seeds)]
-        rights[variant.key] = [{name: right_from_text(text) for name, text in each.items()} for each in texts]
+    rights = {
+        variant.key: [read_answers(_answers_path(work, variant, seed), groups) for seed in range(seeds)]
+        for variant in chosen
+    }
     budget = {"epochs": recipe.ran.epochs, "epoch_steps": recipe.ran.epoch_steps, "batch_size": recipe.ran.batch_size}
     return {"model": recipe.model.name, "seeds": seeds, "budget": budget, **compared(rights, groups)}
 
@@ -184,27 +194,27 @@ def describe(result: dict[str, Any], chosen: list[Variant]) -> str:
     beside it, one over seeds."""
     names = list(next(iter(result["variants"].values())))
     header = ["part", "change", *(f"{name}, %" for name in names), "validation − recipe", "over seeds"]
-    lines = [_row(header), "|" + "---|" * len(header)]
+    lines = [markdown_row(header), "|" + "---|" * len(header)]
     for variant in chosen:
         lists = result["variants"][variant.key]
         cells = [_accuracy(lists[name]) for name in names]
         difference = lists["validation"].get("vs_recipe")
-        lines.append(_row([variant.part, variant.change, *cells, _difference(difference), _over_seeds(difference)]))
+        lines.append(
+            markdown_row([variant.part, variant.change, *cells, _difference(difference), _over_seeds(difference)])
+        )
     header = ["list", "faces", "RAN − single pass", "over seeds", "McNemar p by seed"]
-    lines += ["", _row(header), "|" + "---|" * len(header)]
+    lines += ["", markdown_row(header), "|" + "---|" * len(header)]
     for name, each in result["ran_minus_single_pass"].items():
         p_values = ", ".join(f"{test['p_value']:.3f}" for test in each["mcnemar"])
         if each["bootstrap"].get("groups") is not None:
             p_values = "–"
         bootstrap = each["bootstrap"]
-        lines.append(_row([name, str(bootstrap["n"]), _difference(bootstrap), _over_seeds(bootstrap), p_values]))
+        lines.append(
+            markdown_row([name, str(bootstrap["n"]), _difference(bootstrap), _over_seeds(bootstrap), p_values])
+        )
     lines += ["", ABOUT_SEEDS]
     about = about_groups({name: each["bootstrap"] for name, each in result["ran_minus_single_pass"].items()})
     return "\n".join([*lines, *([""] if about else []), *about])
-
-
-def _row(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _accuracy(scores: dict[str, Any]) -> str:

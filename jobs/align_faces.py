@@ -27,7 +27,6 @@ from ran_model.align import align_faces, aligned_landmarks, similarity_transform
 from ran_model.config import ModelConfig
 from ran_model.data import LabelledFaces
 from ran_model.datasets import DataError, Item, Listing
-from ran_model.regions import LANDMARKS
 
 PIECE = 32  # pictures that a thread takes at a time
 CHECKPOINT = 1024  # pictures after which a killed command need not align again
@@ -50,17 +49,9 @@ def aligned_faces(listing: Listing, config: ModelConfig, work: Path, *, threads:
         with _locked(folder):
             _align(listing, config, folder, threads or core_count())
     kept = _Kept.open(folder, "r", count, config)
-    landmarks_N52 = np.array(kept.landmarks_N52)
-    is_unknown_N = np.isnan(landmarks_N52).any(axis=(1, 2))
-    if is_unknown_N.any() and any(name in LANDMARKS for name in config.regions):
-        face = listing.items[int(is_unknown_N.argmax())].key
-        raise DataError(
-            f"{listing.name}: {int(is_unknown_N.sum())} crops, such as {face}, have no row in faces/**/*.parquet, and "
-            "regions around landmarks need the landmarks there: take the dataset as it was written, or other regions"
-        )
     digests = [digest.tobytes() for digest in kept.digests_N16]
     faces_NCSS = kept.faces_NHWC.transpose(0, 3, 1, 2)
-    return LabelledFaces(listing, config, faces_NCSS, np.array(kept.is_found_N), digests, landmarks_N52)
+    return LabelledFaces(listing, config, faces_NCSS, np.array(kept.is_found_N), digests, np.array(kept.landmarks_N52))
 
 
 @dataclass(frozen=True)

@@ -39,12 +39,7 @@ def deliver(to: str, options: dict[str, str], write: Callable[[Path], T]) -> T:
             with path.open("rb") as finished, target.open("ab") as stream:
                 shutil.copyfileobj(finished, stream)
         return what
-    if not target.parent.is_dir():
-        raise UsageError(f"--to {to}: there is no folder {target.parent}")
-    if target.is_dir():
-        raise UsageError(f"--to {to} is a folder: name a file in it")
-    if not os.access(target.parent, os.W_OK):
-        raise UsageError(f"--to {to}: the folder {target.parent} can't be written")
+    check_file_place(f"--to {to}", target)
     unfinished = target.with_name(f".{target.stem}-{os.getpid()}{target.suffix}")
     try:
         what = write(unfinished)
@@ -52,6 +47,28 @@ def deliver(to: str, options: dict[str, str], write: Callable[[Path], T]) -> T:
     finally:
         unfinished.unlink(missing_ok=True)
     return what
+
+
+def check_file_place(option: str, path: Path) -> None:
+    """Raises UsageError, which begins with the option as it was given, where no such file can be written."""
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise UsageError(f"{option}: there is no folder {folder}")
+    if path.is_dir():
+        raise UsageError(f"{option} is a folder: name a file in it")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"{option}: the folder {folder} can't be written")
+
+
+def check_folder_place(option: str, path: Path) -> None:
+    """The same of a folder that may be there already, and is made with those above it where it is not."""
+    there = path.absolute()
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir():
+        raise UsageError(f"{option}: {there} is a file, and a folder is to be there")
+    if not os.access(there, os.W_OK):
+        raise UsageError(f"{option}: the folder {there} can't be written")
 
 
 def deliver_to_stdout(write: Callable[[Path], object]) -> None:

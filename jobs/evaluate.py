@@ -10,7 +10,7 @@ import click
 
 from jobs.intervals import about_groups, percent_difference
 from jobs.options import json_option
-from jobs.text import table
+from jobs.text import points, table
 from pipeline.errors import UsageError
 from ran_model.datasets import LAYOUTS, read_listing
 
@@ -47,6 +47,7 @@ def evaluate_command(
     import torch
 
     from jobs.align_faces import aligned_faces
+    from jobs.deliver import check_file_place, check_folder_place
     from jobs.evaluation import evaluation
     from ran_model.model_files import TWIN_FILE
     from ran_model.pretrained import default_model_dir, load_model, load_single_pass
@@ -55,25 +56,37 @@ def evaluate_command(
     directory = default_model_dir() if model == "default" else Path(model)
     if single_pass is None and (directory / TWIN_FILE).exists():
         single_pass = directory / TWIN_FILE
+    check_folder_place(f"--work {work}", work)
+    if figure is not None:
+        check_file_place(f"--figure {figure}", figure)
+        if single_pass is None:
+            raise UsageError(
+                "--figure compares with a single-pass twin, and the model has none: give --single-pass FILE"
+            )
     try:
         listing = read_listing(data, layout=layout, labels=labels)
         loaded = load_model(directory, device=device, dtype=torch.float32)
+        if not any(listing.lists.values()) and not listing.of("validation", loaded.config.classes):
+            hint = "; a column `split` in --labels says which faces are for `test`" if labels else ""
+            raise UsageError(
+                f"{data} has no test lists, and no validation part with expressions that the model knows: there is "
+                f"nothing to score{hint}"
+            )
         twin = None if single_pass is None else load_single_pass(single_pass, loaded.config).to(device)
         faces = aligned_faces(listing, loaded.config, work)
+        result = evaluation(loaded.network, faces, model_id=loaded.model_id, twin=twin)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    if not faces.lists and not listing.of("validation"):
-        hint = "; a column `split` in --labels says which faces are for `test`" if labels else ""
-        raise UsageError(f"{data} has neither test lists nor a validation part: there is nothing to score{hint}")
-    result = evaluation(loaded.network, faces, model_id=loaded.model_id, twin=twin)
+    click.echo(json.dumps(result, indent=2) if as_json else describe(result))
     if figure is not None:
         from jobs.probe_figure import draw_evaluation
 
         try:
             draw_evaluation(result, loaded.config, figure)
         except ValueError as error:
-            raise UsageError(str(error)) from None
-    click.echo(json.dumps(result, indent=2) if as_json else describe(result))
+            raise UsageError(f"--figure {figure}: {error}") from None
+        except OSError as error:
+            raise UsageError(f"--figure {figure} can't be written: {error.strerror or error}") from None
 
 
 def describe(result: dict[str, Any]) -> str:
@@ -92,21 +105,21 @@ def describe(result: dict[str, Any]) -> str:
         row = [
             name,
             scores["n"],
-            _percent(scores["accuracy"]),
-            _percent(scores["macro_recall"]),
+            points(scores["accuracy"]),
+            points(scores["macro_recall"]),
             f"{scores['ece']:.3f}",
         ]
         if has_copies:
             part = scores["without_copies"]
-            row.append("" if part is None else f"{_percent(part['accuracy'])} of {part['n']}")
+            row.append("" if part is None else f"{points(part['accuracy'])} of {part['n']}")
         if twin:
-            row += [_percent(twin[name]["accuracy"]), _difference(result["comparison"].get(name))]
+            row += [points(twin[name]["accuracy"]), _difference(result["comparison"].get(name))]
         rows.append(row)
     lines += ["", table(header, rows)]
     lines += about_groups({name: each["bootstrap"] for name, each in result.get("comparison", {}).items()})
     main = "full" if "full" in result["lists"] else next(iter(result["lists"]))
     classes = [
-        (name, each["n"], _percent(each["recall"]), _percent(each["precision"]))
+        (name, each["n"], points(each["recall"]), points(each["precision"]))
         for name, each in result["lists"][main]["per_class"].items()
     ]
     lines += ["", table((f"class ({main})", "faces", "recall", "precision"), classes)]
@@ -114,7 +127,7 @@ def describe(result: dict[str, Any]) -> str:
         probes = result["occlusion_probe"]["ran"]
         regions = list(probes[0]["attention"])
         covers = [
-            (each["cover"], _percent(each["accuracy"]), *(_percent(each["attention"][region]) for region in regions))
+            (each["cover"], points(each["accuracy"]), *(points(each["attention"][region]) for region in regions))
             for each in probes
         ]
         lines += ["", table(("covered", "accuracy", *regions), covers)]
@@ -125,10 +138,6 @@ def not_found(found_fraction: float) -> str:
     """How many pictures the model sees whole, for people: many mean that it is trained or judged on something else than
     faces."""
     return f"no face was found in {1 - found_fraction:.1%} of the pictures, which are taken whole"
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f}"
 
 
 def _difference(comparison: dict[str, Any] | None) -> str:

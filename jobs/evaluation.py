@@ -27,7 +27,8 @@ def evaluation(
 ) -> dict[str, Any]:
     """Plain JSON: model, model_id, data, lists, occlusion_probe, and with a single-pass twin single_pass and
     comparison (RAN − single pass on the same faces: McNemar's test, which takes faces as independent, and a paired
-    bootstrap interval, over whole groups where faces come in groups)."""
+    bootstrap interval, over whole groups where faces come in groups). Raises ValueError for a network whose training
+    has diverged."""
     result: dict[str, Any] = {
         "model": network.config.name,
         "model_id": model_id,
@@ -45,7 +46,9 @@ def evaluation(
     if twin is not None:
         result["single_pass"] = {"lists": {name: scores.to_json() for name, scores in score_lists(twin, data).items()}}
         result["comparison"] = {
-            name: _compare(network, twin, data.test(name), data.groups(name)) for name in data.lists
+            name: _compare(network, twin, data.test(name), data.groups(name))
+            for name in data.lists
+            if name in result["lists"]
         }
         if len(clean):
             result["occlusion_probe"]["single_pass"] = _probe(twin, clean)

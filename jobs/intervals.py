@@ -13,12 +13,15 @@ def about_intervals(sources: int) -> str:
     what = f"{CONFIDENCE:.0%} intervals over resampled sources, not faces"
     if sources == 1:
         return f"No intervals: they would be {what}, and this is one source."
-    if sources < TRUSTED_SOURCES:
-        return (
-            f"In brackets: {what}. Over {sources} sources they come out too narrow; "
-            f"{TRUSTED_SOURCES} or more are needed to trust them."
-        )
-    return f"In brackets: {what}."
+    return f"In brackets: {what}. {about_few(sources)}".rstrip()
+
+
+def about_few(sources: int) -> str:
+    """A sentence on intervals over so few sources; empty where there are enough."""
+    if sources >= TRUSTED_SOURCES:
+        return ""
+    of = f"{sources} sources" if sources > 1 else "one source"
+    return f"Over {of} they come out too narrow; {TRUSTED_SOURCES} or more are needed to trust them."
 
 
 def about_mcnemar(sources: int) -> str:

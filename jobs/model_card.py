@@ -6,10 +6,10 @@ import re
 import textwrap
 from typing import Any
 
-from jobs.intervals import percent_difference
+from jobs.intervals import about_few, percent_difference
+from jobs.text import markdown_row, points
 from ran_model.datasets import Listing
 from ran_model.recipe import Recipe
-from ran_model.source_bootstrap import TRUSTED_SOURCES
 from ran_model.train_config import TrainConfig
 
 FER2013 = """FER2013 is faces found by web search, many posed or acted, labelled by crowd workers; age, skin colour,
@@ -42,7 +42,7 @@ def write_card(evaluation: dict[str, Any], recipe: Recipe, listing: Listing) -> 
     twin = single.get("full") or next(iter(single.values()))
     names = list(main["per_class"])
     recalls = [[each["per_class"][name]["recall"] for name in names] for each in (main, twin)]
-    confusion = (_row(name, [str(count) for count in row]) for name, row in zip(names, main["confusion"], strict=True))
+    confusion = (markdown_row([name, *map(str, row)]) for name, row in zip(names, main["confusion"], strict=True))
     grouped = _grouped_text(evaluation["comparison"])
     probes = evaluation.get("occlusion_probe", {"ran": [], "single_pass": []})
     return _wrapped(f"""# {config.name}
@@ -75,7 +75,7 @@ weights are stored in half precision, and RAN's figures are of the stored weight
 Accuracy (mean recall over classes), %, on each list with its own labels; ECE is the expected calibration error of RAN's
 confidence. The single pass is RAN's twin: from the same start, trained for as many steps by the same settings, but on
 one region at a time; it looks at the whole face only, at 1/{len(config.regions)} of the cost. It lies beside the
-weights (single_pass.safetensors). The difference has a 95 % interval from a paired bootstrap over faces{grouped}.
+weights (single_pass.safetensors). The difference has a 95 % interval from a paired bootstrap over faces{grouped}
 
 | list | faces | RAN | single pass | difference | ECE |
 |---|---|---|---|---|---|
@@ -87,9 +87,9 @@ Recall per class on the {"full test" if "full" in ran else "first"} list, %:
 
 | | {" | ".join(names)} |
 |---|{"---|" * len(names)}
-{_row("faces", [str(main["per_class"][name]["n"]) for name in names])}
-{_row("RAN", [_percent(value) for value in recalls[0]])}
-{_row("single pass", [_percent(value) for value in recalls[1]])}
+{markdown_row(["faces", *(str(main["per_class"][name]["n"]) for name in names)])}
+{markdown_row(["RAN", *map(points, recalls[0])])}
+{markdown_row(["single pass", *map(points, recalls[1])])}
 
 What the RAN answers (columns) for each label (rows):
 
@@ -193,44 +193,34 @@ def _hanging(item: str) -> str:
 
 
 def _list_row(name: str, ran: dict[str, Any], single: dict[str, Any], comparison: dict[str, Any] | None) -> str:
-    cells = [f"{_percent(s['accuracy'])} ({_percent(s['macro_recall'])})" for s in (ran, single)]
+    cells = [f"{points(s['accuracy'])} ({points(s['macro_recall'])})" for s in (ran, single)]
     difference = "–"
     if comparison is not None:
         difference = percent_difference(comparison["bootstrap"])
-    return _row(name, [str(ran["n"]), *cells, difference, f"{ran['ece']:.3f}"])
+    return markdown_row([name, str(ran["n"]), *cells, difference, f"{ran['ece']:.3f}"])
 
 
 def _grouped_text(comparison: dict[str, Any]) -> str:
-    """What the bootstrap resampled where faces come in groups; nothing where each face stands alone."""
+    """The end of the sentence on the bootstrap, and what to think of it where faces come in groups."""
     groups = {name: each["bootstrap"]["groups"] for name, each in comparison.items() if each["bootstrap"].get("groups")}
     if not groups:
-        return ""
+        return "."
     listed = ", ".join(f"{name} {count:,}" for name, count in groups.items())
-    few = (
-        f"; over fewer than {TRUSTED_SOURCES} it comes out too narrow" if min(groups.values()) < TRUSTED_SOURCES else ""
-    )
-    return f" that resamples whole sources, whose faces are not independent ({listed}{few})"
+    few = about_few(min(groups.values()))
+    return f" that resamples whole sources, whose faces are not independent ({listed}). {few}"
 
 
 def _copies_text(lists: dict[str, Any]) -> str:
     parts = {name: scores["without_copies"] for name, scores in lists.items() if scores["without_copies"]}
     if not parts:
         return ""
-    listed = ", ".join(f"{name} {_percent(part['accuracy'])} ({part['n']:,} faces)" for name, part in parts.items())
+    listed = ", ".join(f"{name} {points(part['accuracy'])} ({part['n']:,} faces)" for name, part in parts.items())
     return f"Without the test faces whose very picture the training part has too, RAN's accuracy is: {listed}."
 
 
 def _probe_row(ran: dict[str, Any], single: dict[str, Any]) -> str:
-    weights = [_percent(weight) for weight in ran["attention"].values()]
-    return _row(ran["cover"], [_percent(ran["accuracy"]), _percent(single["accuracy"]), *weights])
-
-
-def _row(name: str, cells: list[str]) -> str:
-    return f"| {name} | {' | '.join(cells)} |"
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f}"
+    shares = (ran["accuracy"], single["accuracy"], *ran["attention"].values())
+    return markdown_row([ran["cover"], *map(points, shares)])
 
 
 def _weakest(recall: dict[str, float | None]) -> str:
@@ -238,4 +228,4 @@ def _weakest(recall: dict[str, float | None]) -> str:
     weak = sorted((value, name) for name, value in recall.items() if value is not None and value < 0.5)
     if not weak:
         return "No class is found less than half of the time."
-    return f"It misses more than half of: {', '.join(f'{name} ({_percent(value)} %)' for value, name in weak)}."
+    return f"It misses more than half of: {', '.join(f'{name} ({points(value)} %)' for value, name in weak)}."

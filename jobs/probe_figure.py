@@ -42,9 +42,11 @@ NOTE = (
 def draw_evaluation(result: Mapping[str, Any], config: ModelConfig, path: Path) -> None:
     """Draws the occlusion probe of an evaluation (`jobs.evaluation`) that has a single-pass twin, on the bundled face.
 
-    Raises ValueError where there is no twin.
+    Raises ValueError where no face was probed, or no twin.
     """
-    probes = result.get("occlusion_probe", {})
+    probes = result.get("occlusion_probe")
+    if probes is None:
+        raise ValueError("no face of the validation part or the full list has an expression that the model knows")
     if "single_pass" not in probes:
         raise ValueError("the figure compares with a single-pass twin: give --single-pass FILE")
     results = {

@@ -9,7 +9,8 @@ import multiprocessing
 import os
 import uuid
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed, wait
+from concurrent.futures.process import BrokenProcessPool
 from datetime import timedelta
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 
 PATIENCE = timedelta(hours=1)  # while the first process validates, the others wait for it
 LEAST_SHARE = 8  # faces of a batch for each process, whose BatchNorms see no others
+DEATH_S = 5.0  # that the pool may take to see a death of which the other processes tell first
+OUT_OF_MEMORY = (
+    "a training process ran out of memory, or was killed: a smaller batch_size in the recipe, or fewer --processes, "
+    "take less memory"
+)
 
 
 def device_count() -> int:
@@ -45,7 +51,7 @@ def in_processes(processes: int, work: Path, act: Callable[..., None], *argument
     """Calls `act(device, *arguments)` in so many processes that share one torch.distributed group.
 
     Raises the first error of any of them, and ends the others, which would wait for that one for an hour. Raises
-    ValueError for more processes than there are GPUs.
+    ValueError for more processes than there are GPUs, and where memory runs out.
     """
     import torch
 
@@ -60,8 +66,11 @@ def in_processes(processes: int, work: Path, act: Callable[..., None], *argument
             try:
                 for done in as_completed(ranks):
                     done.result()
-            except BaseException:
+            except BaseException as error:
+                is_short = _is_out_of_memory(error, ranks)
                 _terminate([child for child in multiprocessing.active_children() if child not in others])
+                if is_short:
+                    raise ValueError(OUT_OF_MEMORY) from error
                 raise
     finally:
         meeting.unlink(missing_ok=True)
@@ -70,6 +79,18 @@ def in_processes(processes: int, work: Path, act: Callable[..., None], *argument
 def _terminate(children: Iterable[BaseProcess]) -> None:
     for child in children:
         child.terminate()
+
+
+def _is_out_of_memory(error: BaseException, ranks: Iterable[Future[None]]) -> bool:
+    """Whether the first error is of want of memory, or came of the death of another process."""
+    if isinstance(error, MemoryError):
+        return True
+    if not isinstance(error, RuntimeError):
+        return False
+    if any(words in str(error) for words in ("out of memory", "can't allocate memory")):  # torch's, on GPU and CPU
+        return True
+    told = wait(ranks, DEATH_S).done
+    return any(isinstance(rank.exception(), BrokenProcessPool) for rank in told)
 
 
 def is_first() -> bool:

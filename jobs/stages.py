@@ -14,6 +14,7 @@ from jobs.training_progress import training_progress
 from ran_model.backbones import check_trunk, has_folded_batch_norm, load_trunk, renew_batch_norm
 from ran_model.batches import Batches
 from ran_model.data import FaceSet
+from ran_model.datasets import Listing
 from ran_model.model_files import WEIGHTS_FILE
 from ran_model.network import RegionAttentionNetwork, SinglePassNetwork, ran_from_single_pass
 from ran_model.pretrained import single_pass_of_model
@@ -32,6 +33,13 @@ def check_starts(recipe: Recipe) -> None:
         check_trunk(recipe.teacher.trunk, recipe.teacher.model)
     if recipe.start is not None:
         single_pass_of_model(recipe.start, recipe.model)
+
+
+def check_faces(recipe: Recipe, listing: Listing) -> None:
+    """Raises ValueError where the model's classes have nothing to train on or to validate with, as `check_starts`."""
+    for split, purpose in (("train", "train on"), ("validation", "validate with")):
+        if not listing.of(split, recipe.model.classes):
+            raise ValueError(f"{recipe.data} has no pictures of the model's classes to {purpose}")
 
 
 @dataclass(frozen=True, kw_only=True)

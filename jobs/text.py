@@ -1,4 +1,4 @@
-"""Text for terminals and logs: plain tables, byte counts, durations."""
+"""Text for terminals and logs: plain tables, shares, byte counts, durations."""
 
 from __future__ import annotations
 
@@ -33,6 +33,16 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3g}" if abs(value) < 1 else f"{value:.3f}".rstrip("0").rstrip(".")
     return printable(str(value))
+
+
+def markdown_row(cells: Sequence[str]) -> str:
+    """A row of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def points(share: float | None) -> str:
+    """A share of 1 as points of a hundred: 0.1234 as 12.3, and a dash where there is none."""
+    return "–" if share is None else f"{100 * share:.1f}"
 
 
 def human_bytes(count: float) -> str:

@@ -33,22 +33,25 @@ def train_command(recipe: Path, output: Path, work: Path, processes: int | None,
     """Train a region attention network by RECIPE.yaml and write it, with its figures and model card, to MODEL_DIR.
 
     Run the same command again after a kill: it goes on from the last checkpoint, at most five minutes old.
-    jobs/recipes/default.yaml is the recipe of the model that ships, and shows every part.
+    jobs/recipes/ has examples: own_faces.yaml explains the keys that training on with your own faces wants;
+    default.yaml is the recipe of the model that ships.
     """
     from jobs.align_faces import aligned_faces
+    from jobs.deliver import check_folder_place
     from jobs.evaluate import describe, not_found
     from jobs.processes import in_processes, processes_for
-    from jobs.stages import check_starts
+    from jobs.stages import check_faces, check_starts
     from ran_model.datasets import read_listing
 
+    check_folder_place(f"-o {output}", output)
+    check_folder_place(f"--work {work}", work)
     try:
         plan = read_recipe(recipe)
         check_starts(plan)
         listing = read_listing(plan.data, layout=plan.layout, labels=plan.labels)
         for note in listing.notes:
             click.echo(f"note: {note}", err=True)
-        if not listing.of("train") or not listing.of("validation"):
-            raise UsageError(f"{plan.data} has no pictures to train on, or none to validate with")
+        check_faces(plan, listing)
         faces = aligned_faces(listing, plan.model, work)
         for note in faces.listing.notes[len(listing.notes) :]:  # on copies, which are seen in the pixels
             click.echo(f"note: {note}", err=True)
@@ -80,7 +83,10 @@ def _train(device: str, recipe: Recipe, output: Path, work: Path) -> None:
     if is_first():
         if device == "cpu":
             torch.set_num_threads(torch.distributed.get_world_size())
-        _write(recipe, network, twin, data, output)
+        try:
+            _write(recipe, network, twin, data, output)
+        except OSError as error:
+            raise ValueError(f"-o {output} can't be written: {error.strerror or error}") from None
 
 
 def _write(

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ran_model.recipe import Recipe
@@ -77,7 +76,7 @@ def variants(recipe: Recipe) -> list[Variant]:
 def compared(
     rights: Mapping[str, Sequence[Mapping[str, Tensor]]], groups: Mapping[str, Tensor | None] | None = None
 ) -> dict[str, Any]:
-    """Plain JSON of what was right: by variant key, then by seed, then by list (bool per face).
+    """Plain JSON of what was right: by variant key, then by seed, then by list (bool per face), each alike for all.
 
     groups: by list, which faces belong together (int64 per face), where faces are not independent.
     Per variant and list: n, accuracy (mean over seeds), spread (standard deviation over seeds, None for one seed),
@@ -104,7 +103,7 @@ def compared(
         for name in ran[0]:
             result["ran_minus_single_pass"][name] = {
                 "bootstrap": _difference(ran, twin, name, group_of.get(name)),
-                "mcnemar": [mcnemar(a[name], b[name]).to_json() for a, b in zip(ran, twin, strict=False)],
+                "mcnemar": [mcnemar(a[name], b[name]).to_json() for a, b in zip(ran, twin, strict=True)],
             }
     return result
 
@@ -115,14 +114,4 @@ def _difference(
     name: str,
     groups_B: Tensor | None,
 ) -> dict[str, Any]:
-    return mean_difference([(a[name], b[name]) for a, b in zip(ours, theirs, strict=False)], groups_B).to_json()
-
-
-def right_from_text(text: str) -> Tensor:
-    """A face per letter, "1" where the answer is right: how answers are kept on disk."""
-    return torch.tensor([letter == "1" for letter in text], dtype=torch.bool)
-
-
-def right_to_text(right_B: Tensor) -> str:
-    """The way back of `right_from_text`."""
-    return "".join("1" if right else "0" for right in right_B.tolist())
+    return mean_difference([(a[name], b[name]) for a, b in zip(ours, theirs, strict=True)], groups_B).to_json()

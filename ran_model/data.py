@@ -5,9 +5,10 @@ B faces, C channels, S aligned side, R regions, K classes.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from ran_model.config import ModelConfig
 from ran_model.datasets.copies import without_copies
-from ran_model.datasets.listing import Item, Listing
+from ran_model.datasets.listing import DataError, Item, Listing
 from ran_model.labels import EXPRESSIONS
 from ran_model.regions import BOXES, LANDMARKS, region_boxes
 
@@ -72,7 +73,8 @@ class LabelledFaces:
     `validation`, which leave out pictures of other classes.
     digests: of the pictures' pixels, in the listing's order; with them `listing` is what `without_copies` leaves.
     landmarks_N52: each face's own, where alignment puts them, in fractions of the square: float32, in the listing's
-    order; landmark regions lie around them, as they do when a video is scored. None takes the template's.
+    order; landmark regions lie around them, as they do when a video is scored. None takes the template's; NaN stands
+    for those that are not known. Raises DataError for landmark regions where there are such.
     """
 
     def __init__(
@@ -88,6 +90,14 @@ class LabelledFaces:
         self._config, self._faces, self._is_found = config, faces_NCSS, is_found
         self._position = {item.key: index for index, item in enumerate(listing.items)}
         self.listing, self._copied = (listing, frozenset()) if digests is None else without_copies(listing, digests)
+        self._check_landmarks()
+
+    def for_model(self, config: ModelConfig) -> LabelledFaces:
+        """The same faces for a model that looks at other regions of them. Raises DataError as a new one."""
+        other = copy.copy(self)
+        other._config = config
+        other._check_landmarks()
+        return other
 
     @property
     def found_fraction(self) -> float:
@@ -99,9 +109,13 @@ class LabelledFaces:
         """Names of the test lists."""
         return tuple(self.listing.lists)
 
-    def train(self) -> FaceSet:
-        """What networks are trained on."""
-        return self._split("train")
+    def train(self, same: FaceSet | None = None) -> FaceSet:
+        """What networks are trained on. same: these faces as a model of other regions has them (`for_model`), whose
+        pixels are shared then, not copied."""
+        if same is None:
+            return self._split("train")
+        boxes, landmarks = self._regions(self._of("train"))
+        return replace(same, boxes_BR4=boxes, landmarks_B52=landmarks)
 
     def validation(self) -> FaceSet:
         """What chooses epochs and settings; held out of train."""
@@ -109,12 +123,23 @@ class LabelledFaces:
 
     def test(self, name: str = "full") -> FaceSet:
         """One of the test lists, with labels of its own, over EXPRESSIONS: for reporting, never for choosing."""
-        items, labels = self._listed(name), self.listing.lists[name]
-        return self._set(items, [labels[item.key] for item in items], EXPRESSIONS)
+        return self._set(self._listed(name), self._labels(name), EXPRESSIONS)
 
     def is_copied(self, name: str) -> Tensor:
         """Which pictures of a test list the training part has too: bool (B), in the order of `test`."""
         return torch.tensor([item.key in self._copied for item in self._listed(name)], dtype=torch.bool)
+
+    def digest(self, name: str) -> str:
+        """64 hex over a test list, or "validation": faces in their order, labels, and what regions may depend on."""
+        items = self._of("validation") if name == "validation" else self._listed(name)
+        labels = [item.label for item in items] if name == "validation" else self._labels(name)
+        index = self._index(items)
+        digest = hashlib.sha256(repr([(item.key, label) for item, label in zip(items, labels, strict=True)]).encode())
+        for start in range(0, len(index), CHUNK):
+            digest.update(self._faces[index[start : start + CHUNK]].tobytes())
+        if self._landmarks is not None:
+            digest.update(self._landmarks[index].tobytes())
+        return digest.hexdigest()
 
     def groups(self, name: str) -> Tensor | None:
         """Which faces are not independent, as those of one video: int64 (B), a number per group, in the order of `test`
@@ -128,29 +153,26 @@ class LabelledFaces:
     def _listed(self, name: str) -> list[Item]:
         return [item for item in self.listing.of("test") if item.key in self.listing.lists[name]]
 
+    def _labels(self, name: str) -> list[int]:
+        """A test list's own, over EXPRESSIONS."""
+        return [self.listing.lists[name][item.key] for item in self._listed(name)]
+
     def _of(self, split: str) -> list[Item]:
         """Without pictures of classes that the model lacks."""
-        return [item for item in self.listing.of(split) if EXPRESSIONS[item.label] in self._config.classes]
+        return self.listing.of(split, self._config.classes)
 
     def _split(self, split: str) -> FaceSet:
         classes, items = self._config.classes, self._of(split)
         return self._set(items, [classes.index(EXPRESSIONS[item.label]) for item in items], classes)
 
     def _set(self, items: Sequence[Item], labels: Sequence[int], classes: tuple[str, ...]) -> FaceSet:
-        index = np.array([self._position[item.key] for item in items], np.int64)
+        index = self._index(items)
         targets = np.zeros((len(items), len(classes)), np.float32)
         columns = [EXPRESSIONS.index(name) for name in classes]
         for row, (item, label) in enumerate(zip(items, labels, strict=True)):
             votes = np.zeros(len(classes)) if item.votes is None else np.array(item.votes)[columns]
             targets[row] = votes / votes.sum() if votes.sum() > 0 else np.eye(len(classes))[label]
-        boxes, landmarks = None, None
-        regions = self._config.regions
-        if self._landmarks is not None and any(name in LANDMARKS for name in regions):
-            landmarks = self._landmarks[index]
-        if landmarks is not None or any(name not in BOXES and name not in LANDMARKS for name in regions):
-            keys = [item.key for item in items]
-            found = region_boxes(self._config, len(items), landmarks_N52=landmarks, face_ids=keys)
-            boxes = torch.from_numpy(found)
+        boxes, landmarks = self._regions(items)
         faces = np.empty((len(index), *self._faces.shape[1:]), np.uint8)
         for start in range(0, len(index), CHUNK):  # in one go there would be a second copy, in the stored order of axes
             faces[start : start + CHUNK] = self._faces[index[start : start + CHUNK]]
@@ -159,5 +181,32 @@ class LabelledFaces:
             targets_BK=torch.from_numpy(targets),
             labels_B=torch.tensor(labels, dtype=torch.int64),
             boxes_BR4=boxes,
-            landmarks_B52=None if landmarks is None else torch.from_numpy(landmarks),
+            landmarks_B52=landmarks,
         )
+
+    def _regions(self, items: Sequence[Item]) -> tuple[Tensor | None, Tensor | None]:
+        """boxes_BR4 and landmarks_B52, as a `FaceSet` has them."""
+        regions, landmarks = self._config.regions, None
+        if self._landmarks is not None and any(name in LANDMARKS for name in regions):
+            landmarks = self._landmarks[self._index(items)]
+        if landmarks is None and all(name in BOXES or name in LANDMARKS for name in regions):
+            return None, None
+        keys = [item.key for item in items]
+        boxes = region_boxes(self._config, len(items), landmarks_N52=landmarks, face_ids=keys)
+        return torch.from_numpy(boxes), None if landmarks is None else torch.from_numpy(landmarks)
+
+    def _index(self, items: Sequence[Item]) -> NDArray[np.int64]:
+        """Where their faces are kept."""
+        return np.array([self._position[item.key] for item in items], np.int64)
+
+    def _check_landmarks(self) -> None:
+        if self._landmarks is None or all(name not in LANDMARKS for name in self._config.regions):
+            return
+        is_unknown_N = np.isnan(self._landmarks).any(axis=(1, 2))
+        if is_unknown_N.any():
+            face = list(self._position)[int(is_unknown_N.argmax())]
+            raise DataError(
+                f"{self.listing.name}: {int(is_unknown_N.sum())} crops, such as {face}, have no row in "
+                "faces/**/*.parquet, and regions around landmarks need the landmarks there: take the dataset as it was "
+                "written, or other regions"
+            )

@@ -56,23 +56,32 @@ def over_expressions(probabilities_BK: Tensor, config: ModelConfig) -> Tensor:
 
 
 def score_lists(network: Network, data: LabelledFaces) -> dict[str, Scores]:
-    """The scores of the validation part, where there is one, and of every test list that has faces."""
+    """The scores of the validation part, where there is one, and of every test list that has faces. Raises ValueError
+    for a network whose training has diverged."""
     scores = {}
     validation = data.validation()
     if len(validation):
-        scores["validation"] = score(
-            validation.labels_B, predict_probabilities(network, validation), network.config.classes
-        )
+        scores["validation"] = score(validation.labels_B, _probabilities(network, validation), network.config.classes)
     for name in data.lists:
         faces = data.test(name)
         if len(faces):
-            probabilities = over_expressions(predict_probabilities(network, faces), network.config)
+            probabilities = over_expressions(_probabilities(network, faces), network.config)
             own_B = ~data.is_copied(name)
             scores[name] = replace(
                 score(faces.labels_B, probabilities, EXPRESSIONS),
                 without_copies=None if own_B.all() else _part(faces.labels_B[own_B], probabilities[own_B]),
             )
     return scores
+
+
+def _probabilities(network: Network, faces: FaceSet) -> Tensor:
+    probabilities_BK = predict_probabilities(network, faces)
+    if not probabilities_BK.isfinite().all():
+        raise ValueError(
+            f"{network.config.name} answers with values that are not finite: its training has diverged; a lower "
+            "learning_rate may mend it"
+        )
+    return probabilities_BK
 
 
 def _part(labels_B: Tensor, probabilities_BK: Tensor) -> PartScores | None:

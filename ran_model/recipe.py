@@ -14,7 +14,7 @@ from ran_model.checks import check_choice
 from ran_model.config import ModelConfig
 from ran_model.datasets import LAYOUTS
 from ran_model.model_files import default_model_dir
-from ran_model.regions import STRATEGIES, region_boxes
+from ran_model.regions import BOXES, STRATEGIES, region_boxes
 from ran_model.train_config import TrainConfig
 
 Configuration = TypeVar("Configuration", ModelConfig, TrainConfig, Augmentation)
@@ -24,6 +24,7 @@ Configuration = TypeVar("Configuration", ModelConfig, TrainConfig, Augmentation)
 class Teacher:
     """A single-pass network, often a larger one, that is trained first and then answers beside the annotators.
 
+    model: it is asked about what the student looks at, so its regions are the student's unless it names others.
     trunk: safetensors of its start, see `ran_model.backbones.load_trunk`.
     """
 
@@ -97,10 +98,19 @@ def write_recipe(recipe: Recipe, path: Path) -> None:
 def _teacher(content: Any, student: ModelConfig) -> Teacher:
     values = _mapping(content, "teacher", {field.name for field in fields(Teacher)} | {"folded_batch_norm"})
     values.pop("folded_batch_norm", None)  # of recipes beside older models; it is seen in the weights
-    model = _model(values.get("model"), "teacher.model")
+    own = _mapping(values.get("model"), "teacher.model", {field.name for field in fields(ModelConfig)})
+    regions = {"regions": student.regions, "landmark_side": student.landmark_side}
+    model = _model(regions | own, "teacher.model")
     for name in ("classes", "aligned_size", "template", "colour"):
         if getattr(model, name) != getattr(student, name):
             raise ValueError(f"teacher.model.{name} differs from model.{name}: both see the same faces and classes")
+    are_fixed = all(name in BOXES for name in (*model.regions, *student.regions))
+    for name in regions:
+        if not are_fixed and getattr(model, name) != getattr(student, name):
+            raise ValueError(
+                f"teacher.model.{name} differs from model.{name}: a face's own regions, around landmarks or at random, "
+                "are the same for both; leave it out"
+            )
     trunk = values.get("trunk")
     return Teacher(
         model=model,

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ran_model.source_bootstrap import mean_intervals
@@ -106,33 +105,26 @@ def mean_difference(
         raise ValueError(f"confidence is {confidence}: it must be between 0 and 1")
     gains_SB = torch.stack([a.long() - b.long() for a, b in pairs]).cpu().numpy()
     seeds, faces = gains_SB.shape
-    if groups_B is not None:
+    low: float | None
+    high: float | None
+    groups: int | None = None
+    if groups_B is None:
+        # Only how often each gain is drawn matters: drawing the counts is drawing the faces, without 10,000 x B indices
+        values, counts = np.unique(gains_SB.sum(axis=0), return_counts=True)
+        drawn = np.random.default_rng(seed).multinomial(faces, counts / faces, size=samples)
+        tail = (1 - confidence) / 2
+        low, high = np.quantile(drawn @ values / (faces * seeds), (tail, 1 - tail)).tolist()
+    else:
         if len(groups_B) != faces:
             raise ValueError(f"groups of {len(groups_B)} faces, answers for {faces}: every face must be in one group")
         _, group_B, faces_G = np.unique(groups_B.cpu().numpy(), return_inverse=True, return_counts=True)
         sums_G1 = np.bincount(group_B, weights=gains_SB.mean(axis=0)).astype(np.float64)[:, None]
         ends = mean_intervals(sums_G1, faces_G, samples=samples, confidence=confidence, seed=seed)[:, 0].tolist()
-        low, high = (None, None) if len(faces_G) == 1 else ends
-        return _difference(gains_SB, low, high, confidence, samples, len(faces_G))
-    # Only how often each gain is drawn matters: drawing the counts is drawing the faces, without 10,000 x B indices.
-    values, counts = np.unique(gains_SB.sum(axis=0), return_counts=True)
-    drawn = np.random.default_rng(seed).multinomial(faces, counts / faces, size=samples)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(drawn @ values / (faces * seeds), (tail, 1 - tail)).tolist()
-    return _difference(gains_SB, low, high, confidence, samples, None)
-
-
-def _difference(
-    gains_SB: NDArray[np.int64],
-    low: float | None,
-    high: float | None,
-    confidence: float,
-    samples: int,
-    groups: int | None,
-) -> Difference:
+        groups = len(faces_G)
+        low, high = (None, None) if groups == 1 else ends
     by_seed = gains_SB.mean(axis=1).tolist()
     return Difference(
-        n=gains_SB.shape[1],
+        n=faces,
         difference=float(gains_SB.mean()),
         low=low,
         high=high,

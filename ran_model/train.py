@@ -64,7 +64,7 @@ def train(
     if config.epochs == 0:
         return
     augmentation = augmentation or Augmentation()
-    _claim(folder, config, network.config, augmentation, origin)
+    _claim(folder, settings(config, network.config, augmentation, origin))
     device = next(network.parameters()).device
     batches = Batches(
         faces,
@@ -152,12 +152,17 @@ def _end_epoch(state: TrainingState, epoch: int, folder: Path, validation: FaceS
     log.info("%s", row)
 
 
-def _claim(folder: Path, config: TrainConfig, model: ModelConfig, augmentation: Augmentation, origin: str) -> None:
-    """Notes the configuration in the folder. Raises ValueError if a checkpoint there is of another one."""
-    settings = asdict(config) | {"augmentation": asdict(augmentation), "model": asdict(model), "origin": origin}
+def settings(config: TrainConfig, model: ModelConfig, augmentation: Augmentation, origin: str) -> str:
+    """All that decides what `train` makes of a network, as JSON: what it keeps beside a checkpoint."""
+    values = asdict(config) | {"augmentation": asdict(augmentation), "model": asdict(model), "origin": origin}
     for label in ("name", "version"):
-        del settings["model"][label]
-    text, path = json.dumps(settings, indent=2) + "\n", folder / SETTINGS_FILE
+        del values["model"][label]
+    return json.dumps(values, indent=2) + "\n"
+
+
+def _claim(folder: Path, text: str) -> None:
+    """Notes the settings in the folder. Raises ValueError if a checkpoint there is of others."""
+    path = folder / SETTINGS_FILE
     if path.exists() and path.read_text() == text:
         return
     if path.exists() and (folder / "checkpoint.safetensors").exists():

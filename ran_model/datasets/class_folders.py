@@ -36,6 +36,12 @@ PARTS = {
     "train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation",
     "test": "test", "testing": "test",
 }  # fmt: skip
+#: How other parts are drawn from train, by those that have class folders, and what is said of it; else they stay.
+DRAWS = {
+    frozenset({"train"}): (any_split, DRAWN),
+    frozenset({"train", "validation"}): (train_or_validation, DRAWN_VALIDATION),
+    frozenset({"train", "test"}): (train_or_validation, DRAWN_VALIDATION),
+}
 
 
 def recognises(path: Path) -> bool:
@@ -51,25 +57,24 @@ def read(path: Path) -> Listing:
         raise DataError(f"{path} is missing: it must be {NEEDS}")
     notes = Notes()
     parts = {child: part for child in _folders(path) if (part := _part(child)) is not None}
-    items: list[Item] = []
-    if not parts:
-        items += _classes(path, path, any_split, notes)
     for child in _folders(path) if parts else []:
         if child not in parts:
             notes.add("folders beside train, val and test", child.name)
+    parts = parts or {path: "train"}  # without parts everything is drawn from
     cut_out = {part for child, part in parts.items() if _is_cut_out(child) and _folders(child)}
     for child, part in list(parts.items()):
         if part in cut_out and not _is_cut_out(child):
             notes.add("folders of whole frames, whose faces are there cut out", child.name)
             del parts[child]
-    there = {part for child, part in parts.items() if _folders(child)}
+    there = frozenset(part for child, part in parts.items() if _folders(child))
+    items: list[Item] = []
     for child, official in parts.items():
         items += _classes(path, child, _split_of(official, there), notes)
         if official == "validation" and "test" not in there:
             notes.add("validation folders that are test here, as no test folder has labels", child.name)
-    drawn = [] if "train" not in there and parts else _drawn(there)
     if not items:
         raise DataError(f"{path} has no pictures in class folders: it must be {NEEDS}")
+    drawn = [DRAWS[there][1]] if there in DRAWS else []
     return Listing(name=path.resolve().name, items=items, lists=full_list(items), notes=[*notes.lines(), *drawn])
 
 
@@ -82,19 +87,12 @@ def _is_cut_out(folder: Path) -> bool:
     return CUT_OUT in folder.name.lower()
 
 
-def _split_of(official: str, there: set[str]) -> Callable[[str], str]:
+def _split_of(official: str, there: frozenset[str]) -> Callable[[str], str]:
     """How the pictures of an official part are split, given which parts have class folders."""
-    if official == "train" and there != {"train", "validation", "test"}:
-        return any_split if there == {"train"} else train_or_validation
-    split = "test" if "test" not in there else official
+    if official == "train" and there in DRAWS:
+        return DRAWS[there][0]
+    split = "test" if official == "validation" and "test" not in there else official
     return lambda key: split
-
-
-def _drawn(there: set[str]) -> list[str]:
-    """What `_split_of` draws out of train, or out of everything where there are no parts, for people."""
-    if there == {"train", "validation", "test"}:
-        return []
-    return [DRAWN if there <= {"train"} else DRAWN_VALIDATION]
 
 
 def _classes(root: Path, folder: Path, split_of: Callable[[str], str], notes: Notes) -> Iterator[Item]:

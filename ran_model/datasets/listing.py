@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,11 +84,11 @@ class Listing:
         labels = {item.label for item in self.items}
         return tuple(name for index, name in enumerate(EXPRESSIONS) if index in labels)
 
-    def of(self, split: str) -> list[Item]:
-        """The items of one split, in the data set's order."""
+    def of(self, split: str, classes: Collection[str] = EXPRESSIONS) -> list[Item]:
+        """The items of one split whose label is one of these expressions, in the data set's order."""
         if split not in SPLITS:
             raise ValueError(f"split is {split!r}: it must be one of {', '.join(SPLITS)}")
-        return [item for item in self.items if item.split == split]
+        return [item for item in self.items if item.split == split and EXPRESSIONS[item.label] in classes]
 
 
 def full_list(items: Iterable[Item]) -> dict[str, dict[str, int]]:

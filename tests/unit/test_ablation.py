@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from jobs.ablate import describe
-from ran_model.ablation import compared, right_from_text, right_to_text, variants
+from ran_model.ablation import compared, variants
+from ran_model.answers import right_from_text, right_to_text
 from ran_model.config import ModelConfig
 from ran_model.recipe import Recipe
 from ran_model.train_config import TrainConfig

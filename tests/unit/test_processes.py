@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
+from concurrent.futures import Future
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -52,3 +55,52 @@ def test_an_error_in_one_process_ends_all_of_them(tmp_path: Path) -> None:
         in_processes(2, tmp_path, _one_raises, told)
     assert time.time() - float(told.read_text()) < WAIT.total_seconds() / 2
     assert list(tmp_path.iterdir()) == [told]
+
+
+def _one_is_killed(device: str) -> None:
+    """As by the kernel where memory runs out; the others lose it, and may tell first."""
+    if torch.distributed.get_rank() == torch.distributed.get_world_size() - 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    torch.distributed.all_reduce(torch.zeros(1, device=device), async_op=True).wait(WAIT)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() == 1, reason="two processes need two GPUs, or none")
+def test_a_process_that_is_killed_is_told_as_want_of_memory(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"ran out of memory, or was killed"):
+        in_processes(2, tmp_path, _one_is_killed)
+
+
+class _Refused:
+    """A pool whose one task raises."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __enter__(self) -> _Refused:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def submit(self, *_: object) -> Future[None]:
+        future: Future[None] = Future()
+        future.set_exception(self._error)
+        return future
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        MemoryError(),
+    ],
+)
+def test_memory_that_runs_out_is_told_with_what_takes_less(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "ProcessPoolExecutor", lambda *_, **__: _Refused(error))
+    with pytest.raises(ValueError, match=r"ran out of memory, or was killed: a smaller batch_size .* --processes"):
+        in_processes(1, tmp_path, _one_is_killed)
+    monkeypatch.setattr(processes, "ProcessPoolExecutor", lambda *_, **__: _Refused(RuntimeError("a bug")))
+    with pytest.raises(RuntimeError, match="a bug"):
+        in_processes(1, tmp_path, _one_is_killed)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from jobs.stages import check_starts
 from ran_model.config import ModelConfig
-from ran_model.model_files import default_model_dir
+from ran_model.model_files import CONFIG_FILE, default_model_dir
 from ran_model.recipe import read_recipe, write_recipe
 from ran_model.regions import STRATEGIES
 
@@ -19,6 +20,22 @@ def recipe(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
     return path
+
+
+@pytest.mark.parametrize("path", sorted(DEFAULT.parent.iterdir()), ids=lambda path: path.name)
+def test_every_recipe_that_ships_can_be_read_and_fits_its_start(path: Path) -> None:
+    read = read_recipe(path)
+    if read.start is not None:
+        check_starts(read)
+        start = ModelConfig.from_json((read.start / CONFIG_FILE).read_bytes())
+        assert (read.model.aligned_size, read.model.input_size) == (start.aligned_size, start.input_size)
+        assert (read.model.template, read.model.regions) == (start.template, start.regions)
+
+
+def test_the_recipe_for_own_faces_has_what_kept_crops_need() -> None:
+    own = read_recipe(DEFAULT.with_name("own_faces.yaml"))
+    assert (own.data, own.labels, own.layout) == (Path("out"), Path("labels.csv"), "auto")
+    assert own.start == default_model_dir()
 
 
 def test_the_default_recipe_is_whole() -> None:
@@ -65,6 +82,33 @@ def test_strategies_and_numbers_as_people_write_them(tmp_path: Path) -> None:
     points = "[[0, 0], [1, 0], [0.5, 0.5], [0, 1], [1, 1]]"  # a model's identity must not hang on 1 or 1.0
     model = read_recipe(recipe(tmp_path, SMALLEST.replace("model: {}", f"model: {{template: {points}}}"))).model
     assert ModelConfig.from_json(model.to_json()).identity() == model.identity()
+
+
+@pytest.mark.parametrize("regions", ["landmark", "random", "affectnet", "[whole, nose, top_left]"])
+def test_a_teacher_looks_where_its_student_does(tmp_path: Path, regions: str) -> None:
+    text = SMALLEST.replace("model: {}", f"model: {{regions: {regions}, landmark_side: 0.3}}")
+    read = read_recipe(recipe(tmp_path, text + "teacher: {model: {backbone: resnet50}}\n"))
+    assert read.teacher is not None
+    assert read.teacher.model.regions == read.model.regions
+    assert read.teacher.model.landmark_side == 0.3
+    write_recipe(read, tmp_path / "again.yaml")
+    assert read_recipe(tmp_path / "again.yaml") == read
+
+
+def test_only_fixed_regions_of_a_teacher_may_be_its_own(tmp_path: Path) -> None:
+    fixed = SMALLEST.replace("model: {}", "model: {regions: affectnet}") + "teacher: {model: {regions: fixed}}\n"
+    teacher = read_recipe(recipe(tmp_path, fixed)).teacher
+    assert teacher is not None
+    assert teacher.model.regions == STRATEGIES["fixed"]
+    for ours, theirs, key in (
+        ("regions: landmark", "regions: fixed", "regions"),
+        ("regions: fixed", "regions: random", "regions"),
+        ("regions: random", "regions: [whole, random_1]", "regions"),
+        ("regions: landmark", "landmark_side: 0.2", "landmark_side"),
+    ):
+        text = SMALLEST.replace("model: {}", f"model: {{{ours}}}") + f"teacher: {{model: {{{theirs}}}}}\n"
+        with pytest.raises(ValueError, match=rf"teacher\.model\.{key} differs from model\.{key}: .* leave it out"):
+            read_recipe(recipe(tmp_path, text))
 
 
 @pytest.mark.parametrize(

@@ -217,6 +217,54 @@ def test_faces_of_a_group_are_known_in_the_order_of_their_set(listing: Listing) 
     assert made.groups("validation") is None  # happiness, of the same film, is no class of the model
 
 
+def made(listing: Listing, **changed: Any) -> LabelledFaces:
+    random = np.random.default_rng(0)
+    values = {
+        "faces_NCSS": random.integers(0, 256, (5, 1, 96, 96), dtype=np.uint8),
+        "landmarks_N52": random.uniform(0.3, 0.7, (5, 5, 2)).astype(np.float32),
+    }
+    return LabelledFaces(listing, CONFIG, is_found=np.ones(5, np.bool_), **values | changed)
+
+
+@pytest.mark.parametrize("regions", [("whole", "nose"), ("whole", "random_1"), ("whole", "center_down")])
+def test_a_model_of_other_regions_has_the_same_pixels_and_its_own_boxes(
+    listing: Listing, regions: tuple[str, ...]
+) -> None:
+    data, model = made(listing), replace(CONFIG, regions=regions)
+    first, own = data.train(), data.for_model(model)
+    shared, copied = own.train(same=first), own.train()
+    assert shared.faces_BCSS is first.faces_BCSS
+    assert torch.equal(shared.boxes(model), copied.boxes(model))
+    assert (shared.landmarks_B52 is None) == (copied.landmarks_B52 is None) == (regions[1] != "nose")
+    assert data.train().boxes_BR4 is None
+    assert data.for_model(CONFIG).train(same=shared).boxes_BR4 is None
+
+
+def test_landmark_regions_need_landmarks_whoever_asks_for_them(listing: Listing) -> None:
+    unknown = np.full((5, 5, 2), np.nan, np.float32)
+    data = made(listing, landmarks_N52=unknown)
+    with pytest.raises(DataError, match="5 crops, such as a, have no row"):
+        data.for_model(LANDMARK_REGIONS)
+
+
+def test_a_list_is_known_by_its_faces_labels_and_landmarks(listing: Listing) -> None:
+    data = made(listing)
+    before = {name: data.digest(name) for name in ("validation", "full", "occlusion")}
+    assert len(set(before.values())) == 3
+    assert {name: made(listing).digest(name) for name in before} == before
+
+    def changed(other: LabelledFaces) -> set[str]:
+        return {name for name in before if other.digest(name) != before[name]}
+
+    relabelled = [replace(item, label=3 if item.key == "b" else item.label) for item in listing.items]
+    assert changed(made(replace(listing, items=relabelled))) == {"validation"}
+    assert changed(made(replace(listing, lists=listing.lists | {"occlusion": {"d": 6}}))) == {"occlusion"}
+    faces, landmarks = np.array(data._faces), np.zeros((5, 5, 2), np.float32)
+    faces[2] += 1  # c, of the full list alone
+    assert changed(made(listing, faces_NCSS=faces)) == {"full"}
+    assert changed(made(listing, landmarks_N52=landmarks)) == set(before)
+
+
 def test_a_set_is_taken_and_known_without_a_second_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_data, "CHUNK", 16)
     config = ModelConfig(aligned_size=64, input_size=64, colour="rgb")
