@@ -15,9 +15,10 @@ from dataclasses import asdict
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import StoreError
+from pipeline.errors import DamageError, NewerVersionError
 from pipeline.ledger.entry import CommittedFile
 from pipeline.ledger.id_set import IdSet
+from pipeline.ledger.live import UNREADABLE
 from pipeline.ledger.state import SEGMENT_DIGITS, SOURCE_DIGITS, LogState
 
 CHECKPOINT_VERSION = 1
@@ -62,16 +63,18 @@ def to_parquet(state: LogState) -> bytes:
 
 
 def from_parquet(data: bytes, name: str) -> LogState:
-    """The state in checkpoint file `name`. Raises StoreError, naming it, if it can't be read."""
+    """The state in checkpoint file `name`. Raises DamageError, naming it, if it can't be read, or NewerVersionError."""
     try:
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         metadata = file.schema_arrow.metadata or {}
         if int(metadata[b"ran_checkpoint"]) > CHECKPOINT_VERSION:
-            raise StoreError(f"log checkpoint {name} was written by a newer version of ran-pipeline; upgrade this one")
+            raise NewerVersionError(
+                f"log checkpoint {name} was written by a newer version of ran-pipeline; upgrade this one"
+            )
         state = _parsed(file)
         state.next_entry = int(metadata[b"entries"])
-    except (ValueError, TypeError, KeyError, OSError) as error:  # pyarrow's own errors are ValueErrors and OSErrors
-        raise StoreError(
+    except (TypeError, AttributeError, *UNREADABLE) as error:
+        raise DamageError(
             f"log checkpoint {name} is damaged ({error}); delete it and every later one: the entries are still there"
         ) from error
     return state

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline.errors import RunClosedError, StoreError
+from pipeline.errors import NewerVersionError, RunClosedError, StoreError
 from pipeline.ledger import checkpoint
 from pipeline.ledger.entry import CommittedFile, Entry, parse_entry
 from pipeline.ledger.log import CommitLog, checkpoint_path, entry_path
@@ -189,7 +189,7 @@ def test_malformed_entry_is_named(url: str, data: bytes) -> None:
 
 def test_entry_of_a_newer_version_is_refused(url: str) -> None:
     Store(url).write_bytes(entry_path(0), json.dumps({"version": 99}).encode())
-    with pytest.raises(StoreError, match="newer version"):
+    with pytest.raises(NewerVersionError, match="newer version"):
         CommitLog(Store(url)).refresh()
 
 
