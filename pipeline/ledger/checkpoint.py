@@ -86,7 +86,7 @@ def _parsed(file: pq.ParquetFile) -> LogState:
         rows[row["kind"]].append((row["model_id"], row["text"], row["number"]))
     ids = defaultdict[tuple[str, str], list[pa.Array]](list)
     for group in range(1, file.num_row_groups):
-        kind, model_id = (file.metadata.row_group(group).column(column).statistics.min for column in (0, 1))
+        kind, model_id = (_only_value(file.metadata.row_group(group).column(column)) for column in (0, 1))
         ids[kind, model_id].append(file.read_row_group(group, columns=["id"])["id"].combine_chunks())
 
     def id_set(kind: str, digits: int, model_id: str = "") -> IdSet:
@@ -104,6 +104,14 @@ def _parsed(file: pq.ParquetFile) -> LogState:
     state.last_nonces = dict(run.split(" ", 1) for _, run, _ in rows["run"])
     state.live = {file.path: file for file in (CommittedFile(**json.loads(text)) for _, text, _ in rows["file"])}
     return state
+
+
+def _only_value(column: pq.ColumnChunkMetaData) -> str:
+    """What every row of a string column has, by its statistics."""
+    if column.physical_type != "BYTE_ARRAY":  # Arrow would end the process when asked for statistics of another type
+        raise ValueError(f"{column.path_in_schema} is {column.physical_type}")
+    value: str = column.statistics.min
+    return value
 
 
 def _id_sets(state: LogState) -> Iterator[tuple[str, str, IdSet]]:
