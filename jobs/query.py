@@ -78,17 +78,14 @@ def _write(relation: duckdb.DuckDBPyRelation, form: str, path: Path) -> None:
 
 def _distinct(names: Sequence[str]) -> list[str]:
     """Columns of the same name, in any case, numbered as DuckDB numbers them in CSV and Parquet: a, a_1, a_2."""
-    counts: dict[str, int] = {}
-    distinct = []
+    distinct: dict[str, str] = {}
     for name in names:
-        made, key = name, name.lower()
-        if key in counts:
-            while (made := f"{name}_{counts[key]}").lower() in counts:
-                counts[key] += 1
-            counts[key] += 1
-        counts[made.lower()] = 1
-        distinct.append(made)
-    return distinct
+        made, number = name, 0
+        while made.lower() in distinct:
+            number += 1
+            made = f"{name}_{number}"
+        distinct[made.lower()] = made
+    return list(distinct.values())
 
 
 def _jsonable(value: Any) -> Any:
