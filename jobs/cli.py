@@ -6,7 +6,6 @@ import traceback
 
 import click
 
-from jobs.damage import as_damage, is_of_a_damaged_file
 from jobs.leaving import leave
 from pipeline import __version__
 from pipeline.errors import RanError
@@ -78,15 +77,10 @@ def main() -> None:
         code = INTERRUPTED
     except BrokenPipeError:
         code = 0
-    except Exception as error:
-        if is_of_a_damaged_file(error):
-            damage = as_damage(error)
-            click.echo(error_line(damage), err=True)
-            code = damage.exit_code
-        else:
-            traceback.print_exc()
-            click.echo("error: this is a bug in ran-pipeline; please report it with the lines above", err=True)
-            code = 1
+    except Exception:
+        traceback.print_exc()
+        click.echo("error: this is a bug in ran-pipeline; please report it with the lines above", err=True)
+        code = 1
     leave(code)
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import duckdb
 
-from jobs.damage import as_damage
+from jobs.damage import as_damage, without_sql
 from jobs.options import parse_storage_options
 from pipeline.config import Extraction
 from pipeline.ledger.dataset import Dataset
@@ -48,7 +48,10 @@ class OpenedDataset:
 
     def following(self, act: Callable[[], T]) -> T:
         """What `act` returns. It reads the views; a run that publishes a file, or a compaction that replaces it, takes
-        that away from where they look, and then they are made anew and `act` is called again."""
+        that away from where they look, and then they are made anew and `act` is called again.
+
+        Raises StoreError if a file of the dataset can't be read; DuckDB's other errors come as they are.
+        """
         moves = 0
         while True:
             try:
@@ -57,21 +60,30 @@ class OpenedDataset:
                 return act()
             except (duckdb.Error, FileNotFoundError) as error:
                 named = self.files_in(error)
-                if not named or moves == _MOST_MOVES:
-                    raise
-                self.log.refresh()
-                if all(path in self.log.state.live for path in named):
-                    raise
-                moves += 1
+                if named and moves < _MOST_MOVES:
+                    self.log.refresh()
+                    if not all(path in self.log.state.live for path in named):
+                        moves += 1
+                        continue
+                # Its bare class is what DuckDB makes of errors of its Parquet reader's libraries, and of nothing else.
+                if type(error) is duckdb.Error or self._is_ours(named):
+                    raise as_damage(error) from error
+                raise
+            except RuntimeError as error:  # a string that is no UTF-8
+                raise as_damage(error) from error
+
+    def _is_ours(self, paths: Sequence[str]) -> bool:
+        """Whether a live file is among them, public yet or not."""
+        return any(path in (file.path, file.staged) for file in self.log.state.files() for path in paths)
 
     def make_views(self) -> None:
         """Makes the views over what is live by the log as it was read last."""
         create_views(self.connection, self.store, self.log.state)
 
     def files_in(self, error: Exception) -> list[str]:
-        """Files below OUT that an error's message names, as the log calls them."""
+        """Files below OUT that an error's message names, SQL that it quotes aside, as the log calls them."""
         roots = "|".join(re.escape(root) for root in (self.store.url, self.store.path_of("")))
-        return re.findall(rf"(?:{roots})/([^\n\"']+?\.parquet)", str(error))
+        return re.findall(rf"(?:{roots})/([^\n\"']+?\.parquet)", without_sql(str(error)))
 
     def find_model(self, name: str) -> str:
         """As `pipeline.views.find_model`."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import duckdb
 
-from jobs.damage import as_damage, is_of_a_damaged_file
 from jobs.dataset import opened
 from jobs.deliver import deliver, deliver_to_stdout
 from jobs.options import parse_storage_options, storage_option
@@ -26,7 +27,7 @@ MOST_TABLE_ROWS = 1000
 @click.argument("output", metavar="OUT")
 @click.argument("sql", metavar='"SQL"')
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]), show_default="table")
-@click.option("--json", "as_json", is_flag=True, help="The same as --format json. Bytes are in base64.")
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json. Bytes are in base64, NaN is null.")
 @click.option("--to", metavar="FILE", help="Write there instead of stdout; may be an s3:// URL.")
 @storage_option
 def query_command(
@@ -55,13 +56,7 @@ def query_command(
 
         try:
             dataset.following(answer)
-        except RuntimeError as error:  # a string that is no UTF-8
-            raise as_damage(error) from error
         except duckdb.Error as error:
-            is_ours = any(path in dataset.log.state.live for path in dataset.files_in(error))
-            named_by_sql = "No files found" in str(error) and not is_ours
-            if is_of_a_damaged_file(error) and not named_by_sql:
-                raise as_damage(error) from error
             raise UsageError(f"{error}\nviews: {', '.join(VIEWS)}") from None
 
 
@@ -71,8 +66,9 @@ def _write(relation: duckdb.DuckDBPyRelation, form: str, path: Path) -> None:
     elif form == "parquet":
         relation.write_parquet(str(path), compression="zstd")
     elif form == "json":
-        records = [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]
-        path.write_text(json.dumps(records, indent=2, default=_jsonable) + "\n", encoding="utf-8")
+        names = _distinct(relation.columns)
+        records = [dict(zip(names, map(_jsonable, row), strict=True)) for row in relation.fetchall()]
+        path.write_text(json.dumps(records, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     else:
         rows = relation.limit(MOST_TABLE_ROWS + 1).fetchall()
         path.write_text(table(relation.columns, rows[:MOST_TABLE_ROWS]) + "\n", encoding="utf-8")
@@ -80,5 +76,26 @@ def _write(relation: duckdb.DuckDBPyRelation, form: str, path: Path) -> None:
             click.echo(f"only the first {MOST_TABLE_ROWS} rows; --format csv, json or parquet has all", err=True)
 
 
-def _jsonable(value: Any) -> str:
-    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Columns of the same name, in any case, numbered as DuckDB numbers them in CSV and Parquet: a, a_1, a_2."""
+    distinct: dict[str, str] = {}
+    for name in names:
+        made, number = name, 0
+        while made.lower() in distinct:
+            number += 1
+            made = f"{name}_{number}"
+        distinct[made.lower()] = made
+    return list(distinct.values())
+
+
+def _jsonable(value: Any) -> Any:
+    """The value as JSON has it: bytes in base64, null for numbers that JSON lacks, text for what it has no type for."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _jsonable(of) for key, of in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(one) for one in value]
+    return value if value is None or isinstance(value, str | int) else str(value)

@@ -42,8 +42,8 @@ class SampledFrame:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceFrames:
-    """A source. regions: those that the model has, in column order. usual: the median weight of each over the source's
-    faces, or nothing where a median of so few says little."""
+    """A source. regions: those that the model has, in column order. usual: the median weight of each over the faces of
+    these frames, or nothing where a median of so few says little."""
 
     uri: str
     kind: str
@@ -107,7 +107,7 @@ def read_source(dataset: OpenedDataset, name: str, model_id: str | None = None) 
         model_id=model_id,
         regions=regions,
         frames=tuple(frames),
-        usual=_usual(faces, regions),
+        usual=_usual([face for frame in frames for face in frame.faces], regions),
     )
 
 

@@ -54,6 +54,17 @@ class StoreError(RanError):
     exit_code = 5
 
 
+class DamageError(StoreError):
+    """A file of the dataset is gone, or says something else than what was committed: `verify --repair` mends that.
+
+    Never raised because the store failed: what can't be read just now may be whole.
+    """
+
+
+class NewerVersionError(UsageError):
+    """A newer version of this program wrote the dataset: nothing is wrong with it, and only an upgrade can read it."""
+
+
 class NoPlaceError(StoreError, UsageError):
     """The output's bucket does not exist, or a file is where its folder has to be: no second try mends that."""
 

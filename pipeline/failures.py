@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline import schema
 from pipeline.config import Extraction
 from pipeline.errors import ErrorCode
 from pipeline.ledger.entry import CommittedFile
-from pipeline.ledger.live import sound_rows
-from pipeline.ledger.removal import Replacing, ids_in
+from pipeline.ledger.live import read_each, sound_rows
+from pipeline.ledger.removal import Replacing, holders
 from pipeline.ledger.staging import ERRORS_SUFFIX
 from pipeline.ledger.state import LogState
 from pipeline.segments import Segment, plan_table
@@ -45,14 +46,13 @@ def find_failures(
     """
     found, replacing = Failures(), Replacing()
     known_ids = known["source_id"].combine_chunks()
-    for file in _error_files(state, model_id):
-        rows = sound_rows(store, file, ["segment_id", "source_id", "status", "error_code"])
-        is_change = pc.equal(rows["error_code"], str(ErrorCode.SOURCE_CHANGED))
-        rows = rows.filter(pc.or_(pc.invert(is_change), pc.is_in(rows["source_id"], known_ids)))
-        if codes:
-            rows = rows.filter(pc.is_in(rows["error_code"], pa.array(sorted(codes), pa.string())))
-        found.rows |= dict(zip(rows["segment_id"].to_pylist(), rows["source_id"].to_pylist(), strict=True))
-        replacing.with_faces.update(rows.filter(pc.equal(rows["status"], "partial"))["segment_id"].to_pylist())
+    rows = error_rows(store, state, ["segment_id", "source_id", "status", "error_code"], model_id)
+    is_change = pc.equal(rows["error_code"], str(ErrorCode.SOURCE_CHANGED))
+    rows = rows.filter(pc.or_(pc.invert(is_change), pc.is_in(rows["source_id"], known_ids)))
+    if codes:
+        rows = rows.filter(pc.is_in(rows["error_code"], pa.array(sorted(codes), pa.string())))
+    found.rows = dict(zip(rows["segment_id"].to_pylist(), rows["source_id"].to_pylist(), strict=True))
+    replacing.with_faces.update(rows.filter(pc.equal(rows["status"], "partial"))["segment_id"].to_pylist())
     failed = known.filter(pc.is_in(known["source_id"], pa.array(sorted(found.source_ids), pa.string())))
     found.probe = set(failed.filter(pc.is_valid(failed["error_code"]))["source_id"].to_pylist())
     replacing.sources = set(found.probe)
@@ -71,17 +71,26 @@ def _own_crops(store: Store, state: LogState, model_id: str, replaced: set[str],
     segment without a face of this model has none of its own. The log may say that there are some where there are none.
     """
     claimed = state.crops.common(replaced)
-    there = {one for file in state.files("crops") if claimed for one in ids_in(store, file, claimed, "segment_id")}
+    there = set[str]().union(*holders(store, state.files("crops"), claimed, "segment_id").values())
     own = claimed - (there - partial)
     for other in state.models:
         both = state.committed(other).common(own & there) if other != model_id else set()
-        files = _error_files(state, other) if both else []
-        own -= both - {one for file in files for one in ids_in(store, file, both, "segment_id")}
+        own -= both.difference(*holders(store, _error_files(state, other), both, "segment_id").values())
     return own
 
 
-def _error_files(state: LogState, model_id: str) -> list[CommittedFile]:
-    """The files that have all of the model's error and partial rows, and nothing else."""
+def error_rows(store: Store, state: LogState, columns: Sequence[str], model_id: str | None = None) -> pa.Table:
+    """These columns of all error and partial rows, of one model if given."""
+    empty = schema.empty("segments").select(list(columns))
+
+    def rows(file: CommittedFile) -> pa.Table:
+        return sound_rows(store, file, columns).select(empty.column_names).cast(empty.schema)
+
+    return pa.concat_tables([empty, *read_each(_error_files(state, model_id), rows)])
+
+
+def _error_files(state: LogState, model_id: str | None) -> list[CommittedFile]:
+    """The files that have all error and partial rows, of one model if given, and nothing else."""
     return [file for file in state.files("segments", model_id) if file.path.endswith(ERRORS_SUFFIX)]
 
 

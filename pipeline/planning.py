@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +15,11 @@ import pyarrow.parquet as pq
 from pipeline import schema
 from pipeline.config import Extraction
 from pipeline.errors import ErrorCode
+from pipeline.failures import error_rows
 from pipeline.ledger.entry import CommittedFile
-from pipeline.ledger.id_set import IdSet
-from pipeline.ledger.live import read_live_columns, read_sound, sound_rows
+from pipeline.ledger.id_set import IdSet, WantedIds
+from pipeline.ledger.live import read_each, read_live_columns, read_sound
 from pipeline.ledger.log import LogState
-from pipeline.ledger.staging import ERRORS_SUFFIX
 from pipeline.media.sources import Listing, Source
 from pipeline.passes import Pass
 from pipeline.segments import PLAN, plan_tables
@@ -28,7 +27,6 @@ from pipeline.storage.store import Store
 
 UNIT_ROWS, PICTURE_UNIT_ROWS = 8, 64
 UNITS_PER_ACTOR = 4  # fewer, and actors would wait for the last one; more, and Ray has a task for every few frames
-_READERS = 16  # files fetched at once; an object store answers in tens of milliseconds
 
 
 @dataclass(kw_only=True)
@@ -50,8 +48,7 @@ def known_sources(store: Store, state: LogState) -> pa.Table:
     def rows(file: CommittedFile) -> pa.Table:
         return pq.ParquetFile(pa.BufferReader(read_sound(store, file))).read(use_threads=False).cast(schema.SOURCES)
 
-    with ThreadPoolExecutor(_READERS) as pool:
-        return pa.concat_tables([schema.empty("sources"), *pool.map(rows, state.files("sources"))])
+    return pa.concat_tables([schema.empty("sources"), *read_each(state.files("sources"), rows)])
 
 
 def new_sources(store: Store, state: LogState, listing: Listing, known: pa.Table) -> tuple[list[Source], list[Source]]:
@@ -73,12 +70,14 @@ def new_sources(store: Store, state: LogState, listing: Listing, known: pa.Table
 
 def _without_only_errors(store: Store, state: LogState, source_ids: pa.Array) -> pa.Array:
     """Those of the sources that have at least one live segment without an error, of any model."""
-    good: set[str] = set()
-    for file in state.files("segments") if len(source_ids) else ():
+    wanted = WantedIds(source_ids.to_pylist())
+
+    def good(file: CommittedFile) -> frozenset[str]:
         rows = read_live_columns(store, file, ["source_id", "status"])
-        rows = rows.filter(pc.and_(pc.is_in(rows["source_id"], source_ids), pc.not_equal(rows["status"], "error")))
-        good.update(rows["source_id"].to_pylist())
-    return pa.array(sorted(good), pa.string())
+        return wanted.among(rows.filter(pc.not_equal(rows["status"], "error"))["source_id"])
+
+    found = read_each(state.files("segments") if len(source_ids) else [], good)
+    return pa.array(sorted(set[str]().union(*found)), pa.string())
 
 
 def plan(
@@ -133,11 +132,7 @@ def dispatch_units(attempted: Pass, actors: int) -> list[pa.Table]:
 
 def count_failed(store: Store, state: LogState, model_id: str, listing: Listing) -> int:
     """Listed sources with a live error or partial row for the model. Such rows have their own part files."""
-    failed: set[str] = set()
-    for file in state.files("segments", model_id):
-        if file.path.endswith(ERRORS_SUFFIX):
-            table = sound_rows(store, file, ["source_id"])
-            failed.update(table["source_id"].to_pylist())
+    failed = set(error_rows(store, state, ["source_id"], model_id)["source_id"].to_pylist())
     return len(failed & {source.source_id for source in listing.sources})
 
 
@@ -153,24 +148,15 @@ def superseded(store: Store, state: LogState, listing: Listing, known: pa.Table)
         return rows.filter(pc.and_(pc.is_in(rows["source_uri"], uris), pc.invert(pc.is_in(rows["source_id"], ids))))
 
     found = set(earlier(known)["source_id"].to_pylist())
-    for file in state.files("segments"):
-        if file.path.endswith(ERRORS_SUFFIX):
-            rows = sound_rows(store, file, ["source_id", "source_uri"])
-            found.update(earlier(rows)["source_id"].to_pylist())
+    found.update(earlier(error_rows(store, state, ["source_id", "source_uri"]))["source_id"].to_pylist())
     return found.difference(_without_only_errors(store, state, pa.array(sorted(found), pa.string())).to_pylist())
 
 
 def change_rows(store: Store, state: LogState, uris: pa.Array) -> set[str]:
     """Source ids of the error rows that told of changes of these sources, one for each content that was met."""
-    found: set[str] = set()
-    for file in state.files("segments"):
-        if file.path.endswith(ERRORS_SUFFIX):
-            columns = ["source_id", "source_uri", "error_code"]
-            rows = sound_rows(store, file, columns)
-            is_change = pc.equal(rows["error_code"], str(ErrorCode.SOURCE_CHANGED))
-            rows = rows.filter(pc.and_(is_change, pc.is_in(rows["source_uri"], uris)))
-            found.update(rows["source_id"].to_pylist())
-    return found
+    rows = error_rows(store, state, ["source_id", "source_uri", "error_code"])
+    is_change = pc.equal(rows["error_code"], str(ErrorCode.SOURCE_CHANGED))
+    return set(rows.filter(pc.and_(is_change, pc.is_in(rows["source_uri"], uris)))["source_id"].to_pylist())
 
 
 def _changed_row(source: Source) -> dict[str, Any]:

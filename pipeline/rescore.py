@@ -17,6 +17,7 @@ from pipeline.errors import ErrorCode, MediaError
 from pipeline.extract import BLOCK_PIXEL_BYTES, extract_unit
 from pipeline.extraction import FACE_COLUMNS, LANDMARK_COLUMNS, ExtractedSegment, StoredDetections
 from pipeline.kept_crops import KeptCrops
+from pipeline.ledger.live import UNREADABLE
 from pipeline.quality import sharpness_brightness
 from pipeline.segments import Segment
 from pipeline.storage.store import Store
@@ -113,7 +114,7 @@ class RescoreActor:
             try:
                 self._crops[path] = before.get(path) or KeptCrops(self._store, path)
                 found |= self._crops[path].pngs(ids)
-            except (OSError, pa.ArrowInvalid):
+            except UNREADABLE:
                 continue
         return found
 

@@ -15,9 +15,10 @@ from dataclasses import asdict
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import StoreError
+from pipeline.errors import DamageError, NewerVersionError
 from pipeline.ledger.entry import CommittedFile
 from pipeline.ledger.id_set import IdSet
+from pipeline.ledger.live import UNREADABLE
 from pipeline.ledger.state import SEGMENT_DIGITS, SOURCE_DIGITS, LogState
 
 CHECKPOINT_VERSION = 1
@@ -62,16 +63,18 @@ def to_parquet(state: LogState) -> bytes:
 
 
 def from_parquet(data: bytes, name: str) -> LogState:
-    """The state in checkpoint file `name`. Raises StoreError, naming it, if it can't be read."""
+    """The state in checkpoint file `name`. Raises DamageError, naming it, if it can't be read, or NewerVersionError."""
     try:
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         metadata = file.schema_arrow.metadata or {}
         if int(metadata[b"ran_checkpoint"]) > CHECKPOINT_VERSION:
-            raise StoreError(f"log checkpoint {name} was written by a newer version of ran-pipeline; upgrade this one")
+            raise NewerVersionError(
+                f"log checkpoint {name} was written by a newer version of ran-pipeline; upgrade this one"
+            )
         state = _parsed(file)
         state.next_entry = int(metadata[b"entries"])
-    except (ValueError, TypeError, KeyError, OSError) as error:  # pyarrow's own errors are ValueErrors and OSErrors
-        raise StoreError(
+    except (TypeError, AttributeError, *UNREADABLE) as error:
+        raise DamageError(
             f"log checkpoint {name} is damaged ({error}); delete it and every later one: the entries are still there"
         ) from error
     return state
@@ -83,7 +86,7 @@ def _parsed(file: pq.ParquetFile) -> LogState:
         rows[row["kind"]].append((row["model_id"], row["text"], row["number"]))
     ids = defaultdict[tuple[str, str], list[pa.Array]](list)
     for group in range(1, file.num_row_groups):
-        kind, model_id = (file.metadata.row_group(group).column(column).statistics.min for column in (0, 1))
+        kind, model_id = (_only_value(file.metadata.row_group(group).column(column)) for column in (0, 1))
         ids[kind, model_id].append(file.read_row_group(group, columns=["id"])["id"].combine_chunks())
 
     def id_set(kind: str, digits: int, model_id: str = "") -> IdSet:
@@ -101,6 +104,14 @@ def _parsed(file: pq.ParquetFile) -> LogState:
     state.last_nonces = dict(run.split(" ", 1) for _, run, _ in rows["run"])
     state.live = {file.path: file for file in (CommittedFile(**json.loads(text)) for _, text, _ in rows["file"])}
     return state
+
+
+def _only_value(column: pq.ColumnChunkMetaData) -> str:
+    """What every row of a string column has, by its statistics."""
+    if column.physical_type != "BYTE_ARRAY":  # Arrow would end the process when asked for statistics of another type
+        raise ValueError(f"{column.path_in_schema} is {column.physical_type}")
+    value: str = column.statistics.min
+    return value
 
 
 def _id_sets(state: LogState) -> Iterator[tuple[str, str, IdSet]]:

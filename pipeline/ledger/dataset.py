@@ -8,9 +8,9 @@ from typing import Any
 
 from pipeline import __version__
 from pipeline.config import Extraction
-from pipeline.errors import StoreError, UsageError
+from pipeline.errors import DamageError, NewerVersionError, StoreError, UsageError
 from pipeline.ledger.log import LOG
-from pipeline.ledger.seal import sealed, unsealed
+from pipeline.ledger.seal import is_sealed, sealed, unsealed
 from pipeline.schema import SCHEMA_VERSION
 from pipeline.storage.store import Store
 
@@ -29,18 +29,18 @@ class Dataset:
 
     @staticmethod
     def exists(store: Store) -> bool:
-        """Whether the store holds a dataset. Raises StoreError if it holds one whose dataset.json is gone."""
+        """Whether the store holds a dataset. Raises DamageError if it holds one whose dataset.json is gone."""
         if store.exists(DATASET_FILE):
             return True
         # somebody may be making the dataset at this moment: dataset.json comes first, then the log
         if not store.list(LOG) or store.exists(DATASET_FILE):
             return store.exists(DATASET_FILE)
-        raise StoreError(f"{store.url_of(DATASET_FILE)} is missing; `verify {store.url} --repair` restores it")
+        raise DamageError(f"{store.url_of(DATASET_FILE)} is missing; `verify {store.url} --repair` restores it")
 
     @classmethod
     def open(cls, store: Store, extraction: Extraction | None = None, *, root: str | None = None) -> Dataset:
-        """The dataset in `store`. Raises UsageError if there is none, its schema is newer than this program's, or it
-        was made with another extraction or root than those given; StoreError if dataset.json is damaged or gone."""
+        """The dataset in `store`. Raises UsageError if there is none, or it was made with another extraction or root
+        than those given, NewerVersionError, and DamageError if dataset.json is damaged or gone."""
         try:
             data = store.read_bytes(DATASET_FILE)
         except FileNotFoundError:
@@ -107,20 +107,30 @@ def _parsed(store: Store, data: bytes) -> Dataset:
         values: dict[str, Any] = unsealed(data)
         version = int(values["schema_version"])
         if version > SCHEMA_VERSION:
-            raise UsageError(
+            raise NewerVersionError(
                 f"{where} has schema version {version}, this program knows up to {SCHEMA_VERSION}: "
                 f"upgrade ran-pipeline (it was made by {values.get('created_by', 'a newer version')})"
             )
         known = {field.name for field in fields(Extraction)}
         unknown = sorted(values["extraction"].keys() - known)
         if unknown:
-            raise UsageError(f"{where} has unknown extraction fields {', '.join(unknown)}: upgrade ran-pipeline")
+            raise NewerVersionError(f"{where} has unknown extraction fields {', '.join(unknown)}: upgrade ran-pipeline")
         return Dataset(
             store=store,
-            extraction=Extraction.from_json(values["extraction"]),
+            extraction=_extraction(where, values["extraction"], is_whole=is_sealed(data)),
             root=values["root"],
             schema_version=version,
             created_by=str(values["created_by"]),
         )
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{where} is malformed ({error}); `verify --repair` restores it") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamageError(f"{where} is malformed ({error}); `verify --repair` restores it") from error
+
+
+def _extraction(where: str, values: dict[str, Any], *, is_whole: bool) -> Extraction:
+    """is_whole: no bit was changed since the file was written, so a value that is not allowed is a newer version's."""
+    try:
+        return Extraction.from_json(values)
+    except UsageError as error:
+        if is_whole:
+            raise NewerVersionError(f"{where}: {error}: upgrade ran-pipeline") from error
+        raise ValueError(str(error)) from error

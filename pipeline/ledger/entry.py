@@ -9,7 +9,7 @@ import uuid
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from pipeline.errors import StoreError
+from pipeline.errors import DamageError, NewerVersionError
 from pipeline.ledger.seal import is_sealed, sealed, unsealed
 
 ENTRY_VERSION = 2  # 1 had no sha256
@@ -68,11 +68,13 @@ class Entry:
 
 
 def parse_entry(data: bytes, name: str) -> Entry:
-    """The entry stored as file `name`. Raises StoreError, naming it, if it is malformed or from a newer version."""
+    """The entry stored as file `name`. Raises DamageError, naming it, if it is malformed, or NewerVersionError."""
     try:
         values = unsealed(data)
         if values["version"] > ENTRY_VERSION:
-            raise StoreError(f"log entry {name} was written by a newer version of ran-pipeline; upgrade this one")
+            raise NewerVersionError(
+                f"log entry {name} was written by a newer version of ran-pipeline; upgrade this one"
+            )
         if values["version"] > 1 and not is_sealed(data):
             raise ValueError("its sha256 is missing")
         unknown = values.keys() - {f.name for f in fields(Entry)}
@@ -82,7 +84,7 @@ def parse_entry(data: bytes, name: str) -> Entry:
         entry = Entry(**values)
         _check_types(entry)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise StoreError(
+        raise DamageError(
             f"log entry {name} is malformed ({error}); the dataset can't be read past it; see `verify`"
         ) from error
     return entry

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 _MOST_RECENT = 65_536
@@ -93,6 +94,20 @@ class IdSet:
 
     def _pack(self, values: Sequence[str] | pa.Array | pa.ChunkedArray) -> NDArray[np.bytes_]:
         return _packed(values, self.digits)
+
+
+class WantedIds:
+    """Ids of any kind that are looked for in one column after another: what a look needs of them is made once."""
+
+    def __init__(self, ids: Iterable[str]) -> None:
+        self._ids = frozenset(ids)
+        self._array = pa.array(list(self._ids), pa.string())
+
+    def among(self, column: pa.ChunkedArray) -> frozenset[str]:
+        """Those that the column has."""
+        if len(column) > len(self._ids):  # each such look makes a table of all the ids, which takes less time then
+            column = column.filter(pc.is_in(column, self._array))
+        return self._ids.intersection(column.to_pylist())
 
 
 class IdNumbers:

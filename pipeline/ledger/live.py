@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import StoreError
+from pipeline.errors import DamageError
 from pipeline.ledger.entry import CommittedFile
 from pipeline.ledger.state import LogState
 from pipeline.storage.store import Store
 
 T = TypeVar("T")
+
+_READERS = 16  # files fetched at once; an object store answers in tens of milliseconds
+
+#: What Arrow raises about content that is damaged. An error of the store, which comes through Arrow as it is, is none.
+UNREADABLE = (OSError, ValueError, LookupError, pa.ArrowException)
 
 
 def live_paths(store: Store, state: LogState, table: str, model_id: str | None = None) -> list[str]:
@@ -30,13 +36,21 @@ def live_paths(store: Store, state: LogState, table: str, model_id: str | None =
     ]
 
 
+def read_each(files: Iterable[CommittedFile], read: Callable[[CommittedFile], T]) -> list[T]:
+    """What `read` gives for each file, in their order; several are fetched at once."""
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(read, files))
+
+
 def read_live(store: Store, file: CommittedFile) -> bytes:
-    """The bytes of a live file, public yet or not, whatever became of them. Raises StoreError if it is gone."""
+    """The bytes of a live file, public yet or not, whatever became of them. Raises DamageError if it is gone, and
+    another StoreError if the store fails."""
     return _where_it_is(store, file, store.read_bytes)
 
 
 def read_sound(store: Store, file: CommittedFile) -> bytes:
-    """The bytes of a live file as they were committed. Raises StoreError if it is gone or damaged.
+    """The bytes of a live file as they were committed. Raises DamageError if it is gone or damaged, and
+    another StoreError if the store fails.
 
     For everybody who decides by what is in it, or writes it again: under a new sha256 nobody would find the damage.
     """
@@ -55,7 +69,7 @@ def sound_rows(store: Store, file: CommittedFile, columns: Sequence[str] | None 
 
 
 def read_live_columns(store: Store, file: CommittedFile, columns: Sequence[str]) -> pa.Table:
-    """These columns of a live file, of which no others are fetched. Raises StoreError if it is gone or can't be read.
+    """These columns of a live file, of which no others are fetched; errors as `read_sound`.
 
     Its size is looked at, its sha256 is not: what is to be written again has to come from `read_sound`.
     """
@@ -81,18 +95,18 @@ def difference(file: CommittedFile, data: bytes) -> str | None:
 
 @contextmanager
 def _named_damage(store: Store, path: str) -> Iterator[None]:
-    """What Arrow raises about a damaged file, under many names, becomes a StoreError that names the file."""
+    """What Arrow raises about a damaged file, under many names, becomes a DamageError that names the file."""
     try:
         yield
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+    except UNREADABLE as error:
         reason = str(error).strip().splitlines()
         raise _damaged(store, path, f"can't be read ({reason[0] if reason else type(error).__name__})") from error
 
 
-def _damaged(store: Store, path: str, problem: str) -> StoreError:
-    return StoreError(f"{store.url_of(path)} {problem}; `verify {store.url} --repair` mends the dataset")
+def _damaged(store: Store, path: str, problem: str) -> DamageError:
+    return DamageError(f"{store.url_of(path)} {problem}; `verify {store.url} --repair` mends the dataset")
 
 
 def _where_it_is(store: Store, file: CommittedFile, read: Callable[[str], T]) -> T:
@@ -101,7 +115,7 @@ def _where_it_is(store: Store, file: CommittedFile, read: Callable[[str], T]) ->
             return read(path)
         except FileNotFoundError:
             continue
-    raise StoreError(
+    raise DamageError(
         f"{store.url_of(file.path)} is gone: another run replaced it meanwhile (run again), or it was deleted by hand "
         f"(`verify {store.url} --repair`)"
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from pipeline.errors import StoreError
+from pipeline.errors import DamageError
 from pipeline.ledger import checkpoint
 from pipeline.ledger.entry import Entry, parse_entry
 from pipeline.ledger.state import LogState
@@ -60,7 +60,7 @@ class CommitLog:
         """Reads what was committed since the last call; returns the entries that were read one by one.
 
         The first call starts from the newest checkpoint. Drivers write missing checkpoints, readers never.
-        Raises StoreError if an entry is malformed or missing, naming it.
+        Raises DamageError if an entry is malformed or missing, naming it; StoreError if the store fails.
         """
         if not self._opened:
             self._load_checkpoint()
@@ -84,7 +84,7 @@ class CommitLog:
                     # Somebody may have written it just after we looked; what follows it is proof that it must exist.
                     missing = first + found.index(None)
                     if self._read(missing) is None:
-                        raise StoreError(
+                        raise DamageError(
                             f"log entry {self._store.url_of(entry_path(missing))} is missing: later ones exist"
                         )
                 else:
@@ -158,7 +158,7 @@ class CommitLog:
         path = checkpoint_path(low * every)
         self.state = checkpoint.from_parquet(self._store.read_bytes(path), self._store.url_of(path))
         if self.state.next_entry != low * every:
-            raise StoreError(f"log checkpoint {self._store.url_of(path)} says {self.state.next_entry} entries")
+            raise DamageError(f"log checkpoint {self._store.url_of(path)} says {self.state.next_entry} entries")
 
     def _has_checkpoint(self, number: int) -> bool:
         return self._store.exists(checkpoint_path(number))

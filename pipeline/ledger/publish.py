@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from pipeline import schema
-from pipeline.errors import StoreError
+from pipeline.errors import DamageError
 from pipeline.ledger.entry import CommittedFile, Entry
 from pipeline.ledger.log import CommitLog
 from pipeline.ledger.state import LogState
@@ -51,7 +51,7 @@ def _publish(store: Store, log: CommitLog, files: Iterable[CommittedFile]) -> No
     _delete_removed(store, log)
     lost = [file for file in absent if file.path in log.state.live]
     if lost:
-        raise StoreError(
+        raise DamageError(
             f"{store.url_of(lost[0].path)} is committed, but neither it nor its staged file exists: "
             f"`verify {store.url} --repair` mends the dataset"
         )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.ledger.entry import CommittedFile, Entry
-from pipeline.ledger.live import read_live_columns, sound_rows
+from pipeline.ledger.id_set import WantedIds
+from pipeline.ledger.live import read_each, read_live_columns, sound_rows
 from pipeline.ledger.log import CommitLog
 from pipeline.ledger.publish import commit_entry
 from pipeline.ledger.runs import Run
@@ -76,31 +77,30 @@ class Replacing:
         stays of it. Only files that hold some of them are read."""
         if not all(path in state.live for path in self.files):
             self.find_files(store, state, model_id)
-        gone = {"sources": frozenset(sources), "crops": frozenset(crops)}
+        gone = dict.fromkeys(("segments", "faces"), frozenset(segments))
+        gone |= {"sources": frozenset(sources), "crops": frozenset(crops)}
         result = Replacement()
         for path, held in sorted(self.files.items()):
             file = state.live[path]
-            of_table = gone.get(file.table, frozenset(segments))
-            if held.isdisjoint(of_table):
+            going = held & gone[file.table]
+            if not going:
                 continue
-            rest = without(store, run_id, [file], of_table, column=_key(file))
+            rest = _rest(store, run_id, [file], {path: going}, _key(file.table))
             result.remove += rest.remove
             result.add += rest.add
-            if held - of_table:
-                result.holders |= {added.path: held - of_table for added in rest.add}
+            if held - going:
+                result.holders |= {added.path: held - going for added in rest.add}
         return result
 
     def find_files(self, store: Store, state: LogState, model_id: str) -> None:
         """Looks for the files, in one column of those that may hold some."""
         wanted = {"segments": self.segments, "faces": self.with_faces, "sources": self.sources, "crops": self.crops}
         self.files = {}
-        for file in state.files():
-            is_good = file.table == "segments" and not file.path.endswith(ERRORS_SUFFIX)
-            if file.model_id not in ("", model_id) or is_good or not wanted[file.table]:
-                continue
-            held = ids_in(store, file, wanted[file.table], _key(file))
-            if held:
-                self.files[file.path] = held
+        for table, ids in wanted.items():
+            files = [file for file in state.files(table) if file.model_id in ("", model_id)]
+            if table == "segments":
+                files = [file for file in files if file.path.endswith(ERRORS_SUFFIX)]
+            self.files |= holders(store, files, ids, _key(table))
 
     def settle(self, entry: Entry, rest: Replacement) -> None:
         """The entry is committed."""
@@ -111,14 +111,22 @@ class Replacing:
         self.files = {path: ids for path, ids in self.files.items() if path not in entry.remove} | rest.holders
 
 
-def ids_in(store: Store, file: CommittedFile, wanted: Collection[str], column: str) -> frozenset[str]:
-    """Those of the ids that the column of a live file has. Only that column is fetched."""
-    found = read_live_columns(store, file, [column])[column]
-    return frozenset(found.filter(pc.is_in(found, pa.array(sorted(wanted), pa.string()))).to_pylist())
+def holders(
+    store: Store, files: Sequence[CommittedFile], wanted: Collection[str], column: str
+) -> dict[str, frozenset[str]]:
+    """Paths of those of the live files that have some of the ids in the column -> these. Only that column is fetched,
+    of several files at once."""
+    ids = WantedIds(wanted)
+
+    def held(file: CommittedFile) -> frozenset[str]:
+        return ids.among(read_live_columns(store, file, [column])[column])
+
+    found = zip(files, read_each(files, held), strict=True) if wanted else ()
+    return {file.path: of_file for file, of_file in found if of_file}
 
 
-def _key(file: CommittedFile) -> str:
-    return "source_id" if file.table == "sources" else "segment_id"
+def _key(table: str) -> str:
+    return "source_id" if table == "sources" else "segment_id"
 
 
 def drop_segments(store: Store, log: CommitLog, run: Run, model_id: str, old: Replacing, segments: set[str]) -> None:
@@ -154,27 +162,29 @@ def drop_sources(
     """Takes every row of the sources out of the dataset, whatever the model. covered: their segments without a row.
     only_errors: they have nothing but error rows, so no other files are looked at."""
 
-    def holders(files: Iterable[CommittedFile]) -> list[CommittedFile]:
-        return [
-            file
-            for file in files
-            if (not only_errors or file.table == "sources" or file.path.endswith(ERRORS_SUFFIX))
-            and ids_in(store, file, source_ids, "source_id")
+    def with_some(files: Iterable[CommittedFile]) -> tuple[list[CommittedFile], dict[str, frozenset[str]]]:
+        """Files with rows of the sources, and of which."""
+        looked_at = [
+            file for file in files if not only_errors or file.table == "sources" or file.path.endswith(ERRORS_SUFFIX)
         ]
+        held = holders(store, looked_at, source_ids, "source_id")
+        return [file for file in looked_at if file.path in held], held
 
-    def segments_of(files: Iterable[CommittedFile], table: str) -> set[str]:
-        ids = pa.array(sorted(source_ids), pa.string())
-        parts = [sound_rows(store, file, ["segment_id", "source_id"]) for file in files if file.table == table]
-        return {
-            one for rows in parts for one in rows.filter(pc.is_in(rows["source_id"], ids))["segment_id"].to_pylist()
-        }
+    def segments_of(files: Iterable[CommittedFile], held: Mapping[str, frozenset[str]], table: str) -> set[str]:
+        found = set[str]()
+        for file in files:
+            if file.table == table:
+                rows = sound_rows(store, file, ["segment_id", "source_id"])
+                ids = pa.array(list(held[file.path]), pa.string())
+                found.update(rows.filter(pc.is_in(rows["source_id"], ids))["segment_id"].to_pylist())
+        return found
 
     for model_id in list(log.state.models):
 
         def of_model(state: LogState, model_id: str = model_id) -> Entry | None:
-            files = holders(state.files(model_id=model_id))
-            gone = segments_of(files, "segments") | state.covered(model_id).common(covered)
-            rest = without(store, run.run_id, files, source_ids, column="source_id")
+            files, held = with_some(state.files(model_id=model_id))
+            gone = segments_of(files, held, "segments") | state.covered(model_id).common(covered)
+            rest = _rest(store, run.run_id, files, held, "source_id")
             if not gone and not rest.remove:
                 return None
             return Entry(
@@ -184,8 +194,8 @@ def drop_sources(
         commit_entry(store, log, of_model)
 
     def of_tables(state: LogState) -> Entry | None:
-        files = holders(state.files(model_id=""))
-        rest = without(store, run.run_id, files, source_ids, column="source_id")
+        files, held = with_some(state.files(model_id=""))
+        rest = _rest(store, run.run_id, files, held, "source_id")
         known = sorted(state.sources.common(source_ids))
         if not rest.remove and not known:
             return None
@@ -194,28 +204,35 @@ def drop_sources(
             remove=rest.remove,
             add=rest.add,
             sources_removed=known,
-            crops_removed=sorted(segments_of(files, "crops")),
+            crops_removed=sorted(segments_of(files, held, "crops")),
         )
 
     commit_entry(store, log, of_tables)
 
 
 def without(
-    store: Store, run_id: str, files: Iterable[CommittedFile], gone: Collection[str], *, column: str = "segment_id"
+    store: Store, run_id: str, files: Sequence[CommittedFile], gone: Collection[str], *, column: str = "segment_id"
 ) -> Replacement:
     """The files without the rows whose `column` is in `gone`. Files that have none of them are left alone, and of these
     nothing but the column is fetched.
 
-    Memory: one file. Raises StoreError, also for a file that another run removed meanwhile.
+    Raises StoreError, also for a file that another run removed meanwhile.
     """
-    result, ids = Replacement(), pa.array(sorted(gone), pa.string())
-    for file in files if gone else ():
-        if not ids_in(store, file, gone, column):
-            continue
+    held = holders(store, files, gone, column)
+    return _rest(store, run_id, [file for file in files if file.path in held], held, column)
+
+
+def _rest(
+    store: Store, run_id: str, files: Iterable[CommittedFile], gone: Mapping[str, frozenset[str]], column: str
+) -> Replacement:
+    """The files without the rows whose `column` is in what `gone` says by path. Memory: one file."""
+    result = Replacement()
+    for file in files:
         rows = sound_rows(store, file)
-        has = pc.is_in(rows[column], ids)
+        rest = rows.filter(pc.invert(pc.is_in(rows[column], pa.array(list(gone[file.path]), pa.string()))))
+        if rest.num_rows == rows.num_rows:
+            continue
         result.remove.append(file.path)
-        rest = rows.filter(pc.invert(has))
         if rest.num_rows:
             staged = stage_table(store, run_id, file.table, rest)
             only_errors = file.path.endswith(ERRORS_SUFFIX)

@@ -20,11 +20,11 @@ import pyarrow.parquet as pq
 
 from pipeline import schema
 from pipeline.config import Extraction
-from pipeline.errors import StoreError, UsageError
+from pipeline.errors import DamageError, UsageError
 from pipeline.ledger.commit import Committer
 from pipeline.ledger.dataset import DATASET_FILE, Dataset, dataset_file
 from pipeline.ledger.entry import Entry
-from pipeline.ledger.live import sound_rows
+from pipeline.ledger.live import UNREADABLE, sound_rows
 from pipeline.ledger.log import CHECKPOINT_EVERY, CommitLog, entry_path
 from pipeline.ledger.publish import publish_entry, publish_missing
 from pipeline.ledger.removal import without
@@ -53,7 +53,8 @@ class Repair:
 
 
 def repair(store: Store, *, stale_after_s: float = STALE_AFTER_S, checkpoint_every: int = CHECKPOINT_EVERY) -> Repair:
-    """Mends what `verify` finds. Raises UsageError while a run is at work, or if dataset.json can't be made again."""
+    """Mends what `verify` finds. Raises UsageError while a run is at work, or if dataset.json can't be made again, and
+    StoreError if the store fails: then nothing is taken for damaged that could not be read."""
     before = verify(store)
     if before.is_sound:
         return Repair(before=before, after=before)
@@ -87,12 +88,9 @@ def _lost(before: LogState, after: LogState) -> int:
 
 def _mend_dataset_file(store: Store, before: Verification, result: Repair) -> None:
     """Makes dataset.json again from what a run recorded, if the committed segments agree that it is theirs."""
-    try:
+    with suppress(DamageError):
         Dataset.open(store)
         return
-    except (StoreError, UsageError) as error:
-        if "newer" in str(error) or "upgrade" in str(error):
-            raise
     runs = _recorded(store)
     for _, extraction in reversed(runs):
         if _is_of_this_dataset(store, extraction, before):
@@ -110,8 +108,9 @@ def _recorded(store: Store) -> list[tuple[dict[str, Any], Extraction]]:
     found = []
     for path in store.list(RUNS):
         if path.endswith("/config.json"):
+            data = store.read_bytes(path)
             with suppress(ValueError, TypeError, KeyError, AttributeError, UsageError):
-                config = json.loads(store.read_bytes(path))
+                config = json.loads(data)
                 config["run"].get("root")
                 found.append((config, Extraction.from_json(config["extraction"])))
     return found
@@ -165,8 +164,7 @@ def _mend_log(store: Store, before: Verification, result: Repair) -> None:
         _set_aside(store, path, result)
     for number in replayed.lost_entries:
         path = entry_path(number)
-        if store.exists(path):
-            _set_aside(store, path, result)
+        _set_aside(store, path, result)
         stubs = replayed.removed_unknown.get(number, [])
         store.write_bytes(path, Entry(run_id=f"repair-{uuid.uuid4().hex[:6]}", add=stubs, lost=True).to_bytes())
 
@@ -220,7 +218,7 @@ def _append(
     entry = log.append(build)
     if entry is not None:
         for path in entry.remove:
-            if path in damaged and store.exists(path):
+            if path in damaged:
                 _set_aside(store, path, result)
         publish_entry(store, log, entry)
 
@@ -305,17 +303,18 @@ def _first_of_each(rows: pa.Table, column: str) -> pa.Table:
 
 
 def _read(store: Store, path: str) -> pa.Table | None:
-    """A stray's rows; None if it is not a whole file of its table."""
+    """A stray's rows; None if it is gone, or no whole file of its table."""
     try:
         rows = pq.read_table(pa.BufferReader(store.read_bytes(path)))
         schema.check(rows, path.partition("/")[0])
-    except (ValueError, OSError):  # pyarrow's own errors are ValueErrors and OSErrors
+    except UNREADABLE:
         return None
     return rows
 
 
 def _set_aside(store: Store, path: str, result: Repair) -> None:
+    """Moves the file, if there is one."""
     name = f"{DAMAGED}/{uuid.uuid4().hex[:8]}-{path.replace('/', '-')}"
-    store.publish(path, name)
-    store.delete(path)
-    result.moved.append(name)
+    if store.publish(path, name):
+        store.delete(path)
+        result.moved.append(name)

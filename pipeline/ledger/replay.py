@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 
-from pipeline.errors import StoreError
+from pipeline.errors import DamageError
 from pipeline.ledger import checkpoint
 from pipeline.ledger.entry import CommittedFile, Entry, parse_entry
 from pipeline.ledger.log import LOG, checkpoint_path, entry_path
@@ -37,7 +37,8 @@ class Replay:
 
 
 def replay(store: Store) -> Replay:
-    """Reads every entry and checkpoint. Raises StoreError only if the store fails.
+    """Reads every entry and checkpoint. Raises StoreError if the store fails, which says nothing about what it could
+    not read, and NewerVersionError.
 
     Memory: two states, whatever the number of checkpoints.
     """
@@ -79,7 +80,9 @@ def _checkpoint(store: Store, number: int, result: Replay) -> LogState | None:
         if state.next_entry == number:
             return state
         reason = f"says {state.next_entry} entries"
-    except StoreError as error:
+    except FileNotFoundError:
+        reason = "is gone"
+    except DamageError as error:
         reason = _reason(error)
     result.problems[path] = reason
     result.lost_checkpoints.append(path)
@@ -109,9 +112,7 @@ def _entry(store: Store, number: int, result: Replay) -> Entry | None:
         return parse_entry(store.read_bytes(path), path)
     except FileNotFoundError:
         result.problems[path] = "is missing: later entries exist"
-    except StoreError as error:
-        if "newer version" in str(error):
-            raise
+    except DamageError as error:
         result.problems[path] = _reason(error)
     result.lost_entries.append(number)
     return None
@@ -150,6 +151,6 @@ def _same(left: LogState, right: LogState) -> bool:
     return told(left) == told(right) and ids(left) == ids(right)
 
 
-def _reason(error: StoreError) -> str:
+def _reason(error: DamageError) -> str:
     cause = error.__cause__
     return f"can't be read: {cause or error}"

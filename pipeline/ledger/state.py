@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from pipeline.errors import RunClosedError, StoreError
+from pipeline.errors import DamageError, RunClosedError
 from pipeline.ledger.entry import CommittedFile, Entry
 from pipeline.ledger.id_set import IdSet
 
@@ -84,11 +84,11 @@ class LogState:
             )
 
     def apply(self, entry: Entry) -> None:
-        """The effect of the next entry. Raises StoreError if it removes a file that is not live."""
+        """The effect of the next entry. Raises DamageError if it removes a file that is not live."""
         for path in entry.remove:
             file = self.live.pop(path, None)
             if file is None:
-                raise StoreError(f"log entry {self.next_entry} removes {path}, which is not live: the log is damaged")
+                raise DamageError(f"log entry {self.next_entry} removes {path}, which is not live: the log is damaged")
             self.removed_files[path] = file.staged
         if entry.segments_removed and entry.model_id in self._committed:
             self._committed[entry.model_id].remove(entry.segments_removed)

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import schema
-from pipeline.errors import StoreError, UsageError
+from pipeline.errors import DamageError, UsageError
 from pipeline.ledger.dataset import DATASET_FILE, Dataset
 from pipeline.ledger.entry import CommittedFile
 from pipeline.ledger.id_set import IdSet
@@ -70,7 +70,8 @@ class Verification:
 
 
 def verify(store: Store) -> Verification:
-    """Looks at everything in a dataset. Raises UsageError where there is none, StoreError if the store fails.
+    """Looks at everything in a dataset. Raises UsageError where there is none or a newer version's, and StoreError if
+    the store fails: what it does not give is not called damaged.
 
     While a run is at work, files that it has just committed may be named as not public yet.
     """
@@ -80,7 +81,7 @@ def verify(store: Store) -> Verification:
     state = result.replayed.state
     try:
         Dataset.open(store)
-    except (StoreError, UsageError) as error:
+    except DamageError as error:
         result.found("dataset_file", DATASET_FILE, str(error))
     for path, problem in sorted(result.replayed.problems.items()):
         result.found("log_checkpoint" if "checkpoint" in path else "log_entry", path, problem)
@@ -118,7 +119,7 @@ def _check_file(store: Store, file: CommittedFile, listed: set[str], result: Ver
     result.bytes += file.bytes
     try:
         data = read_live(store, file)
-    except StoreError:
+    except DamageError:
         result.found("missing_file", file.path, f"is committed with {file.rows} rows but is gone")
         result.damaged.add(file.path)
         return None

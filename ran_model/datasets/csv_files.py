@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from ran_model.datasets.listing import DataError
 
@@ -13,13 +14,15 @@ def read_rows(path: Path, columns: Sequence[str], *, header: Sequence[str] | Non
     """The rows as dictionaries, with the line's number under "line".
 
     header: the names of the columns where the file may come without its first line: a first line that has none of
-    them is then data. Raises DataError for a missing file or column, and for a row with too few fields.
+    them is then data. Raises DataError for a missing file or column, for a row with too few fields, and for a file that
+    is no CSV in UTF-8.
     """
     if not path.is_file():
         raise DataError(f"{path} is missing: it must be a CSV file with the columns {', '.join(columns)}")
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file)
-        first = next(rows, [])
+        lines = _lines(path, rows)
+        first = next(lines, [])
         names = [name.strip() for name in first]
         is_headless = header is not None and not set(names) & set(header)
         if is_headless and header is not None:
@@ -29,9 +32,19 @@ def read_rows(path: Path, columns: Sequence[str], *, header: Sequence[str] | Non
             raise DataError(f"{path} has no column {', '.join(missing)}: it has {', '.join(names) or 'no columns'}")
         if is_headless and first:
             yield _row(path, 1, names, first)
-        for fields in rows:
+        for fields in lines:
             if any(field.strip() for field in fields):
                 yield _row(path, rows.line_num, names, fields)
+
+
+def _lines(path: Path, rows: Any) -> Iterator[list[str]]:
+    """The fields of each line that is left in a `csv.reader`."""
+    try:
+        yield from rows
+    except csv.Error as error:
+        raise DataError(f"{path}, line {rows.line_num}: {error}; is a quote before it not closed?") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}, after line {rows.line_num}: it must be text in UTF-8: {error}") from error
 
 
 def integer(path: Path, row: dict[str, str], column: str) -> int:

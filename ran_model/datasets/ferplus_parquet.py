@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from ran_model.datasets.expressions import FERPLUS_ORDER
 from ran_model.datasets.listing import ONE_FACE, DataError, Item, Listing
 from ran_model.datasets.notes import Notes
+from ran_model.datasets.parquet_files import readable
 from ran_model.datasets.votes import vote_distribution
 
 SPLIT_OF_USAGE = {"Training": "train", "PublicTest": "validation", "PrivateTest": "test"}
@@ -35,14 +36,13 @@ def read(path: Path) -> Listing:
     """Reads the rows of the authors' lists. Raises DataError for a missing file or column, or a wrong value."""
     if not path.is_file():
         raise DataError(f"{path} is no file: it must be {NEEDS}")
-    try:
+    with readable(path):
         names = pq.read_schema(path).names
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path} is no Parquet file: {error}") from error
     missing = [name for name in COLUMNS if name not in names]
     if missing:
         raise DataError(f"{path} has no column {', '.join(missing)}: it must be {NEEDS}")
-    rows = pq.read_table(path, columns=list(COLUMNS))
+    with readable(path):
+        rows = pq.read_table(path, columns=list(COLUMNS))
     notes = Notes()
     items: list[Item] = []
     lists: dict[str, dict[str, int]] = {}

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from ran_model.datasets.face_labels import Label, read_labels
 from ran_model.datasets.listing import DataError, Item, Listing, full_list
 from ran_model.datasets.notes import Notes
+from ran_model.datasets.parquet_files import readable
 from ran_model.datasets.splits import any_split
 from ran_model.regions import LANDMARKS
 
@@ -82,24 +83,21 @@ def _read_crops(path: Path, wanted: dict[str, Label], notes: Notes) -> dict[str,
     unlabelled: set[str] = set()
     faces = pa.array(list(wanted), pa.string())
     for file in files:
-        try:
-            with pq.ParquetFile(file) as parquet:
-                missing = [name for name in COLUMNS if name not in parquet.schema_arrow.names]
-                if missing:
-                    raise DataError(f"{file} has no column {', '.join(missing)}: crops have {', '.join(COLUMNS)}")
-                for group in range(parquet.num_row_groups):
-                    ids = parquet.read_row_group(group, columns=["face_id"])["face_id"]
-                    unlabelled |= set(ids.to_pylist()) - wanted.keys()
-                    is_wanted = pc.is_in(ids, value_set=faces)
-                    if not pc.any(is_wanted).as_py():
-                        continue
-                    for row in parquet.read_row_group(group, columns=list(COLUMNS)).filter(is_wanted).to_pylist():
-                        if row["face_id"] in crops:
-                            notes.add("crops that repeat a face_id, of which the first counts", row["face_id"])
-                        else:
-                            crops[row["face_id"]] = (row["source_id"], row["png"], tuple(row["template"]))
-        except pa.ArrowInvalid as error:
-            raise DataError(f"{file} is no Parquet file: {error}") from error
+        with readable(file), pq.ParquetFile(file) as parquet:
+            missing = [name for name in COLUMNS if name not in parquet.schema_arrow.names]
+            if missing:
+                raise DataError(f"{file} has no column {', '.join(missing)}: crops have {', '.join(COLUMNS)}")
+            for group in range(parquet.num_row_groups):
+                ids = parquet.read_row_group(group, columns=["face_id"])["face_id"]
+                unlabelled |= set(ids.to_pylist()) - wanted.keys()
+                is_wanted = pc.is_in(ids, value_set=faces)
+                if not pc.any(is_wanted).as_py():
+                    continue
+                for row in parquet.read_row_group(group, columns=list(COLUMNS)).filter(is_wanted).to_pylist():
+                    if row["face_id"] in crops:
+                        notes.add("crops that repeat a face_id, of which the first counts", row["face_id"])
+                    else:
+                        crops[row["face_id"]] = (row["source_id"], row["png"], tuple(row["template"]))
     for face in sorted(unlabelled):
         notes.add("crops without a label", face)
     return crops
@@ -112,17 +110,14 @@ def _read_landmarks(path: Path, wanted: Set[str]) -> dict[str, tuple[float, ...]
     for file in sorted((path / "faces").rglob("*.parquet")):
         if len(found) == len(wanted):
             break
-        try:
-            with pq.ParquetFile(file) as parquet:
-                if not {"face_id", *LANDMARK_COLUMNS} <= set(parquet.schema_arrow.names):
-                    raise DataError(f"{file} lacks face_id or landmark columns: it is no table of faces of ours")
-                for group in range(parquet.num_row_groups):
-                    is_wanted = pc.is_in(parquet.read_row_group(group, columns=["face_id"])["face_id"], value_set=faces)
-                    if not pc.any(is_wanted).as_py():
-                        continue
-                    rows = parquet.read_row_group(group, columns=["face_id", *LANDMARK_COLUMNS]).filter(is_wanted)
-                    values = zip(*(rows[name].to_pylist() for name in LANDMARK_COLUMNS), strict=True)
-                    found |= dict(zip(rows["face_id"].to_pylist(), values, strict=True))
-        except pa.ArrowInvalid as error:
-            raise DataError(f"{file} is no Parquet file: {error}") from error
+        with readable(file), pq.ParquetFile(file) as parquet:
+            if not {"face_id", *LANDMARK_COLUMNS} <= set(parquet.schema_arrow.names):
+                raise DataError(f"{file} lacks face_id or landmark columns: it is no table of faces of ours")
+            for group in range(parquet.num_row_groups):
+                is_wanted = pc.is_in(parquet.read_row_group(group, columns=["face_id"])["face_id"], value_set=faces)
+                if not pc.any(is_wanted).as_py():
+                    continue
+                rows = parquet.read_row_group(group, columns=["face_id", *LANDMARK_COLUMNS]).filter(is_wanted)
+                values = zip(*(rows[name].to_pylist() for name in LANDMARK_COLUMNS), strict=True)
+                found |= dict(zip(rows["face_id"].to_pylist(), values, strict=True))
     return found

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline import schema
-from ran_model.datasets import DataError, Listing, read_listing
+from ran_model.datasets import DataError, Listing, kept_crops, read_listing
 from ran_model.labels import EXPRESSIONS
 
 HAPPY = EXPRESSIONS.index("happiness")
@@ -125,4 +126,37 @@ def test_crops_that_are_wrong_are_named(tmp_path: Path) -> None:
         read_listing(tmp_path, labels=tmp_path / "labels.csv")
     file.write_bytes(b"no Parquet")
     with pytest.raises(DataError, match=r"a\.parquet is no Parquet file"):
+        read_listing(tmp_path, labels=tmp_path / "labels.csv")
+
+
+@pytest.mark.parametrize("table", ["crops", "faces"])
+@pytest.mark.parametrize("column", [0, -1])
+def test_a_damaged_page_is_named(tmp_path: Path, table: str, column: int) -> None:
+    """The footer is whole, so that only reading the column tells."""
+    write_crops(tmp_path, "a.parquet", ["v1-0-0-0"])
+    file = tmp_path / "crops" / "model" / "a.parquet"
+    names = list(kept_crops.COLUMNS)
+    if table == "faces":
+        file, names = tmp_path / "faces" / "b.parquet", ["face_id", *kept_crops.LANDMARK_COLUMNS]
+        file.parent.mkdir()
+        pq.write_table(pa.table({name: ["v1-0-0-0"] if name == "face_id" else [0.5] for name in names}), file)
+    metadata, data = pq.read_metadata(file), bytearray(file.read_bytes())
+    (chunk, *_) = [
+        chunk for chunk in map(metadata.row_group(0).column, range(metadata.num_columns))
+        if chunk.path_in_schema.split(".")[0] == names[column]
+    ]  # fmt: skip
+    at = chunk.dictionary_page_offset or chunk.data_page_offset
+    data[at : at + chunk.total_compressed_size] = b"\xff" * chunk.total_compressed_size
+    file.write_bytes(data)
+    with pytest.raises(DataError, match=rf"{file.name} is no Parquet file that can be read"):
+        read(tmp_path, "face_id,expression\nv1-0-0-0,happy\n")
+
+
+def test_a_csv_that_is_none_is_named(tmp_path: Path) -> None:
+    write_crops(tmp_path, "a.parquet", ["v1-0-0-0"])
+    rest = "v1-0-0-0,happy\n" * 20_000
+    with pytest.raises(DataError, match=r"labels\.csv, line \d+: field larger than .*is a quote .* closed\?"):
+        read(tmp_path, f'face_id,expression\nv1-0-0-0,"happy\n{rest}')
+    (tmp_path / "labels.csv").write_bytes("face_id,expression\nv1-0-0-0,fröhlich\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"labels\.csv, after line \d+: it must be text in UTF-8"):
         read_listing(tmp_path, labels=tmp_path / "labels.csv")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 
 from pipeline.ledger import id_set
-from pipeline.ledger.id_set import IdNumbers, IdSet
+from pipeline.ledger.id_set import IdNumbers, IdSet, WantedIds
 
 # Ids that end in zero bytes are the ones that numpy's byte strings could lose.
 IDS = st.sampled_from(["00" * 10, "ab" + "00" * 9, "ab" * 9 + "00", "00" * 9 + "ab", *(f"{n:020x}" for n in range(8))])
@@ -30,6 +30,12 @@ def test_behaves_like_a_set(steps: list[tuple[str, list[str]]]) -> None:
         assert ids.contains(values).tolist() == [value in model for value in values]
         assert ids.common(values) == model & set(values)
     assert list(ids) == sorted(model)
+
+
+@given(st.lists(IDS, max_size=4), st.lists(IDS, max_size=8))
+def test_wanted_ids_are_found_in_short_columns_and_in_long_ones(wanted: list[str], there: list[str]) -> None:
+    column = pa.chunked_array([there], pa.string())
+    assert WantedIds(wanted).among(column) == set(wanted) & set(there)
 
 
 def test_large_additions_move_to_the_sorted_array(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from pipeline.errors import RunClosedError, StoreError
+from pipeline.errors import NewerVersionError, RunClosedError, StoreError
 from pipeline.ledger import checkpoint
 from pipeline.ledger.entry import CommittedFile, Entry, parse_entry
 from pipeline.ledger.log import CommitLog, checkpoint_path, entry_path
@@ -189,7 +191,7 @@ def test_malformed_entry_is_named(url: str, data: bytes) -> None:
 
 def test_entry_of_a_newer_version_is_refused(url: str) -> None:
     Store(url).write_bytes(entry_path(0), json.dumps({"version": 99}).encode())
-    with pytest.raises(StoreError, match="newer version"):
+    with pytest.raises(NewerVersionError, match="newer version"):
         CommitLog(Store(url)).refresh()
 
 
@@ -198,6 +200,23 @@ def test_damaged_checkpoint_is_named(url: str, data: bytes) -> None:
     Store(url).write_bytes(checkpoint_path(2), data)
     with pytest.raises(StoreError, match=r"checkpoint-000000000002\.parquet is damaged"):
         CommitLog(Store(url), checkpoint_every=2).refresh()
+
+
+def test_no_byte_of_a_checkpoint_ends_the_process(tmp_path: Path) -> None:
+    """Arrow does that when it is asked for the statistics of a column whose type was changed."""
+    state = LogState()
+    state.apply(entry(1, add=[file("a")]))
+    whole = checkpoint.to_parquet(state)
+    (tmp_path / "whole").write_bytes(whole)
+    code = (
+        "import sys; from pipeline.ledger.checkpoint import from_parquet; from pipeline.errors import RanError\n"
+        "whole = open(sys.argv[1], 'rb').read()\n"
+        "for at in range(len(whole) - int.from_bytes(whole[-8:-4], 'little') - 8, len(whole) - 8):\n"
+        "    for bits in (1, 2, 12, 255):\n"
+        "        try: from_parquet(whole[:at] + bytes([whole[at] ^ bits]) + whole[at + 1:], 'x')\n"
+        "        except RanError: pass\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "whole")], check=True)
 
 
 def test_entry_survives_its_own_json(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pipeline.ledger.commit import Committer
 from pipeline.ledger.dataset import Dataset
 from pipeline.ledger.log import CommitLog
 from pipeline.ledger.publish import publish_missing
-from pipeline.ledger.removal import Replacing, drop_segments, ids_in
+from pipeline.ledger.removal import Replacing, drop_segments, holders
 from pipeline.ledger.runs import Run
 from pipeline.storage.store import Store
 from tests.faults.comparison import assert_no_half_segment
@@ -51,10 +51,8 @@ def store() -> Store:
 
 def old_rows(store: Store, log: CommitLog) -> Replacing:
     """Those of AGAIN, whatever files they are in."""
-    held = {file.path: ids_in(store, file, CHOSEN, "segment_id") for file in log.state.files()}
-    return Replacing(
-        segments=set(CHOSEN), with_faces=set(CHOSEN), files={path: ids for path, ids in held.items() if ids}
-    )
+    files = holders(store, log.state.files(), CHOSEN, "segment_id")
+    return Replacing(segments=set(CHOSEN), with_faces=set(CHOSEN), files=files)
 
 
 def replaced(store: Store) -> None:

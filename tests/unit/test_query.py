@@ -117,6 +117,52 @@ def test_a_mistake_in_the_sql_is_the_users(dataset: Path, sql: str) -> None:
     assert "views: faces" in refused(dataset, sql)
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "COPY (SELECT expresion FROM faces) TO '{here}/x.parquet'",
+        "COPY (FROM faces) TO '{here}/nowhere/x.parquet' (COMPRESSION zstd)",
+        "SELECT parquet FROM faces",
+        "FROM faces JOIN '{here}/labels.parquet' USING (face_id)",
+        "SELECT nothing FROM '{live}'",
+        "SELECT expression::INT AS zstd FROM faces",
+        "SELECT expression::INT FROM '{live}'",
+    ],
+)
+def test_a_mistake_that_has_to_do_with_parquet_is_the_users_too(dataset: Path, tmp_path: Path, sql: str) -> None:
+    (tmp_path / "labels.parquet").write_text("face_id,expression\n")
+    (live, *_) = sorted((dataset / "faces").rglob("*.parquet"))
+    assert "views: faces" in refused(dataset, sql.format(here=tmp_path, live=live))
+
+
+def test_a_damaged_file_that_the_sql_names_is_damage(dataset: Path, tmp_path: Path) -> None:
+    shutil.copytree(dataset, tmp_path / "out")
+    (live, *_) = sorted((tmp_path / "out" / "faces").rglob("*.parquet"))
+    live.write_bytes(live.read_bytes()[:-9])
+    for sql in ("FROM all_faces", f"FROM '{live}'"):
+        with pytest.raises(StoreError, match="verify OUT --repair"):
+            query(tmp_path / "out", sql)
+
+
+def test_json_has_every_column_by_its_name_in_the_other_formats(dataset: Path) -> None:
+    sql = 'SELECT 1 AS a, 2 AS a, 3 AS "A", 4 AS a_1, 5 AS b, 6 AS a, 7 AS b, 8 AS a_2'
+    (row,) = json.loads(query(dataset, sql, "--json"))
+    assert list(row.values()) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert list(row) == query(dataset, sql, "--format", "csv").decode().splitlines()[0].split(",")
+    assert list(row) == pq.read_table(io.BytesIO(query(dataset, sql, "--format", "parquet"))).column_names
+    joined = "SELECT a.frame, b.frame FROM faces a JOIN faces b USING (face_id) LIMIT 1"
+    (row,) = json.loads(query(dataset, joined, "--json"))
+    assert list(row) == ["frame", "frame_1"]
+
+
+def test_numbers_that_json_lacks_are_null(dataset: Path) -> None:
+    sql = "SELECT 'nan'::DOUBLE a, [1.5, 'inf'::DOUBLE] b, {'x': '-inf'::FLOAT, 'y': true} c, MAP {1: 'nan'::DOUBLE} d"
+    answer = query(dataset, sql, "--json").decode()
+    assert json.loads(answer, parse_constant=pytest.fail) == [
+        {"a": None, "b": [1.5, None], "c": {"x": None, "y": True}, "d": {"1": None}}
+    ]
+
+
 @pytest.fixture(params=["folder", "S3"])
 def moving(
     dataset: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch

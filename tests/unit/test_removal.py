@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline import planning
 from pipeline.config import Extraction
 from pipeline.errors import UsageError
+from pipeline.failures import error_rows
 from pipeline.ledger import compact as compaction
+from pipeline.ledger import removal
 from pipeline.ledger.commit import Committer
 from pipeline.ledger.compact import compact
 from pipeline.ledger.dataset import Dataset
+from pipeline.ledger.id_set import WantedIds
 from pipeline.ledger.log import CommitLog
 from pipeline.ledger.removal import Replacing, drop_sources
 from pipeline.ledger.runs import RUNS, Run
 from pipeline.ledger.staging import StagedSet, stage_table
+from pipeline.ledger.state import LogState
 from pipeline.ledger.verify import verify
 from pipeline.schema import TABLES
+from pipeline.storage.ranged_file import RangedFile
 from pipeline.storage.store import Store
 from tests.faulty_store import Died, FaultyStore, die, memory_url
 from tests.staged_rows import MODEL, OTHER_MODEL, crops, faces, segment_id, segments_table, source_id, sources, stage
@@ -204,16 +211,21 @@ def test_rows_of_a_partial_segment_give_way_with_their_faces_and_crops() -> None
 
 
 class ReadStore(Store):
-    """Remembers what is read: `whole` files, and those of which it may be a part."""
+    """Remembers what is read: `whole` files, those of which it was a `part`, and `touched`, either."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
         self.whole: list[str] = []
+        self.part: list[str] = []
         self.touched: set[str] = set()
 
     def read_bytes(self, path: str) -> bytes:
         self.whole.append(path)
         return super().read_bytes(path)
+
+    def open_ranges(self, path: str) -> RangedFile:
+        self.part.append(path)
+        return super().open_ranges(path)
 
     def _attempt(self, operation: str, path: str, act: Callable[[], Any]) -> Any:
         if operation == "read":
@@ -249,10 +261,11 @@ def test_of_files_without_the_sources_that_leave_one_column_is_read() -> None:
     log.refresh()
     (with_it,) = [[path for path in log.state.live if _has(store, path, source_id(1))]]
     assert len(with_it) == 5
-    store.whole = []
+    store.whole, store.part, live = [], [], list(log.state.live)
     with Run.create(store) as run:
         drop_sources(store, log, run, [source_id(1)], [])
     assert set(store.tables()) == set(with_it)
+    assert sorted(store.part) == sorted(live), "each once"
     assert verify(store).is_sound
     assert source_id(1) not in log.state.sources
     assert _ids(store, "segments", "segment_id") == sorted(
@@ -296,11 +309,55 @@ def test_a_commit_of_a_retry_reads_the_files_that_hold_its_segments_and_no_other
         committer = Committer(Dataset.open(store), log, run, MODEL, replacing=replacing)
         for number in (4, 9, 14):
             (holder,) = [path for path in log.state.live if "-errors" in path and _has(store, path, segment_id(number))]
-            store.whole, store.touched = [], set()
+            store.whole, store.part, store.touched = [], [], set()
             committer.add(stage(store, run.run_id, [number]))
             committer.commit()
-            assert store.tables() == [holder]
+            assert (store.tables(), store.part) == ([holder], []), "what it holds is known"
             assert {path for path in store.touched if path.split("/")[0] in TABLES} == {holder}
+
+
+class TogetherStore(Store):
+    """Nobody reads a file of a table alone: the first waits for a second one who does."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._pair, self._read = threading.Barrier(2, timeout=20), set[str]()
+
+    def _attempt(self, operation: str, path: str, act: Callable[[], Any]) -> Any:
+        if operation == "read" and path.split("/")[0] in TABLES and path not in self._read:
+            self._read.add(path)
+            self._pair.wait()
+        return super()._attempt(operation, path, act)
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda store, state: Replacing(segments=set(FAILED), with_faces=set(FAILED)).find_files(store, state, MODEL),
+        lambda store, state: error_rows(store, state, ["source_id"]),
+        lambda store, state: planning._without_only_errors(store, state, pa.array([source_id(1)])),
+        lambda store, state: planning.known_sources(store, state),
+    ],
+)
+def test_many_files_are_looked_through_at_once(look: Callable[[Store, LogState], Any]) -> None:
+    store = TogetherStore(memory_url())
+    _of_sources(store, range(4))
+    log = CommitLog(store)
+    log.refresh()
+    look(store, log.state)
+
+
+def test_what_is_looked_for_is_made_ready_once_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(memory_url())
+    _of_sources(store, range(4))
+    log = CommitLog(store)
+    log.refresh()
+    made: list[WantedIds] = []
+    monkeypatch.setattr(removal, "WantedIds", lambda ids: (made.append(WantedIds(ids)), made[-1])[1])
+    replacing = Replacing(segments=set(FAILED), with_faces={segment_id(1)})
+    replacing.find_files(store, log.state, MODEL)
+    assert len(made) == len(TABLES)
+    assert sorted(path.split("/")[0] for path in replacing.files) == ["faces", "segments"]
 
 
 def _has(store: Store, path: str, one: str) -> bool:

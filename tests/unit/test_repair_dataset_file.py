@@ -72,7 +72,9 @@ def test_the_extraction_is_known_by_any_segment_also_of_videos_in_archives(
     tmp_path: Path, index: list[dict[str, Any]] | None
 ) -> None:
     store = made(tmp_path, index, None, config(EXTRACTION), config(ANOTHER))
-    assert repair(store).after.is_sound
+    mended = repair(store)
+    assert mended.after.is_sound
+    assert mended.moved == [], "there was no dataset.json to set aside"
     assert Dataset.open(store).extraction == (ANOTHER if index == [] else EXTRACTION)  # nothing tells of no segment
 
 

@@ -10,10 +10,13 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline import rescore
+from pipeline.errors import StoreError
 from pipeline.extraction import FACE_COLUMNS, ExtractedSegment
 from pipeline.media.scratch import Scratch
 from pipeline.rescore import RescoreActor
@@ -85,6 +88,30 @@ def test_a_damaged_crop_is_read_from_the_source(config: WorkerConfig, video: Pat
         again, pixels = actor._restore(segment, known, crops | {known["faces"][0]["face_id"]: damaged})
         assert again.status == "ok"
         assert bytes(pixels) == b"".join(face.tobytes() for face in faces)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError("page"), FileNotFoundError("gone"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no"), KeyError("png"),
+     pa.ArrowInvalid("no"), pa.ArrowNotImplementedError("codec")],
+)  # fmt: skip
+def test_of_a_damaged_file_of_crops_nothing_is_taken(
+    actor: RescoreActor, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def opened(store: Store, path: str) -> None:
+        raise error
+
+    monkeypatch.setattr(rescore, "KeptCrops", opened)
+    assert actor._read_crops(pa.chunked_array([["s"]]), {"crops/x.parquet"}) == {}
+
+
+def test_a_store_that_fails_is_no_damaged_file(actor: RescoreActor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(store: Store, path: str) -> None:
+        raise StoreError("read crops/x.parquet: timed out")
+
+    monkeypatch.setattr(rescore, "KeptCrops", opened)
+    with pytest.raises(StoreError):
+        actor._read_crops(pa.chunked_array([["s"]]), {"crops/x.parquet"})
 
 
 def test_a_window_of_a_video_that_opens_no_more_has_its_own_error(

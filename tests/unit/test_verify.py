@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import random
 import shutil
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import pytest
 
 from pipeline import schema
 from pipeline.config import Extraction
-from pipeline.errors import StoreError, UsageError
+from pipeline.errors import DamageError, NewerVersionError, StoreError, UsageError
 from pipeline.ledger import checkpoint
 from pipeline.ledger import verify as verification
 from pipeline.ledger.commit import Committer
@@ -25,6 +28,7 @@ from pipeline.ledger.log import CommitLog, checkpoint_path, entry_path
 from pipeline.ledger.repair import repair
 from pipeline.ledger.replay import replay
 from pipeline.ledger.runs import Run
+from pipeline.ledger.seal import sealed, unsealed
 from pipeline.ledger.verify import verify
 from pipeline.storage.store import Store
 from tests.staged_rows import MODEL, OTHER_MODEL, segment_id, source_id, stage
@@ -274,6 +278,89 @@ def test_a_replay_holds_one_checkpoint_at_a_time(output: Path, monkeypatch: pyte
     assert set(replay(store).problems) == problems
     assert len(parsed) == 16, "also what follows the last entry is looked at"
     assert most <= 1, "the one that the replay goes on from"
+
+
+class StoreThatFailsAt(Store):
+    """Reading one file fails, after the first `sound` times."""
+
+    def __init__(self, url: str, path: str, error: Exception, sound: int = 0) -> None:
+        super().__init__(url, attempts=2, backoff_s=0.0)
+        self._path, self._error, self._sound = path, error, sound
+
+    def _attempt(self, operation: str, path: str, act: Callable[[], Any]) -> Any:
+        if operation == "read" and path == self._path:
+            self._sound -= 1
+            if self._sound < 0:
+                raise self._error
+        return super()._attempt(operation, path, act)
+
+
+STORE_FAILURES = [OSError(errno.EIO, "Input/output error"), TimeoutError("timed out"), PermissionError("403 Forbidden")]
+
+
+def _one_of_each(folder: Path) -> list[str]:
+    tables = [sorted((folder / table).rglob("*.parquet"))[0].relative_to(folder).as_posix() for table in schema.TABLES]
+    return [*tables, "dataset.json", entry_path(1), entry_path(5), checkpoint_path(3)]
+
+
+@pytest.mark.parametrize("error", STORE_FAILURES, ids=["EIO", "timeout", "403"])
+def test_what_the_store_does_not_give_is_not_called_damaged(output: Path, whole: Path, error: Exception) -> None:
+    for path in _one_of_each(output):
+        store = StoreThatFailsAt(str(output), path, error)
+        for act in (verify, repair):
+            with pytest.raises(StoreError, match=path) as told:
+                act(store)
+            assert not isinstance(told.value, DamageError), path
+    assert {path: (output / path).read_bytes() for path in _files(output)} == {
+        path: (whole / path).read_bytes() for path in _files(whole)
+    }
+
+
+def test_nothing_is_repaired_when_the_store_fails_after_the_first_look(output: Path) -> None:
+    for path in _one_of_each(output):
+        file = sorted((output / "faces" / OTHER_MODEL).glob("*.parquet"))[-1]
+        file.write_bytes(file.read_bytes()[:-9])  # something to repair
+        before = {path: (output / path).read_bytes() for path in _files(output)}
+        with pytest.raises(StoreError, match=path):
+            repair(
+                StoreThatFailsAt(str(output), path, OSError(errno.EIO, "Input/output error"), sound=1), stale_after_s=0
+            )
+        assert {path: (output / path).read_bytes() for path in _files(output)} == before
+
+
+def _newer_entry(data: bytes) -> bytes:
+    return json.dumps({"version": 99, "and": "more"}).encode()
+
+
+def _newer_checkpoint(data: bytes) -> bytes:
+    rows = pq.read_table(pa.BufferReader(data))
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows.replace_schema_metadata(rows.schema.metadata | {b"ran_checkpoint": b"99"}), sink)
+    return bytes(sink.getvalue())
+
+
+def _newer_dataset(data: bytes) -> bytes:
+    return sealed(unsealed(data) | {"schema_version": 99})
+
+
+def _newer_extraction(data: bytes) -> bytes:
+    values = unsealed(data)
+    return sealed(values | {"extraction": values["extraction"] | {"grid_version": 99}})
+
+
+@pytest.mark.parametrize(
+    ("path", "newer"),
+    [(entry_path(1), _newer_entry), (checkpoint_path(3), _newer_checkpoint), ("dataset.json", _newer_dataset),
+     ("dataset.json", _newer_extraction)],
+)  # fmt: skip
+def test_what_a_newer_version_wrote_is_no_damage(output: Path, path: str, newer: Callable[[bytes], bytes]) -> None:
+    file = output / path
+    file.write_bytes(newer(file.read_bytes()))
+    before = file.read_bytes()
+    for act in (verify, repair):
+        with pytest.raises(NewerVersionError, match="upgrade"):
+            act(Store(str(output)))
+    assert file.read_bytes() == before
 
 
 def test_a_folder_without_a_dataset_is_refused(tmp_path: Path) -> None:
