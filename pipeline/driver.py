@@ -278,7 +278,7 @@ class Driver:
                 pc.invert(pc.is_in(attempted.segments["segment_id"], pa.array(sorted(outcome.done), pa.string())))
             )
             if outcome.broken is None:
-                passes.add(missing)
+                passes.add(missing, unit_rows=1)
             else:
                 why = self._recover(passes, attempted, missing, outcome.broken, model, committer, progress)
                 del outcome  # it holds the exception, and that the actors

@@ -27,13 +27,13 @@ class Pass:
 
 
 class PassQueue:
-    """The passes still to run. `first` is the plan; the rest follows from what was lost. actors: the most that there
-    will be at a time."""
+    """The passes still to run. `first` is the plan; the rest follows from what came to light and what was lost. actors:
+    the most that there will be at a time."""
 
     def __init__(self, first: pa.Table, actors: int = 1) -> None:
-        wave = max(WAVE_SEGMENTS, WAVE_PER_ACTOR * actors)
-        starts = range(0, first.num_rows, wave)
-        self._waiting = [Pass(segments=first.slice(start, wave)) for start in reversed(starts)]
+        self._wave = max(WAVE_SEGMENTS, WAVE_PER_ACTOR * actors)
+        self._waiting: list[Pass] = []
+        self.add(first)
         self._failed_alone: Counter[str] = Counter()
         self._fruitless = 0
 
@@ -48,10 +48,13 @@ class PassQueue:
         segments = taken.segments.set_column(index, taken.segments.schema.field(index), attempts)
         return Pass(segments=segments, unit_rows=taken.unit_rows)
 
-    def add(self, segments: pa.Table) -> None:
-        """More rows that came to light: windows beyond a probed duration, or rows that a full block handed back."""
-        if segments.num_rows:
-            self._waiting.append(Pass(segments=segments, unit_rows=1))
+    def add(self, segments: pa.Table, unit_rows: int | None = None) -> None:
+        """Rows that are to run next, in waves: the plan, windows beyond a probed duration, or, in units of one, rows
+        that a full block handed back."""
+        self._waiting += [
+            Pass(segments=segments.slice(start, self._wave), unit_rows=unit_rows)
+            for start in reversed(range(0, segments.num_rows, self._wave))
+        ]
 
     def lost(self, attempted: Pass, missing: pa.Table) -> pa.Table:
         """Plans the missing rows of a pass that broke. Returns those that are to become error rows."""

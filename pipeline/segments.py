@@ -200,12 +200,15 @@ def _in_parts(sources: pa.Table) -> Iterator[pa.Table]:
 def windows_beyond(segments: pa.Table, beyond: Mapping[str, int], extraction: Extraction) -> pa.Table:
     """The windows (PLAN) that follow last planned ones. beyond: segment_id -> how many its reader saw."""
     last = segments.filter(pc.is_in(segments["segment_id"], pa.array(list(beyond), pa.string())))
-    parts = []
-    for row in last.to_pylist():
-        windows = range(row["window"] + 1, row["window"] + 1 + beyond[row["segment_id"]])
-        key = Segment.from_row(row).video_key
-        parts.append(_Part(row=row, key=key, kind="video", windows=windows, members=[row["members"]] * len(windows)))
-    return _table(parts, extraction)
+    tables = [PLAN.empty_table()]
+    for start in range(0, last.num_rows, PLANNED_AT_ONCE):
+        parts = []
+        for row in last.slice(start, PLANNED_AT_ONCE).to_pylist():
+            windows = range(row["window"] + 1, row["window"] + 1 + beyond[row["segment_id"]])
+            key, members = Segment.from_row(row).video_key, [row["members"]] * len(windows)
+            parts.append(_Part(row=row, key=key, kind="video", windows=windows, members=members))
+        tables.append(_table(parts, extraction))
+    return pa.concat_tables(tables)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,6 +52,25 @@ def test_executions_are_long_where_there_are_many_actors(monkeypatch: pytest.Mon
         assert [one for part in rows for one in part] == plan_of(10)["segment_id"].to_pylist()
 
 
+def test_what_comes_to_light_runs_in_waves_of_usual_units_and_what_was_handed_back_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pipeline.passes.WAVE_SEGMENTS", 4)
+    monkeypatch.setattr("pipeline.passes.WAVE_PER_ACTOR", 1)
+    passes = PassQueue(plan_of(1))
+    passes.pop()
+    for unit_rows in (None, 1):
+        passes.add(plan_of(10), unit_rows)
+        rest = [passes.pop() for _ in range(3)]
+        assert [one.segments.num_rows for one in rest] == [4, 4, 2]
+        assert [name for one in rest for name in one.segments["segment_id"].to_pylist()] == [
+            f"s{number}" for number in range(10)
+        ]
+        assert {one.unit_rows for one in rest} == {unit_rows}
+    passes.add(plan_of(0))
+    assert not passes
+
+
 def test_a_pass_that_no_input_broke_runs_again_whole() -> None:
     passes = PassQueue(plan_of(6))
     attempted = passes.pop()
