@@ -21,7 +21,15 @@ from pipeline import capacity, execution, graph, planning, resources
 from pipeline.cluster import check_output_is_shared, connected, size_of_cluster
 from pipeline.config import Extraction
 from pipeline.errors import CapacityError, ErrorCode, MediaError, StoreError
-from pipeline.execution import LostNodesError, cause_of, first_line, last_line, raise_for_users
+from pipeline.execution import (
+    MOST_STARTS,
+    LostNodesError,
+    actors_dont_start,
+    cause_of,
+    did_not_start,
+    in_a_line,
+    raise_for_users,
+)
 from pipeline.extract import failed_block
 from pipeline.failures import Failures, covered_segments, find_failures
 from pipeline.infer import CPU_BATCH, GPU_BATCH, InferConfig, without_predictions
@@ -45,7 +53,6 @@ from pipeline.summary import Summary
 from pipeline.urls import without_credentials
 from pipeline.worker import WorkerConfig
 
-MOST_STARTS = 3  # passes in a row of which no actor came up
 COMMIT_BYTES = 512 << 20  # staged files that wait for a commit; crops get there before the minute is over
 
 
@@ -83,6 +90,7 @@ class Driver:
         self._size = resources.Cluster(cpus=0, gpus=0)
         self._stop = threading.Event()
         self._is_proved = False  # something has come through the whole chain
+        self._failed_starts = 0  # passes in a row of which no actor came up
         self.summary = Summary(model_id=prepared.model_id, output=without_credentials(config.output))
 
     def run(self, progress: ProgressReporter) -> Summary:
@@ -224,6 +232,8 @@ class Driver:
             progress.note(f"{already_done} segments are already done and stay as they are")
 
     def _check_capacity(self, plan: planning.Plan, size: resources.Cluster) -> None:
+        if self._stop.is_set():
+            return  # nothing more is written, and the plan may lack what was not probed
         model = model_config(self._model)
         need = capacity.estimate(plan.todo, self._extraction, model, self._config, size, self._resources)
         capacity.check(need, self._store, self._config, size)
@@ -279,13 +289,18 @@ class Driver:
             )
             if outcome.broken is None:
                 passes.add(missing, unit_rows=1)
-            else:
-                why = self._recover(passes, attempted, missing, outcome.broken, model, committer, progress)
-                del outcome  # it holds the exception, and that the actors
-                if passes.hopeless:
-                    if not self._cluster_works(missing, model):
-                        raise StoreError(f"the cluster keeps failing: {why}; run the same command again to resume")
-                    passes.go_on()
+                continue
+            why, failed = self._recover(passes, attempted, missing, outcome.broken, progress)
+            del outcome  # it holds the exception, and that the actors
+            if passes.hopeless or (failed.num_rows and not self._is_proved):
+                works = self._cluster_works(missing, model)
+                if self._stop.is_set():
+                    break  # nobody knows
+                if not works:
+                    raise StoreError(f"the cluster fails at whatever it is given: {why}; run again to resume")
+                passes.go_on()
+            if failed.num_rows:
+                self._give_up(failed, why, committer)
         committer.finish()
         self.summary.processing_ended()
         progress.update(self.summary, final=True)
@@ -299,10 +314,9 @@ class Driver:
                 if isinstance(manifest, BaseException):
                     outcome.broken = manifest
                 elif manifest is not None:
-                    committer.add(staged_set(manifest))
-                    self.summary.add(manifest)
+                    self._take(manifest, committer)
                     outcome.add(manifest)
-                    self._is_proved = True
+                    self._is_proved, self._failed_starts = True, 0
                 due = time.monotonic() - last_commit >= self._config.commit_interval_s
                 if due or committer.pending_bytes >= COMMIT_BYTES:
                     committer.commit()
@@ -311,58 +325,60 @@ class Driver:
                 progress.update(self.summary)
         return outcome
 
+    def _take(self, manifest: pa.Table, committer: Committer) -> None:
+        """A unit's answers go into the next commit."""
+        committer.add(staged_set(manifest))
+        self.summary.add(manifest)
+
     def _recover(
-        self,
-        passes: PassQueue,
-        attempted: Pass,
-        missing: pa.Table,
-        broken: BaseException,
-        model: Any,
-        committer: Committer,
-        progress: ProgressReporter,
-    ) -> str:
-        """Plans what a broken pass has left to do. What broke it, in a line."""
+        self, passes: PassQueue, attempted: Pass, missing: pa.Table, broken: BaseException, progress: ProgressReporter
+    ) -> tuple[str, pa.Table]:
+        """Plans what a broken pass has left to do. Returns what broke it, in a line, and the rows to be blamed."""
         cause = cause_of(broken)
+        why, nothing = in_a_line(cause), missing.slice(0, 0)
         if not isinstance(cause, LostNodesError):
             raise_for_users(cause)
         if self._divide_anew() or isinstance(cause, LostNodesError):
             passes.again(attempted, missing)
             if passes.hopeless:
-                raise StoreError(f"the cluster keeps losing nodes: {first_line(cause)}; run the same command again")
+                raise StoreError(f"the cluster keeps losing nodes: {why}; run the same command again")
             progress.note(f"nodes were lost; {missing.num_rows} segments run again on what is left of the cluster")
-            return first_line(cause)
+            return why, nothing
         if isinstance(cause, ray.exceptions.GetTimeoutError):
             raise StoreError(
                 "the cluster did not start the actors in time: has it nodes for them? See `ray status`; run the same "
                 "command again to resume, with a longer --wait-for-nodes-s if nodes are still coming"
             )
-        if getattr(cause, "actor_init_failed", False):
-            passes.again(attempted, missing)
-            if passes.fruitless >= MOST_STARTS:
-                raise StoreError(f"actors don't start on the cluster: {last_line(cause)}; mend that and run again")
-            progress.note(f"actors did not start ({last_line(cause)}); trying once more")
-            return last_line(cause)
+        if did_not_start(cause):
+            self._failed_starts += 1
+            if self._failed_starts >= MOST_STARTS:
+                raise actors_dont_start(cause)
+            passes.add(missing, attempted.unit_rows)
+            progress.note(f"actors did not start ({why}); trying once more")
+            return why, nothing
+        self._failed_starts = 0
         failed = passes.lost(attempted, missing)
-        if failed.num_rows and not self._is_proved and not self._cluster_works(failed, model):
-            raise StoreError(f"the cluster fails at whatever it is given: {first_line(cause)}; run again to resume")
-        if failed.num_rows:
-            error = MediaError(ErrorCode.INTERNAL, f"processing it alone failed twice: {first_line(cause)}")
-            block = without_predictions(failed_block(failed, error, self._extraction))
-            manifest = StageWriter(self._stage_config())(block)
-            committer.add(staged_set(manifest))
-            committer.commit()
-            self.summary.add(manifest)
-        else:
-            progress.note(f"an actor was lost ({first_line(cause)}); {missing.num_rows} segments run again")
-        return first_line(cause)
+        if not failed.num_rows:
+            progress.note(f"an actor was lost ({why}); {missing.num_rows} segments run again")
+        return why, failed
+
+    def _give_up(self, failed: pa.Table, why: str, committer: Committer) -> None:
+        """Error rows for segments that kill their actors."""
+        error = MediaError(ErrorCode.INTERNAL, f"processing it alone failed twice: {why}")
+        block = without_predictions(failed_block(failed, error, self._extraction))
+        self._take(StageWriter(self._stage_config())(block), committer)
+        committer.commit()
 
     def _cluster_works(self, some: pa.Table, model: Any) -> bool:
-        """Whether a segment of which nothing is read comes through: then it is inputs that fail, however many."""
+        """Whether a segment of which nothing is read comes through: then it is inputs that fail, however many. After a
+        stop the answer means nothing."""
         row = some.slice(0, 1)
         for name, value in (("error_code", str(ErrorCode.INTERNAL)), ("error_message", "not read")):
             row = row.set_column(row.schema.get_field_index(name), row.schema.field(name), pa.array([value]))
         with closing(self._manifests(Pass(segments=row, unit_rows=1), model)) as manifests:
-            return any(isinstance(manifest, pa.Table) for manifest in manifests) or self._stop.is_set()
+            works = any(isinstance(manifest, pa.Table) for manifest in manifests)
+        self._is_proved = self._is_proved or works
+        return works
 
     def _manifests(self, attempted: Pass, model: Any) -> Generator[pa.Table | BaseException | None]:
         """Manifests as they come; None now and then, so that the driver can commit, renew and notice a stop; last, if

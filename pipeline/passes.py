@@ -65,7 +65,7 @@ class PassQueue:
             self._failed_alone[segment_id] += attempted.segments.num_rows == 1
             if self._failed_alone[segment_id] >= FAILURES_ALONE:
                 return missing
-            # last in line: if all the others fail too, the cluster is given up before this one is blamed
+            # last in line: by then others have come through, or have not, which says whether the cluster works
             self._waiting.insert(0, Pass(segments=missing, unit_rows=1))
         elif missing.num_rows:
             half = missing.num_rows // 2
@@ -80,11 +80,6 @@ class PassQueue:
         self._fruitless = self._fruitless + 1 if fruitless else 0
         if missing.num_rows:
             self._waiting.append(Pass(segments=missing, unit_rows=attempted.unit_rows))
-
-    @property
-    def fruitless(self) -> int:
-        """How many passes in a row moved nothing."""
-        return self._fruitless
 
     def go_on(self) -> None:
         """To be called when the cluster turned out to work: what fails are inputs."""

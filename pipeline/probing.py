@@ -90,7 +90,7 @@ class Probing:
     def tables(self, resources: Resources, stop: threading.Event) -> Iterator[pa.Table]:
         """Rows of the `sources` table, as they are ready, until `stop` is set. Raises StoreError where the cluster
         fails."""
-        from pipeline.execution import cause_of, first_line, raise_for_users
+        from pipeline.execution import actors_dont_start, cause_of, did_not_start, in_a_line, raise_for_users
 
         try:
             if self._few is not None:
@@ -100,18 +100,37 @@ class Probing:
         except Exception as error:
             cause = cause_of(error)
             raise_for_users(cause)
+            if did_not_start(cause):
+                raise actors_dont_start(cause) from error
             if isinstance(cause, ray.exceptions.RayError):
-                raise StoreError(f"probing failed: {first_line(cause)}; run the same command again") from error
+                raise StoreError(f"probing failed: {in_a_line(cause)}; run the same command again") from error
             raise
 
     def _by_actors(self, resources: Resources, stop: threading.Event) -> Iterator[pa.Table]:
-        """In units."""
+        """All of them, also where actors don't start at once."""
+        from pipeline.execution import MOST_STARTS, cause_of, did_not_start
+
+        left, failed_starts = list(self._sources), 0
+        while left and not stop.is_set():
+            probed: set[str] = set()
+            try:
+                for rows in self._execution(left, resources, stop):
+                    probed.update(rows["source_id"].to_pylist())
+                    yield rows
+                return
+            except Exception as error:
+                failed_starts = 1 if probed else failed_starts + 1
+                if not did_not_start(cause_of(error)) or failed_starts >= MOST_STARTS:
+                    raise
+            left = [source for source in left if source.source_id not in probed]
+
+    def _execution(self, sources: Sequence[Source], resources: Resources, stop: threading.Event) -> Iterator[pa.Table]:
+        """In units. Raises what the execution failed with."""
         from ray.data import ActorPoolStrategy, from_blocks
 
         from pipeline.execution import blocks_until
         from pipeline.graph import BOUNDED
 
-        sources = self._sources
         units = [_table(sources[start : start + UNIT_SOURCES]) for start in range(0, len(sources), UNIT_SOURCES)]
         fewest, most = (min(len(units), actors) for actors in resources.decode_pool)
         dataset = from_blocks(units).map_batches(
