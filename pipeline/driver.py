@@ -20,6 +20,7 @@ import ray
 from pipeline import capacity, execution, graph, planning, resources
 from pipeline.cluster import check_output_is_shared, connected, size_of_cluster
 from pipeline.config import Extraction
+from pipeline.covered import CoveredWindows
 from pipeline.errors import CapacityError, ErrorCode, MediaError, StoreError
 from pipeline.execution import (
     MOST_STARTS,
@@ -91,6 +92,7 @@ class Driver:
         self._stop = threading.Event()
         self._is_proved = False  # something has come through the whole chain
         self._failed_starts = 0  # passes in a row of which no actor came up
+        self._covered = CoveredWindows(self._extraction.id)
         self.summary = Summary(model_id=prepared.model_id, output=without_credentials(config.output))
 
     def run(self, progress: ProgressReporter) -> Summary:
@@ -198,7 +200,16 @@ class Driver:
         if self._base_model_id is not None:
             return self._plan_stored(known, state, self._base_model_id)
         again = failures.replacing.segments
-        return planning.plan(self._listing, known, changed, state, self._model_id, self._extraction, again)
+        return planning.plan(
+            self._listing,
+            known,
+            changed,
+            state,
+            self._model_id,
+            self._extraction,
+            again,
+            failed=lambda: planning.failed_segments(self._store, state, self._model_id),
+        )
 
     def _plan_stored(self, known: pa.Table, state: LogState, base_model_id: str) -> planning.Plan:
         """What the base model has of the dataset and this model lacks."""
@@ -268,9 +279,14 @@ class Driver:
     ) -> None:
         """Runs passes until every planned segment is committed or the run is interrupted."""
         model = ray.put(self._model)
+        self._covered = CoveredWindows(self._extraction.id, plan.told)
         passes = PassQueue(plan.todo, self._resources.decode_pool[1])
         progress.phase("starting actors")
-        while passes and not self._stop.is_set():
+        while not self._stop.is_set():
+            if not passes:
+                passes.add(self._covered.untold())
+            if not passes:
+                break
             if self.summary.passes:
                 self._divide_anew()  # nodes may have come or gone
             attempted = passes.pop()
@@ -279,6 +295,7 @@ class Driver:
             committer.commit()
             if self._stop.is_set():
                 break
+            self._covered.remember(attempted.segments)
             following = windows_beyond(attempted.segments, outcome.beyond, self._extraction)
             if self._config.limit is not None:
                 following = following.slice(0, max(0, self._config.limit - self.summary.segments_planned))
@@ -326,9 +343,10 @@ class Driver:
         return outcome
 
     def _take(self, manifest: pa.Table, committer: Committer) -> None:
-        """A unit's answers go into the next commit."""
-        committer.add(staged_set(manifest))
-        self.summary.add(manifest)
+        """A unit's answers go into the next commit. What is stored says itself which windows have no row."""
+        settled = self._covered.settle(manifest) if self._stored is None else manifest
+        committer.add(staged_set(settled, manifest))
+        self.summary.add(settled)
 
     def _recover(
         self, passes: PassQueue, attempted: Pass, missing: pa.Table, broken: BaseException, progress: ProgressReporter
@@ -461,13 +479,14 @@ def _absent(segment_ids: set[str], todo: pa.Table) -> set[str]:
     return set(ids.filter(pc.invert(pc.is_in(ids, todo["segment_id"]))).to_pylist()) if segment_ids else set()
 
 
-def staged_set(manifest: pa.Table) -> StagedSet:
-    """A unit's manifest as the committer wants it: one file set for all of its segments."""
-    rows = manifest.to_pylist()
+def staged_set(settled: pa.Table, manifest: pa.Table) -> StagedSet:
+    """A unit's manifest, of which only the settled rows are final, as the committer wants it: one file set for all."""
+    rows = settled.to_pylist()
     files = rows[0]["files"] if rows else []
+    on = manifest.filter(pc.greater(manifest["beyond"], 0)).to_pylist()
     return StagedSet(
         segment_ids=[row["segment_id"] for row in rows if not row["deferred"]],
         covered=[row["segment_id"] for row in rows if row["covered"] and not row["deferred"]],
         files=[StagedFile(**file) for file in files],
-        tails={row["video_key"]: row["window"] + 1 + row["beyond"] for row in rows if row["beyond"]},
+        tails={row["video_key"]: row["window"] + 1 + row["beyond"] for row in on},
     )

@@ -73,9 +73,9 @@ class Segment:
 
     kind: what is read, so `video` for a video inside an archive. window: k of the sampling grid, or of runs of members;
     0 for a picture. is_last: the last planned window of a video, which says whether the video goes on. follows: the
-    window before it is read by the same run, or has no row because of an error before it: so that one's error may speak
-    for this one too. members: the pictures of a run, or the one video. error_code, error_message: why the source can't
-    be read at all.
+    window before it is read by the same run, or has an error row, or none because of an error before it: so that one's
+    error may speak for this one too (`pipeline.covered`). members: the pictures of a run, or the one video. error_code,
+    error_message: why the source can't be read at all.
     """
 
     segment_id: str
@@ -250,8 +250,8 @@ def _table(parts: list[_Part], extraction: Extraction) -> pa.Table:
     ends = np.cumsum(counts)
     is_last = np.zeros(counts.sum(), bool)
     is_last[ends - 1] = True
-    follows = np.repeat([part.kind == "video" for part in parts], counts).astype(bool)
-    follows[ends - counts] = False
+    windows = np.array([window for part in parts for window in part.windows], np.int32)
+    is_video = np.repeat([part.kind == "video" for part in parts], counts).astype(bool)
     extraction_id = extraction.id
 
     def column(name: str) -> pa.Array:
@@ -260,9 +260,9 @@ def _table(parts: list[_Part], extraction: Extraction) -> pa.Table:
     columns: dict[str, Any] = {
         "segment_id": [segment_id(part.key, window, extraction_id) for part in parts for window in part.windows],
         "kind": pa.array([part.kind for part in parts], pa.string()).take(of_part),
-        "window": [window for part in parts for window in part.windows],
+        "window": windows,
         "is_last": is_last,
-        "follows": follows,
+        "follows": is_video & (windows > 0),
         "members": [members for part in parts for members in part.members],
         "attempts": np.zeros(len(is_last), np.int16),
     }

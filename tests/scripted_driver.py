@@ -54,12 +54,13 @@ class ScriptedDriver(Driver):
     def _divide_anew(self) -> bool:
         return False  # there is no cluster
 
-    def process(self, plan: pa.Table) -> None:
+    def process(self, plan: pa.Table, told: list[str] | None = None) -> None:
         """The whole loop over a plan."""
         with Run.create(self.dataset.store) as run, mock.patch.object(ray, "put", lambda value: value):
             self.summary.run_id = run.run_id
             committer = Committer(self.dataset, self.log, run, self._model_id)
-            self._process(Plan(todo=plan, total=plan.num_rows), committer, ProgressReporter(quiet=True))
+            todo = Plan(todo=plan, total=plan.num_rows, told=told or [])
+            self._process(todo, committer, ProgressReporter(quiet=True))
 
     def unit(self, rows: pa.Table, **answers: Callable[[Segment], Any]) -> pa.Table:
         """The manifest of a unit. answers: of each segment, what ExtractedSegment gets; an `error` is its code."""

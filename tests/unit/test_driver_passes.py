@@ -1,4 +1,4 @@
-"""What the driver makes of passes that break, or that find more windows."""
+"""What the driver makes of passes that break, that find more windows, or that read with a bad copy of a file."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -126,3 +127,65 @@ def test_actors_that_do_not_start_end_the_run_with_the_reason(driver: ScriptedDr
         driver.process(films(8))
     assert len(driver.passes) == MOST_STARTS
     assert committed(driver) == {}
+
+
+def broken_from(first: int, windows: pa.Table, driver: ScriptedDriver) -> pa.Table:
+    """The manifest of a unit that is read where the video is broken from that window on."""
+    return driver.unit(
+        windows,
+        error=lambda segment: "corrupt" if segment.window >= first else None,
+        covered=lambda segment: segment.window > first and segment.follows,
+    )
+
+
+def test_windows_read_with_a_bad_copy_have_an_error_row(driver: ScriptedDriver) -> None:
+    """One node reads the first eight windows well, another can't open the file: nobody would tell of the others."""
+
+    def script(attempted: Pass) -> Iterable[Answer]:
+        good = pc.less(attempted.segments["window"], 8)
+        for windows, first in ((attempted.segments.filter(pc.invert(good)), 0), (attempted.segments.filter(good), 99)):
+            if windows.num_rows:
+                yield broken_from(first, windows, driver)
+
+    driver.script = script
+    driver.process(films(1, 16))
+    assert [one.segments["follows"].to_pylist() for one in driver.passes[1:]] == [[False] + [True] * 7]
+    assert committed(driver) == {("ok", None): 8, ("error", "corrupt"): 1, ("covered", None): 7}
+
+
+def test_windows_that_another_node_can_read_after_all_have_their_rows(driver: ScriptedDriver) -> None:
+    def script(attempted: Pass) -> Iterable[Answer]:
+        if len(driver.passes) == 1:
+            yield broken_from(0, attempted.segments.slice(8), driver)
+            yield driver.unit(attempted.segments.slice(0, 8))
+        else:
+            yield driver.unit(attempted.segments)
+
+    driver.script = script
+    driver.process(films(1, 16))
+    assert committed(driver) == {("ok", None): 16}
+
+
+def test_a_broken_video_has_one_error_row_also_where_its_windows_came_to_light_late(driver: ScriptedDriver) -> None:
+    def script(attempted: Pass) -> Iterable[Answer]:
+        yield driver.unit(
+            attempted.segments,
+            error=lambda segment: "corrupt",
+            covered=lambda segment: segment.follows,
+            beyond=lambda segment: 5 if segment.window == 0 else None,
+        )
+
+    driver.script = script
+    driver.process(films(2))
+    assert committed(driver) == {("error", "corrupt"): 2, ("covered", None): 10}
+    assert len(driver.passes) == 2
+    assert len(driver.log.state.tails) == 2
+
+
+def test_a_committed_error_row_tells_for_windows_of_the_next_run(driver: ScriptedDriver) -> None:
+    plan = films(1, 4)
+    driver.script = lambda attempted: [broken_from(1, attempted.segments, driver)]
+    driver.process(plan.slice(0, 2))
+    driver.process(plan.slice(2), told=plan["segment_id"].to_pylist()[1:2])
+    assert len(driver.passes) == 2
+    assert committed(driver) == {("ok", None): 1, ("error", "corrupt"): 1, ("covered", None): 2}
