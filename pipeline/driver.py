@@ -101,7 +101,7 @@ class Driver:
         log = CommitLog(self._store)
         log.refresh(write_checkpoints=True)
         run = Run.create(self._store, interval_s=self._config.heartbeat_s, stale_after_s=self._config.stale_after_s)
-        summary.run_id, summary.sources = run.run_id, len(listing.sources)
+        summary.run_id = run.run_id
         summary.skipped_files, summary.unmatched_inputs = listing.skipped.total(), listing.unmatched
         for note in listing.notes():
             progress.note(note)
@@ -117,18 +117,8 @@ class Driver:
             committer = Committer(self._dataset, log, run, self._model_id, replacing=failures.replacing)
             committer.publish_missing()
             committer.sweep()
-            known = planning.known_sources(self._store, log.state)
-            unknown, changed = planning.new_sources(self._store, log.state, listing, known)
-            if changed and self._config.on_changed == "replace":
-                self._drop_changed(changed, known, log, run)
-                known = planning.known_sources(self._store, log.state)
-                unknown, changed = planning.new_sources(self._store, log.state, listing, known)
-            if self._retry_codes is not None:
-                listing.sources = [one for one in listing.sources if one.source_id in failures.source_ids]
-                unknown = [one for one in listing.sources if one.source_id in failures.probe]
-                probed = pa.array(sorted(failures.probe), pa.string())
-                known = known.filter(pc.invert(pc.is_in(known["source_id"], probed)))
-                summary.sources = len(listing.sources)
+            known, unknown, changed = self._look_up(failures, log, run)
+            summary.sources = len(listing.sources)
             plan = self._plan(known, changed, log.state, failures)
             if unknown or plan.todo.num_rows:
                 if unknown:
@@ -163,6 +153,23 @@ class Driver:
         refuse_while_at_work(self._store, log.state, self._config.stale_after_s, "retry", but=self.summary.run_id)
         known = planning.known_sources(self._store, log.state)
         return find_failures(self._store, log.state, self._model_id, known, self._extraction, self._retry_codes)
+
+    def _look_up(self, failures: Failures, log: CommitLog, run: Run) -> tuple[pa.Table, list[Source], list[Source]]:
+        """Rows of `sources` that the dataset has, inputs to probe, and those that changed since. `retry` keeps of the
+        inputs what failed, and probes what could not be."""
+        listing = self._listing
+        known = planning.known_sources(self._store, log.state)
+        if self._retry_codes is not None:
+            listing.sources = [one for one in listing.sources if one.source_id in failures.source_ids]
+            again = [one for one in listing.sources if one.source_id in failures.probe]
+            probed = pa.array(sorted(failures.probe), pa.string())
+            return known.filter(pc.invert(pc.is_in(known["source_id"], probed))), again, []
+        unknown, changed = planning.new_sources(self._store, log.state, listing, known)
+        if changed and self._config.on_changed == "replace":
+            self._drop_changed(changed, known, log, run)
+            known = planning.known_sources(self._store, log.state)
+            unknown, changed = planning.new_sources(self._store, log.state, listing, known)
+        return known, unknown, changed
 
     def _drop_changed(self, changed: list[Source], known: pa.Table, log: CommitLog, run: Run) -> None:
         """`--on-changed replace`: the rows of the old content leave, and the error row that told of the change."""
