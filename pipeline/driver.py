@@ -316,7 +316,7 @@ class Driver:
                 continue
             why, failed = self._recover(passes, attempted, missing, outcome.broken, progress)
             del outcome  # it holds the exception, and that the actors
-            if passes.hopeless or (failed.num_rows and not self._is_proved):
+            if passes.is_stuck or (failed.num_rows and not self._is_proved):
                 works = self._cluster_works(missing, model)
                 if self._stop.is_set():
                     break  # nobody knows
@@ -365,7 +365,7 @@ class Driver:
             raise_for_users(cause)
         if self._divide_anew() or isinstance(cause, LostNodesError):
             passes.again(attempted, missing)
-            if passes.hopeless:
+            if passes.is_stuck:
                 raise StoreError(f"the cluster keeps losing nodes: {why}; run the same command again")
             progress.note(f"nodes were lost; {missing.num_rows} segments run again on what is left of the cluster")
             return why, nothing

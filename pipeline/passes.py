@@ -86,6 +86,6 @@ class PassQueue:
         self._fruitless = 0
 
     @property
-    def hopeless(self) -> bool:
+    def is_stuck(self) -> bool:
         """So many passes moved nothing that something other than an input may be wrong."""
         return self._fruitless >= MOST_FRUITLESS

@@ -21,7 +21,8 @@ from pipeline.resources import Resources
 from pipeline.worker import WorkerConfig
 
 UNIT_SOURCES = 32  # one actor's portion
-MOST_BYTES_HERE = 256 << 20  # fetched by the driver, whose node may have little disk
+#: Probed by the driver: more would keep actors waiting; and fetched by it, whose node may have little disk.
+MOST_SOURCES_HERE, MOST_BYTES_HERE = 32, 256 << 20
 
 _SOURCE = pa.schema(
     {
@@ -57,7 +58,7 @@ def are_few(sources: Sequence[Source]) -> bool:
     """Whether to probe them here: actors would take longer to come up. Of remote videos only headers are read; archives
     are fetched."""
     fetched = [s.size_bytes for s in sources if local_path(s.location) is None and guess_kind(s.uri) != "video"]
-    return len(sources) <= UNIT_SOURCES and sum(fetched) <= MOST_BYTES_HERE
+    return len(sources) <= MOST_SOURCES_HERE and sum(fetched) <= MOST_BYTES_HERE
 
 
 def probe_here(sources: Sequence[Source], config: WorkerConfig, *, deadline_s: float, run_id: str) -> pa.Table:

@@ -36,7 +36,7 @@ def test_a_cluster_that_works_after_all_is_asked_for_every_segment() -> None:
     while passes:
         attempted = passes.pop()
         rows += passes.lost(attempted, attempted.segments).num_rows
-        if passes.hopeless:
+        if passes.is_stuck:
             passes.go_on()
     assert rows == 40
 
@@ -85,10 +85,10 @@ def test_a_pass_that_no_input_broke_runs_again_whole() -> None:
 def test_a_cluster_that_loses_every_pass_is_given_up() -> None:
     passes = PassQueue(plan_of(6))
     for _ in range(MOST_FRUITLESS):
-        assert not passes.hopeless
+        assert not passes.is_stuck
         attempted = passes.pop()
         passes.again(attempted, attempted.segments)
-    assert passes.hopeless
+    assert passes.is_stuck
 
 
 @given(count=st.integers(1, 60), data=st.data())
@@ -113,7 +113,7 @@ def test_only_segments_that_kill_their_actor_become_errors(count: int, data: st.
         if bad:
             failed = passes.lost(attempted, missing)["segment_id"].to_pylist()
             errors.update(failed)
-            assert not passes.hopeless
+            assert not passes.is_stuck
     assert errors == {f"s{number}" for number in poison}
     assert done == {f"s{number}" for number in range(count)} - errors
 
@@ -134,6 +134,6 @@ def test_a_cluster_that_moves_nothing_is_given_up() -> None:
         attempted = passes.pop()
         if passes.lost(attempted, attempted.segments).num_rows:
             pytest.fail("an input was blamed while nothing at all worked")
-        if passes.hopeless:
+        if passes.is_stuck:
             return
-    assert passes.hopeless
+    assert passes.is_stuck

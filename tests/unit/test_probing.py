@@ -15,7 +15,7 @@ from pipeline.config import Extraction
 from pipeline.errors import StoreError
 from pipeline.execution import MOST_STARTS
 from pipeline.media.sources import Source, list_sources
-from pipeline.probing import MOST_BYTES_HERE, UNIT_SOURCES, Probing, are_few, probe_here
+from pipeline.probing import MOST_BYTES_HERE, MOST_SOURCES_HERE, Probing, are_few, probe_here
 from pipeline.resources import Cluster, Resources, share
 from pipeline.worker import WorkerConfig
 from ran_model.model_files import read_model_bytes
@@ -29,9 +29,9 @@ def source(location: str, size_bytes: int) -> Source:
 
 def test_which_are_few() -> None:
     here, far, large = source("/a.tar", 1 << 40), source("s3://b/a.tar", 1000), source("s3://b/c.tar", 1 << 40)
-    assert are_few([here] * UNIT_SOURCES)
-    assert not are_few([here] * (UNIT_SOURCES + 1))
-    assert are_few([far] * UNIT_SOURCES)
+    assert are_few([here] * MOST_SOURCES_HERE)
+    assert not are_few([here] * (MOST_SOURCES_HERE + 1))
+    assert are_few([far] * MOST_SOURCES_HERE)
     assert not are_few([far, large])
     assert are_few([source("s3://b/a.mp4", 1 << 40)])
     assert not are_few([source("s3://b/a.zip", MOST_BYTES_HERE // 2 + 1)] * 2)
