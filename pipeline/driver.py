@@ -20,8 +20,17 @@ import ray
 from pipeline import capacity, execution, graph, planning, resources
 from pipeline.cluster import check_output_is_shared, connected, size_of_cluster
 from pipeline.config import Extraction
+from pipeline.covered import CoveredWindows
 from pipeline.errors import CapacityError, ErrorCode, MediaError, StoreError
-from pipeline.execution import LostNodesError, cause_of, first_line, last_line, raise_for_users
+from pipeline.execution import (
+    MOST_STARTS,
+    LostNodesError,
+    actors_dont_start,
+    cause_of,
+    did_not_start,
+    in_a_line,
+    raise_for_users,
+)
 from pipeline.extract import failed_block
 from pipeline.failures import Failures, covered_segments, find_failures
 from pipeline.infer import CPU_BATCH, GPU_BATCH, InferConfig, without_predictions
@@ -45,7 +54,6 @@ from pipeline.summary import Summary
 from pipeline.urls import without_credentials
 from pipeline.worker import WorkerConfig
 
-MOST_STARTS = 3  # passes in a row of which no actor came up
 COMMIT_BYTES = 512 << 20  # staged files that wait for a commit; crops get there before the minute is over
 
 
@@ -83,6 +91,8 @@ class Driver:
         self._size = resources.Cluster(cpus=0, gpus=0)
         self._stop = threading.Event()
         self._is_proved = False  # something has come through the whole chain
+        self._failed_starts = 0  # passes in a row of which no actor came up
+        self._covered = CoveredWindows(self._extraction.id)
         self.summary = Summary(model_id=prepared.model_id, output=without_credentials(config.output))
 
     def run(self, progress: ProgressReporter) -> Summary:
@@ -91,7 +101,7 @@ class Driver:
         log = CommitLog(self._store)
         log.refresh(write_checkpoints=True)
         run = Run.create(self._store, interval_s=self._config.heartbeat_s, stale_after_s=self._config.stale_after_s)
-        summary.run_id, summary.sources = run.run_id, len(listing.sources)
+        summary.run_id = run.run_id
         summary.skipped_files, summary.unmatched_inputs = listing.skipped.total(), listing.unmatched
         for note in listing.notes():
             progress.note(note)
@@ -107,18 +117,8 @@ class Driver:
             committer = Committer(self._dataset, log, run, self._model_id, replacing=failures.replacing)
             committer.publish_missing()
             committer.sweep()
-            known = planning.known_sources(self._store, log.state)
-            unknown, changed = planning.new_sources(self._store, log.state, listing, known)
-            if changed and self._config.on_changed == "replace":
-                self._drop_changed(changed, known, log, run)
-                known = planning.known_sources(self._store, log.state)
-                unknown, changed = planning.new_sources(self._store, log.state, listing, known)
-            if self._retry_codes is not None:
-                listing.sources = [one for one in listing.sources if one.source_id in failures.source_ids]
-                unknown = [one for one in listing.sources if one.source_id in failures.probe]
-                probed = pa.array(sorted(failures.probe), pa.string())
-                known = known.filter(pc.invert(pc.is_in(known["source_id"], probed)))
-                summary.sources = len(listing.sources)
+            known, unknown, changed = self._look_up(failures, log, run)
+            summary.sources = len(listing.sources)
             plan = self._plan(known, changed, log.state, failures)
             if unknown or plan.todo.num_rows:
                 if unknown:
@@ -153,6 +153,23 @@ class Driver:
         refuse_while_at_work(self._store, log.state, self._config.stale_after_s, "retry", but=self.summary.run_id)
         known = planning.known_sources(self._store, log.state)
         return find_failures(self._store, log.state, self._model_id, known, self._extraction, self._retry_codes)
+
+    def _look_up(self, failures: Failures, log: CommitLog, run: Run) -> tuple[pa.Table, list[Source], list[Source]]:
+        """Rows of `sources` that the dataset has, inputs to probe, and those that changed since. `retry` keeps of the
+        inputs what failed, and probes what could not be."""
+        listing = self._listing
+        known = planning.known_sources(self._store, log.state)
+        if self._retry_codes is not None:
+            listing.sources = [one for one in listing.sources if one.source_id in failures.source_ids]
+            again = [one for one in listing.sources if one.source_id in failures.probe]
+            probed = pa.array(sorted(failures.probe), pa.string())
+            return known.filter(pc.invert(pc.is_in(known["source_id"], probed))), again, []
+        unknown, changed = planning.new_sources(self._store, log.state, listing, known)
+        if changed and self._config.on_changed == "replace":
+            self._drop_changed(changed, known, log, run)
+            known = planning.known_sources(self._store, log.state)
+            unknown, changed = planning.new_sources(self._store, log.state, listing, known)
+        return known, unknown, changed
 
     def _drop_changed(self, changed: list[Source], known: pa.Table, log: CommitLog, run: Run) -> None:
         """`--on-changed replace`: the rows of the old content leave, and the error row that told of the change."""
@@ -190,7 +207,16 @@ class Driver:
         if self._base_model_id is not None:
             return self._plan_stored(known, state, self._base_model_id)
         again = failures.replacing.segments
-        return planning.plan(self._listing, known, changed, state, self._model_id, self._extraction, again)
+        return planning.plan(
+            self._listing,
+            known,
+            changed,
+            state,
+            self._model_id,
+            self._extraction,
+            again,
+            failed=lambda: planning.failed_segments(self._store, state, self._model_id),
+        )
 
     def _plan_stored(self, known: pa.Table, state: LogState, base_model_id: str) -> planning.Plan:
         """What the base model has of the dataset and this model lacks."""
@@ -224,6 +250,8 @@ class Driver:
             progress.note(f"{already_done} segments are already done and stay as they are")
 
     def _check_capacity(self, plan: planning.Plan, size: resources.Cluster) -> None:
+        if self._stop.is_set():
+            return  # nothing more is written, and the plan may lack what was not probed
         model = model_config(self._model)
         need = capacity.estimate(plan.todo, self._extraction, model, self._config, size, self._resources)
         capacity.check(need, self._store, self._config, size)
@@ -258,9 +286,14 @@ class Driver:
     ) -> None:
         """Runs passes until every planned segment is committed or the run is interrupted."""
         model = ray.put(self._model)
+        self._covered = CoveredWindows(self._extraction.id, plan.told)
         passes = PassQueue(plan.todo, self._resources.decode_pool[1])
         progress.phase("starting actors")
-        while passes and not self._stop.is_set():
+        while not self._stop.is_set():
+            if not passes:
+                passes.add(self._covered.untold())
+            if not passes:
+                break
             if self.summary.passes:
                 self._divide_anew()  # nodes may have come or gone
             attempted = passes.pop()
@@ -269,6 +302,7 @@ class Driver:
             committer.commit()
             if self._stop.is_set():
                 break
+            self._covered.remember(attempted.segments)
             following = windows_beyond(attempted.segments, outcome.beyond, self._extraction)
             if self._config.limit is not None:
                 following = following.slice(0, max(0, self._config.limit - self.summary.segments_planned))
@@ -278,14 +312,19 @@ class Driver:
                 pc.invert(pc.is_in(attempted.segments["segment_id"], pa.array(sorted(outcome.done), pa.string())))
             )
             if outcome.broken is None:
-                passes.add(missing)
-            else:
-                why = self._recover(passes, attempted, missing, outcome.broken, model, committer, progress)
-                del outcome  # it holds the exception, and that the actors
-                if passes.hopeless:
-                    if not self._cluster_works(missing, model):
-                        raise StoreError(f"the cluster keeps failing: {why}; run the same command again to resume")
-                    passes.go_on()
+                passes.add(missing, unit_rows=1)
+                continue
+            why, failed = self._recover(passes, attempted, missing, outcome.broken, progress)
+            del outcome  # it holds the exception, and that the actors
+            if passes.is_stuck or (failed.num_rows and not self._is_proved):
+                works = self._cluster_works(missing, model)
+                if self._stop.is_set():
+                    break  # nobody knows
+                if not works:
+                    raise StoreError(f"the cluster fails at whatever it is given: {why}; run again to resume")
+                passes.go_on()
+            if failed.num_rows:
+                self._give_up(failed, why, committer)
         committer.finish()
         self.summary.processing_ended()
         progress.update(self.summary, final=True)
@@ -299,10 +338,9 @@ class Driver:
                 if isinstance(manifest, BaseException):
                     outcome.broken = manifest
                 elif manifest is not None:
-                    committer.add(staged_set(manifest))
-                    self.summary.add(manifest)
+                    self._take(manifest, committer)
                     outcome.add(manifest)
-                    self._is_proved = True
+                    self._is_proved, self._failed_starts = True, 0
                 due = time.monotonic() - last_commit >= self._config.commit_interval_s
                 if due or committer.pending_bytes >= COMMIT_BYTES:
                     committer.commit()
@@ -311,58 +349,61 @@ class Driver:
                 progress.update(self.summary)
         return outcome
 
+    def _take(self, manifest: pa.Table, committer: Committer) -> None:
+        """A unit's answers go into the next commit. What is stored says itself which windows have no row."""
+        settled = self._covered.settle(manifest) if self._stored is None else manifest
+        committer.add(staged_set(settled, manifest))
+        self.summary.add(settled)
+
     def _recover(
-        self,
-        passes: PassQueue,
-        attempted: Pass,
-        missing: pa.Table,
-        broken: BaseException,
-        model: Any,
-        committer: Committer,
-        progress: ProgressReporter,
-    ) -> str:
-        """Plans what a broken pass has left to do. What broke it, in a line."""
+        self, passes: PassQueue, attempted: Pass, missing: pa.Table, broken: BaseException, progress: ProgressReporter
+    ) -> tuple[str, pa.Table]:
+        """Plans what a broken pass has left to do. Returns what broke it, in a line, and the rows to be blamed."""
         cause = cause_of(broken)
+        why, nothing = in_a_line(cause), missing.slice(0, 0)
         if not isinstance(cause, LostNodesError):
             raise_for_users(cause)
         if self._divide_anew() or isinstance(cause, LostNodesError):
             passes.again(attempted, missing)
-            if passes.hopeless:
-                raise StoreError(f"the cluster keeps losing nodes: {first_line(cause)}; run the same command again")
+            if passes.is_stuck:
+                raise StoreError(f"the cluster keeps losing nodes: {why}; run the same command again")
             progress.note(f"nodes were lost; {missing.num_rows} segments run again on what is left of the cluster")
-            return first_line(cause)
+            return why, nothing
         if isinstance(cause, ray.exceptions.GetTimeoutError):
             raise StoreError(
                 "the cluster did not start the actors in time: has it nodes for them? See `ray status`; run the same "
                 "command again to resume, with a longer --wait-for-nodes-s if nodes are still coming"
             )
-        if getattr(cause, "actor_init_failed", False):
-            passes.again(attempted, missing)
-            if passes.fruitless >= MOST_STARTS:
-                raise StoreError(f"actors don't start on the cluster: {last_line(cause)}; mend that and run again")
-            progress.note(f"actors did not start ({last_line(cause)}); trying once more")
-            return last_line(cause)
+        if did_not_start(cause):
+            self._failed_starts += 1
+            if self._failed_starts >= MOST_STARTS:
+                raise actors_dont_start(cause)
+            passes.add(missing, attempted.unit_rows)
+            progress.note(f"actors did not start ({why}); trying once more")
+            return why, nothing
+        self._failed_starts = 0
         failed = passes.lost(attempted, missing)
-        if failed.num_rows and not self._is_proved and not self._cluster_works(failed, model):
-            raise StoreError(f"the cluster fails at whatever it is given: {first_line(cause)}; run again to resume")
-        if failed.num_rows:
-            error = MediaError(ErrorCode.INTERNAL, f"processing it alone failed twice: {first_line(cause)}")
-            block = without_predictions(failed_block(failed, error, self._extraction))
-            manifest = StageWriter(self._stage_config())(block)
-            committer.add(staged_set(manifest))
-            committer.commit()
-            self.summary.add(manifest)
-        else:
-            progress.note(f"an actor was lost ({first_line(cause)}); {missing.num_rows} segments run again")
-        return first_line(cause)
+        if not failed.num_rows:
+            progress.note(f"an actor was lost ({why}); {missing.num_rows} segments run again")
+        return why, failed
+
+    def _give_up(self, failed: pa.Table, why: str, committer: Committer) -> None:
+        """Error rows for segments that kill their actors."""
+        error = MediaError(ErrorCode.INTERNAL, f"processing it alone failed twice: {why}")
+        block = without_predictions(failed_block(failed, error, self._extraction))
+        self._take(StageWriter(self._stage_config())(block), committer)
+        committer.commit()
 
     def _cluster_works(self, some: pa.Table, model: Any) -> bool:
-        """Whether a segment of which nothing is read comes through: then it is inputs that fail, however many."""
+        """Whether a segment of which nothing is read comes through: then it is inputs that fail, however many. After a
+        stop the answer means nothing."""
         row = some.slice(0, 1)
         for name, value in (("error_code", str(ErrorCode.INTERNAL)), ("error_message", "not read")):
             row = row.set_column(row.schema.get_field_index(name), row.schema.field(name), pa.array([value]))
         with closing(self._manifests(Pass(segments=row, unit_rows=1), model)) as manifests:
-            return any(isinstance(manifest, pa.Table) for manifest in manifests) or self._stop.is_set()
+            works = any(isinstance(manifest, pa.Table) for manifest in manifests)
+        self._is_proved = self._is_proved or works
+        return works
 
     def _manifests(self, attempted: Pass, model: Any) -> Generator[pa.Table | BaseException | None]:
         """Manifests as they come; None now and then, so that the driver can commit, renew and notice a stop; last, if
@@ -445,13 +486,14 @@ def _absent(segment_ids: set[str], todo: pa.Table) -> set[str]:
     return set(ids.filter(pc.invert(pc.is_in(ids, todo["segment_id"]))).to_pylist()) if segment_ids else set()
 
 
-def staged_set(manifest: pa.Table) -> StagedSet:
-    """A unit's manifest as the committer wants it: one file set for all of its segments."""
-    rows = manifest.to_pylist()
+def staged_set(settled: pa.Table, manifest: pa.Table) -> StagedSet:
+    """A unit's manifest, of which only the settled rows are final, as the committer wants it: one file set for all."""
+    rows = settled.to_pylist()
     files = rows[0]["files"] if rows else []
+    on = manifest.filter(pc.greater(manifest["beyond"], 0)).to_pylist()
     return StagedSet(
         segment_ids=[row["segment_id"] for row in rows if not row["deferred"]],
         covered=[row["segment_id"] for row in rows if row["covered"] and not row["deferred"]],
         files=[StagedFile(**file) for file in files],
-        tails={row["video_key"]: row["window"] + 1 + row["beyond"] for row in rows if row["beyond"]},
+        tails={row["video_key"]: row["window"] + 1 + row["beyond"] for row in on},
     )

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
 ACTOR_START_S = 600
+MOST_STARTS = 3  # executions in a row of which no actor came up
 LOST_NODES_S = 300.0  # without any result after a node's death; new nodes take minutes to start
 NO_PROGRESS_S = 3600  # of a whole execution; a unit may wait so long for the bytes of its file
 LOOK_S = 5.0  # between two looks at the nodes
@@ -135,16 +136,21 @@ def raise_for_users(cause: BaseException) -> None:
         raise type(cause)(str(cause).splitlines()[0]) from None
 
 
-def first_line(error: BaseException) -> str:
-    """An exception for a message of ours."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0] if text else ''}"
+def did_not_start(cause: BaseException) -> bool:
+    """Whether it is an actor that failed in its constructor: what it is given to do is not at fault."""
+    return bool(getattr(cause, "actor_init_failed", False))
 
 
-def last_line(error: BaseException) -> str:
-    """What failed in an actor's constructor: Ray tells it as the text of a traceback, whose end names the exception."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+def actors_dont_start(cause: BaseException) -> StoreError:
+    """What the user is told once that has happened MOST_STARTS times in a row."""
+    return StoreError(f"actors don't start on the cluster: {in_a_line(cause)}; mend that and run again")
+
+
+def in_a_line(cause: BaseException) -> str:
+    """An exception for a message of ours. What failed in an actor's constructor Ray tells as the text of a traceback,
+    whose end names the exception."""
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [""]
+    return lines[-1] if did_not_start(cause) else f"{type(cause).__name__}: {lines[0]}"
 
 
 class ExecutionWatch(ExecutionCallback):

@@ -27,13 +27,13 @@ class Pass:
 
 
 class PassQueue:
-    """The passes still to run. `first` is the plan; the rest follows from what was lost. actors: the most that there
-    will be at a time."""
+    """The passes still to run. `first` is the plan; the rest follows from what came to light and what was lost. actors:
+    the most that there will be at a time."""
 
     def __init__(self, first: pa.Table, actors: int = 1) -> None:
-        wave = max(WAVE_SEGMENTS, WAVE_PER_ACTOR * actors)
-        starts = range(0, first.num_rows, wave)
-        self._waiting = [Pass(segments=first.slice(start, wave)) for start in reversed(starts)]
+        self._wave = max(WAVE_SEGMENTS, WAVE_PER_ACTOR * actors)
+        self._waiting: list[Pass] = []
+        self.add(first)
         self._failed_alone: Counter[str] = Counter()
         self._fruitless = 0
 
@@ -48,10 +48,13 @@ class PassQueue:
         segments = taken.segments.set_column(index, taken.segments.schema.field(index), attempts)
         return Pass(segments=segments, unit_rows=taken.unit_rows)
 
-    def add(self, segments: pa.Table) -> None:
-        """More rows that came to light: windows beyond a probed duration, or rows that a full block handed back."""
-        if segments.num_rows:
-            self._waiting.append(Pass(segments=segments, unit_rows=1))
+    def add(self, segments: pa.Table, unit_rows: int | None = None) -> None:
+        """Rows that are to run next, in waves: the plan, windows beyond a probed duration, or, in units of one, rows
+        that a full block handed back."""
+        self._waiting += [
+            Pass(segments=segments.slice(start, self._wave), unit_rows=unit_rows)
+            for start in reversed(range(0, segments.num_rows, self._wave))
+        ]
 
     def lost(self, attempted: Pass, missing: pa.Table) -> pa.Table:
         """Plans the missing rows of a pass that broke. Returns those that are to become error rows."""
@@ -62,7 +65,7 @@ class PassQueue:
             self._failed_alone[segment_id] += attempted.segments.num_rows == 1
             if self._failed_alone[segment_id] >= FAILURES_ALONE:
                 return missing
-            # last in line: if all the others fail too, the cluster is given up before this one is blamed
+            # last in line: by then others have come through, or have not, which says whether the cluster works
             self._waiting.insert(0, Pass(segments=missing, unit_rows=1))
         elif missing.num_rows:
             half = missing.num_rows // 2
@@ -78,16 +81,11 @@ class PassQueue:
         if missing.num_rows:
             self._waiting.append(Pass(segments=missing, unit_rows=attempted.unit_rows))
 
-    @property
-    def fruitless(self) -> int:
-        """How many passes in a row moved nothing."""
-        return self._fruitless
-
     def go_on(self) -> None:
         """To be called when the cluster turned out to work: what fails are inputs."""
         self._fruitless = 0
 
     @property
-    def hopeless(self) -> bool:
+    def is_stuck(self) -> bool:
         """So many passes moved nothing that something other than an input may be wrong."""
         return self._fruitless >= MOST_FRUITLESS

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,10 +32,12 @@ UNITS_PER_ACTOR = 4  # fewer, and actors would wait for the last one; more, and 
 
 @dataclass(kw_only=True)
 class Plan:
-    """todo: PLAN rows that the model has no committed answer for. total: segments of the inputs as far as is known."""
+    """todo: PLAN rows that the model has no committed answer for. total: segments of the inputs as far as is known.
+    told: committed windows whose error, or one before them, may speak for a planned one that follows."""
 
     todo: pa.Table
     total: int
+    told: list[str] = field(default_factory=list)
 
     @property
     def already_done(self) -> int:
@@ -88,11 +91,16 @@ def plan(
     model_id: str,
     extraction: Extraction,
     again: Collection[str] = (),
+    failed: Callable[[], pa.Array] = lambda: pa.array([], pa.string()),
 ) -> Plan:
-    """The segments of the listed sources that are known, less those committed for the model and not in `again`."""
+    """The segments of the listed sources that are known, less those committed for the model and not in `again`.
+
+    failed: gives `failed_segments`; asked at most once, and only if a window behind a committed one is missing.
+    """
     locations = {source.source_id: source.location for source in listing.sources}
     listed = known.filter(pc.is_in(known["source_id"], pa.array(list(locations), pa.string())))
-    once_more, todo, total = pa.array(sorted(again), pa.string()), [PLAN.empty_table()], 0
+    once_more, todo, told, total = pa.array(sorted(again), pa.string()), [PLAN.empty_table()], list[str](), 0
+    failed, covered = functools.cache(failed), state.covered(model_id)
     for segments in itertools.chain(
         plan_tables(listed, locations=locations, extraction=extraction, tails=state.tails),
         plan_tables([_changed_row(source) for source in changed], locations=locations, extraction=extraction),
@@ -100,18 +108,28 @@ def plan(
         missing = state.filter_uncommitted(model_id, segments["segment_id"])
         if again:
             missing = pc.or_(missing, pc.is_in(segments["segment_id"].combine_chunks(), once_more))
-        todo.append(_with_followers(segments, missing, state.covered(model_id)).filter(missing))
+        rows, telling = _with_followers(segments, missing, covered, failed)
+        todo.append(rows)
+        told += telling
         total += segments.num_rows
-    return Plan(todo=pa.concat_tables(todo), total=total)
+    return Plan(todo=pa.concat_tables(todo), total=total, told=told)
 
 
-def _with_followers(segments: pa.Table, missing: pa.Array, covered: IdSet) -> pa.Table:
-    """The rows (whole videos) with `follows` only where the window before is read too, or has no row of its own."""
-    unsaid = np.asarray(missing, bool)
-    if covered:
-        unsaid = unsaid | covered.contains(segments["segment_id"])
-    follows = np.asarray(segments["follows"], bool) & np.concatenate([[False], unsaid[:-1]])
-    return segments.set_column(segments.schema.get_field_index("follows"), PLAN.field("follows"), pa.array(follows))
+def _with_followers(
+    segments: pa.Table, missing: pa.Array, covered: IdSet, failed: Callable[[], pa.Array]
+) -> tuple[pa.Table, list[str]]:
+    """The missing rows of whole videos, with `follows` only where the window before is read too, or has an error row,
+    or none of its own. Also the ids of those before that are not read."""
+    read, ids = np.asarray(missing, bool), segments["segment_id"]
+    after = np.asarray(segments["follows"], bool) & read  # these stay, and have a window before them
+    told = covered.contains(ids) if covered else np.zeros(len(read), bool)
+    if (after[1:] & ~(read | told)[:-1]).any():
+        told |= np.asarray(pc.is_in(ids, failed()), bool)
+    follows = after & np.concatenate([[False], (read | told)[:-1]])
+    telling = np.concatenate([follows[1:], [False]]) & ~read
+    index = segments.schema.get_field_index("follows")
+    rows = segments.set_column(index, PLAN.field("follows"), pa.array(follows)).filter(missing)
+    return rows, ids.filter(pa.array(telling)).to_pylist()
 
 
 def dispatch_units(attempted: Pass, actors: int) -> list[pa.Table]:
@@ -128,6 +146,12 @@ def dispatch_units(attempted: Pass, actors: int) -> list[pa.Table]:
         size = attempted.unit_rows or max(1, min(most, rows.num_rows // (UNITS_PER_ACTOR * actors)))
         units += [rows.slice(start, size).combine_chunks() for start in range(0, rows.num_rows, size)]
     return units
+
+
+def failed_segments(store: Store, state: LogState, model_id: str) -> pa.Array:
+    """Segments with a live error row for the model; what is `partial` is not among them."""
+    rows = error_rows(store, state, ["segment_id", "status"], model_id)
+    return rows.filter(pc.equal(rows["status"], "error"))["segment_id"].combine_chunks()
 
 
 def count_failed(store: Store, state: LogState, model_id: str, listing: Listing) -> int:

@@ -21,7 +21,8 @@ from pipeline.resources import Resources
 from pipeline.worker import WorkerConfig
 
 UNIT_SOURCES = 32  # one actor's portion
-MOST_BYTES_HERE = 256 << 20  # fetched by the driver, whose node may have little disk
+#: Probed by the driver: more would keep actors waiting; and fetched by it, whose node may have little disk.
+MOST_SOURCES_HERE, MOST_BYTES_HERE = 32, 256 << 20
 
 _SOURCE = pa.schema(
     {
@@ -57,7 +58,7 @@ def are_few(sources: Sequence[Source]) -> bool:
     """Whether to probe them here: actors would take longer to come up. Of remote videos only headers are read; archives
     are fetched."""
     fetched = [s.size_bytes for s in sources if local_path(s.location) is None and guess_kind(s.uri) != "video"]
-    return len(sources) <= UNIT_SOURCES and sum(fetched) <= MOST_BYTES_HERE
+    return len(sources) <= MOST_SOURCES_HERE and sum(fetched) <= MOST_BYTES_HERE
 
 
 def probe_here(sources: Sequence[Source], config: WorkerConfig, *, deadline_s: float, run_id: str) -> pa.Table:
@@ -90,7 +91,7 @@ class Probing:
     def tables(self, resources: Resources, stop: threading.Event) -> Iterator[pa.Table]:
         """Rows of the `sources` table, as they are ready, until `stop` is set. Raises StoreError where the cluster
         fails."""
-        from pipeline.execution import cause_of, first_line, raise_for_users
+        from pipeline.execution import actors_dont_start, cause_of, did_not_start, in_a_line, raise_for_users
 
         try:
             if self._few is not None:
@@ -100,18 +101,37 @@ class Probing:
         except Exception as error:
             cause = cause_of(error)
             raise_for_users(cause)
+            if did_not_start(cause):
+                raise actors_dont_start(cause) from error
             if isinstance(cause, ray.exceptions.RayError):
-                raise StoreError(f"probing failed: {first_line(cause)}; run the same command again") from error
+                raise StoreError(f"probing failed: {in_a_line(cause)}; run the same command again") from error
             raise
 
     def _by_actors(self, resources: Resources, stop: threading.Event) -> Iterator[pa.Table]:
-        """In units."""
+        """All of them, also where actors don't start at once."""
+        from pipeline.execution import MOST_STARTS, cause_of, did_not_start
+
+        left, failed_starts = list(self._sources), 0
+        while left and not stop.is_set():
+            probed: set[str] = set()
+            try:
+                for rows in self._execution(left, resources, stop):
+                    probed.update(rows["source_id"].to_pylist())
+                    yield rows
+                return
+            except Exception as error:
+                failed_starts = 1 if probed else failed_starts + 1
+                if not did_not_start(cause_of(error)) or failed_starts >= MOST_STARTS:
+                    raise
+            left = [source for source in left if source.source_id not in probed]
+
+    def _execution(self, sources: Sequence[Source], resources: Resources, stop: threading.Event) -> Iterator[pa.Table]:
+        """In units. Raises what the execution failed with."""
         from ray.data import ActorPoolStrategy, from_blocks
 
         from pipeline.execution import blocks_until
         from pipeline.graph import BOUNDED
 
-        sources = self._sources
         units = [_table(sources[start : start + UNIT_SOURCES]) for start in range(0, len(sources), UNIT_SOURCES)]
         fewest, most = (min(len(units), actors) for actors in resources.decode_pool)
         dataset = from_blocks(units).map_batches(

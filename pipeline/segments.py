@@ -73,9 +73,9 @@ class Segment:
 
     kind: what is read, so `video` for a video inside an archive. window: k of the sampling grid, or of runs of members;
     0 for a picture. is_last: the last planned window of a video, which says whether the video goes on. follows: the
-    window before it is read by the same run, or has no row because of an error before it: so that one's error may speak
-    for this one too. members: the pictures of a run, or the one video. error_code, error_message: why the source can't
-    be read at all.
+    window before it is read by the same run, or has an error row, or none because of an error before it: so that one's
+    error may speak for this one too (`pipeline.covered`). members: the pictures of a run, or the one video. error_code,
+    error_message: why the source can't be read at all.
     """
 
     segment_id: str
@@ -200,12 +200,15 @@ def _in_parts(sources: pa.Table) -> Iterator[pa.Table]:
 def windows_beyond(segments: pa.Table, beyond: Mapping[str, int], extraction: Extraction) -> pa.Table:
     """The windows (PLAN) that follow last planned ones. beyond: segment_id -> how many its reader saw."""
     last = segments.filter(pc.is_in(segments["segment_id"], pa.array(list(beyond), pa.string())))
-    parts = []
-    for row in last.to_pylist():
-        windows = range(row["window"] + 1, row["window"] + 1 + beyond[row["segment_id"]])
-        key = Segment.from_row(row).video_key
-        parts.append(_Part(row=row, key=key, kind="video", windows=windows, members=[row["members"]] * len(windows)))
-    return _table(parts, extraction)
+    tables = [PLAN.empty_table()]
+    for start in range(0, last.num_rows, PLANNED_AT_ONCE):
+        parts = []
+        for row in last.slice(start, PLANNED_AT_ONCE).to_pylist():
+            windows = range(row["window"] + 1, row["window"] + 1 + beyond[row["segment_id"]])
+            key, members = Segment.from_row(row).video_key, [row["members"]] * len(windows)
+            parts.append(_Part(row=row, key=key, kind="video", windows=windows, members=members))
+        tables.append(_table(parts, extraction))
+    return pa.concat_tables(tables)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,8 +250,8 @@ def _table(parts: list[_Part], extraction: Extraction) -> pa.Table:
     ends = np.cumsum(counts)
     is_last = np.zeros(counts.sum(), bool)
     is_last[ends - 1] = True
-    follows = np.repeat([part.kind == "video" for part in parts], counts).astype(bool)
-    follows[ends - counts] = False
+    windows = np.array([window for part in parts for window in part.windows], np.int32)
+    is_video = np.repeat([part.kind == "video" for part in parts], counts).astype(bool)
     extraction_id = extraction.id
 
     def column(name: str) -> pa.Array:
@@ -257,9 +260,9 @@ def _table(parts: list[_Part], extraction: Extraction) -> pa.Table:
     columns: dict[str, Any] = {
         "segment_id": [segment_id(part.key, window, extraction_id) for part in parts for window in part.windows],
         "kind": pa.array([part.kind for part in parts], pa.string()).take(of_part),
-        "window": [window for part in parts for window in part.windows],
+        "window": windows,
         "is_last": is_last,
-        "follows": follows,
+        "follows": is_video & (windows > 0),
         "members": [members for part in parts for members in part.members],
         "attempts": np.zeros(len(is_last), np.int16),
     }

@@ -15,7 +15,7 @@ from pipeline.extract import append_results
 from pipeline.extraction import FACE_COLUMNS, ExtractedSegment
 from pipeline.infer import InferConfig, ModelBytes, RanActor
 from pipeline.segments import PLAN
-from ran_model.pretrained import load_model, read_model_bytes
+from ran_model.pretrained import LoadedModel, load_model, read_model_bytes
 from ran_model.regions import region_boxes
 
 COUNTS = [3, 0, 1, 7, 0, 5, 2, 11]
@@ -84,6 +84,19 @@ def test_crops_travel_on_only_when_they_are_kept(
     model = ModelBytes(*read_model_bytes(tiny_model))
     assert "pixels" not in RanActor(model, InferConfig(device="cpu"))(block[0]).column_names
     assert "pixels" in RanActor(model, InferConfig(device="cpu", keep_pixels=True))(block[0]).column_names
+
+
+def test_an_actor_that_cannot_infer_does_not_start(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = []
+
+    def fails(self: LoadedModel, faces: np.ndarray, boxes: np.ndarray) -> None:
+        shapes.append((faces.shape, boxes.shape))
+        raise RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED")
+
+    monkeypatch.setattr(LoadedModel, "predict", fails)
+    with pytest.raises(RuntimeError, match="CUDNN_STATUS_NOT_INITIALIZED"):
+        RanActor(ModelBytes(*read_model_bytes(tiny_model)), InferConfig(device="cpu", batch_size=16))
+    assert shapes == [((1, 48, 48, 3), (1, 6, 4))]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU that torch can use")

@@ -36,7 +36,7 @@ def test_a_cluster_that_works_after_all_is_asked_for_every_segment() -> None:
     while passes:
         attempted = passes.pop()
         rows += passes.lost(attempted, attempted.segments).num_rows
-        if passes.hopeless:
+        if passes.is_stuck:
             passes.go_on()
     assert rows == 40
 
@@ -50,6 +50,25 @@ def test_executions_are_long_where_there_are_many_actors(monkeypatch: pytest.Mon
             rows.append(passes.pop().segments["segment_id"].to_pylist())
         assert [len(part) for part in rows] == waves
         assert [one for part in rows for one in part] == plan_of(10)["segment_id"].to_pylist()
+
+
+def test_what_comes_to_light_runs_in_waves_of_usual_units_and_what_was_handed_back_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pipeline.passes.WAVE_SEGMENTS", 4)
+    monkeypatch.setattr("pipeline.passes.WAVE_PER_ACTOR", 1)
+    passes = PassQueue(plan_of(1))
+    passes.pop()
+    for unit_rows in (None, 1):
+        passes.add(plan_of(10), unit_rows)
+        rest = [passes.pop() for _ in range(3)]
+        assert [one.segments.num_rows for one in rest] == [4, 4, 2]
+        assert [name for one in rest for name in one.segments["segment_id"].to_pylist()] == [
+            f"s{number}" for number in range(10)
+        ]
+        assert {one.unit_rows for one in rest} == {unit_rows}
+    passes.add(plan_of(0))
+    assert not passes
 
 
 def test_a_pass_that_no_input_broke_runs_again_whole() -> None:
@@ -66,10 +85,10 @@ def test_a_pass_that_no_input_broke_runs_again_whole() -> None:
 def test_a_cluster_that_loses_every_pass_is_given_up() -> None:
     passes = PassQueue(plan_of(6))
     for _ in range(MOST_FRUITLESS):
-        assert not passes.hopeless
+        assert not passes.is_stuck
         attempted = passes.pop()
         passes.again(attempted, attempted.segments)
-    assert passes.hopeless
+    assert passes.is_stuck
 
 
 @given(count=st.integers(1, 60), data=st.data())
@@ -94,7 +113,7 @@ def test_only_segments_that_kill_their_actor_become_errors(count: int, data: st.
         if bad:
             failed = passes.lost(attempted, missing)["segment_id"].to_pylist()
             errors.update(failed)
-            assert not passes.hopeless
+            assert not passes.is_stuck
     assert errors == {f"s{number}" for number in poison}
     assert done == {f"s{number}" for number in range(count)} - errors
 
@@ -115,6 +134,6 @@ def test_a_cluster_that_moves_nothing_is_given_up() -> None:
         attempted = passes.pop()
         if passes.lost(attempted, attempted.segments).num_rows:
             pytest.fail("an input was blamed while nothing at all worked")
-        if passes.hopeless:
+        if passes.is_stuck:
             return
-    assert passes.hopeless
+    assert passes.is_stuck

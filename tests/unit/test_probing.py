@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import pyarrow as pa
+import pytest
 
 from pipeline import schema
 from pipeline.config import Extraction
+from pipeline.errors import StoreError
+from pipeline.execution import MOST_STARTS
 from pipeline.media.sources import Source, list_sources
-from pipeline.probing import MOST_BYTES_HERE, UNIT_SOURCES, are_few, probe_here
+from pipeline.probing import MOST_BYTES_HERE, MOST_SOURCES_HERE, Probing, are_few, probe_here
+from pipeline.resources import Cluster, Resources, share
 from pipeline.worker import WorkerConfig
 from ran_model.model_files import read_model_bytes
 from tests.conftest import DEMO_MEDIA
+from tests.scripted_driver import failed_start
 
 
 def source(location: str, size_bytes: int) -> Source:
@@ -19,9 +29,9 @@ def source(location: str, size_bytes: int) -> Source:
 
 def test_which_are_few() -> None:
     here, far, large = source("/a.tar", 1 << 40), source("s3://b/a.tar", 1000), source("s3://b/c.tar", 1 << 40)
-    assert are_few([here] * UNIT_SOURCES)
-    assert not are_few([here] * (UNIT_SOURCES + 1))
-    assert are_few([far] * UNIT_SOURCES)
+    assert are_few([here] * MOST_SOURCES_HERE)
+    assert not are_few([here] * (MOST_SOURCES_HERE + 1))
+    assert are_few([far] * MOST_SOURCES_HERE)
     assert not are_few([far, large])
     assert are_few([source("s3://b/a.mp4", 1 << 40)])
     assert not are_few([source("s3://b/a.zip", MOST_BYTES_HERE // 2 + 1)] * 2)
@@ -36,3 +46,48 @@ def test_rows_are_those_of_the_table(tiny_model: Path) -> None:
     assert set(rows["kind"].to_pylist()) == {"video", "picture", "archive"}
     assert rows["error_code"].null_count == len(sources) > 2
     assert probe_here([], config, deadline_s=120, run_id="run").num_rows == 0
+
+
+class Scripted(Probing):
+    """Its executions end as `script` says: after so many sources, with that exception. asked: sources of each."""
+
+    script: Sequence[tuple[int, Exception | None]]
+
+    def _execution(self, sources: Sequence[Source], resources: Resources, stop: threading.Event) -> Iterator[pa.Table]:
+        self.asked = [*getattr(self, "asked", []), len(sources)]
+        count, error = self.script[len(self.asked) - 1]
+        yield pa.table({"source_id": [one.source_id for one in sources[:count]]})
+        if error is not None:
+            raise error
+
+
+def scripted(*script: tuple[int, Exception | None]) -> Scripted:
+    sources = [replace(source("/a", 1), source_id=f"{number:016x}") for number in range(9)]
+    probing = Scripted(sources, WorkerConfig(extraction=Extraction(), model_config=b""), deadline_s=1, run_id="run")
+    probing.script = script
+    return probing
+
+
+def probed(probing: Scripted) -> list[str]:
+    tables = probing.tables(share(Cluster(cpus=3, gpus=0)), threading.Event())
+    return [one for table in tables for one in table["source_id"].to_pylist()]
+
+
+def test_actors_that_do_not_start_at_once_are_tried_again_with_what_is_left() -> None:
+    probing = scripted((4, failed_start("")), (0, failed_start("")), (5, None))
+    assert probed(probing) == [f"{number:016x}" for number in range(9)]
+    assert probing.asked == [9, 5, 5]
+
+
+def test_actors_that_never_start_are_told_with_the_reason() -> None:
+    probing = scripted(*[(0, failed_start("ImportError: no av"))] * MOST_STARTS)
+    with pytest.raises(StoreError, match=r"^actors don't start on the cluster: ImportError: no av; mend that"):
+        probed(probing)
+    assert len(probing.asked) == MOST_STARTS
+
+
+def test_what_else_fails_ends_the_probing_at_once() -> None:
+    probing = scripted((3, ValueError("a bug")))
+    with pytest.raises(ValueError, match="a bug"):
+        probed(probing)
+    assert probing.asked == [9]

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
+import ray
 
 from jobs.run import check_error_rate, conclude
+from pipeline import driver as driver_module
+from pipeline import execution
 from pipeline.config import Extraction
 from pipeline.driver import Driver
 from pipeline.errors import ErrorRateError
 from pipeline.infer import ModelBytes
 from pipeline.ledger.dataset import Dataset
-from pipeline.media.sources import Listing
-from pipeline.prepare import Prepared
+from pipeline.media.sources import Listing, Source
+from pipeline.prepare import Prepared, load
+from pipeline.probing import Probing
 from pipeline.progress import ProgressReporter
+from pipeline.resources import Cluster
 from pipeline.run_config import RunConfig
 from pipeline.storage.store import Store
 from pipeline.summary import Summary
 from tests.faulty_store import memory_url
+from tests.unit.test_planning import probed, row
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
@@ -93,3 +104,32 @@ def test_the_first_signal_stops_the_run_and_the_second_leaves_at_once(
     assert left == [130]
     assert "run the same command again to resume" in capsys.readouterr().err
     assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_a_stop_while_sources_are_probed_is_no_lack_of_room(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is planned by then may need more than there is; nobody will do it."""
+    one, other = (
+        Source(source_id=f"{n:016x}", uri=uri, location=uri, fingerprint="1:1", size_bytes=1 << 60)
+        for n, uri in enumerate(("s3://b/0.mp4", "s3://b/1.mp4"))
+    )
+    model, model_id = load(str(tiny_model))
+    dataset = Dataset.open_or_create(Store(str(tmp_path / "out")), Extraction())
+    prepared = Prepared(listing=Listing(sources=[one, other]), model=model, model_id=model_id, dataset=dataset)
+    driver = Driver(RunConfig(inputs=("s3://b",), output=str(tmp_path / "out")), prepared)
+
+    def tables(*_: Any) -> Iterator[pa.Table]:
+        driver._stop.set()
+        yield probed(row(one) | {"size_bytes": one.size_bytes})
+
+    monkeypatch.setattr(Probing, "__enter__", lambda probing: probing)
+    monkeypatch.setattr(Probing, "tables", tables)
+    size = contextlib.nullcontext(Cluster(cpus=3, gpus=0))
+    monkeypatch.setattr(driver_module, "connected", lambda address: size)
+    monkeypatch.setattr(driver_module, "check_output_is_shared", lambda store: None)
+    monkeypatch.setattr(execution, "configure_ray_data", lambda **_: None)
+    monkeypatch.setattr(ray, "put", lambda value: value)
+    with ProgressReporter(quiet=True) as progress:
+        assert driver.run(progress).status == "interrupted"
+    assert driver.summary.segments_planned > 0
