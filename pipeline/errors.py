@@ -23,6 +23,29 @@ class ErrorCode(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     INTERNAL = "internal"
 
+    @property
+    def meaning(self) -> str:
+        """What was wrong, for people who meet the word."""
+        return _MEANINGS[self]
+
+
+_MEANINGS = {
+    ErrorCode.NOT_FOUND: "the file is gone",
+    ErrorCode.PERMISSION: "the file may not be read",
+    ErrorCode.NOT_MEDIA: "no video, picture or archive",
+    ErrorCode.CORRUPT: "damaged",
+    ErrorCode.TRUNCATED: "cut off: it ends early",
+    ErrorCode.TOO_LARGE: "more pixels or bytes than allowed",
+    ErrorCode.TIMEOUT: "reading it took too long",
+    ErrorCode.DECODER_CRASH: "its decoder died",
+    ErrorCode.ARCHIVE_MEMBER: "one member of the archive can't be read",
+    ErrorCode.UNSUPPORTED: "media of a kind that is not read here",
+    ErrorCode.UNREACHABLE: "its store does not answer",
+    ErrorCode.SOURCE_CHANGED: "another content than the rows of it, or than was planned",
+    ErrorCode.OUT_OF_MEMORY: "reading it took more memory than allowed",
+    ErrorCode.INTERNAL: "it broke what processed it, twice, alone",
+}
+
 
 class RanError(Exception):
     """Base of all errors that a user is told in one line. `exit_code` is what the command line ends with."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jobs.cli import COMMANDS, cli
-from pipeline.errors import CapacityError, ErrorRateError, StoreError, UsageError
+from pipeline.errors import CapacityError, ErrorCode, ErrorRateError, StoreError, UsageError
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -78,3 +78,10 @@ def test_exit_codes_in_the_readme_are_those_of_the_code() -> None:
 
 def test_the_demo_picture_is_there() -> None:
     assert (ROOT / "docs" / "demo.png").stat().st_size > 50_000
+
+
+def test_error_codes_in_the_readme_are_those_of_the_code() -> None:
+    table = README.partition("| code | what was wrong |")[2].partition("\n\n")[0]
+    cells = re.findall(r"^\| (`.*?) \|", table, re.M)
+    assert {code for cell in cells for code in re.findall(r"`(\w+)`", cell)} == set(ErrorCode)
+    assert all(code.meaning for code in ErrorCode)
