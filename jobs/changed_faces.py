@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.face_pairs import FacePairs, ModelColumns
+from jobs.face_pairs import FacePairs
+from jobs.model_columns import ModelColumns
+from jobs.text import moment
 
 PER_SOURCE = 3
 CANDIDATES = 50  # times as many faces as are shown
@@ -47,10 +49,7 @@ class ChangedFace:
     @property
     def where(self) -> str:
         """The moment or the picture, without the source."""
-        parts = [self.member] if self.member else []
-        if self.timestamp is not None:
-            parts.append(f"{self.timestamp:.2f} s")
-        return ", ".join(parts)
+        return moment(self.member, self.timestamp)
 
     def to_json(self) -> dict[str, Any]:
         """Numbers, strings, lists and dicts only; has_crop instead of the picture."""

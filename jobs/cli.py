@@ -20,6 +20,7 @@ COMMANDS = {
     "inspect": "jobs.inspect",
     "errors": "jobs.inspect",
     "query": "jobs.query",
+    "report": "jobs.report",
     "compare": "jobs.compare",
     "overlay": "jobs.overlay",
     "reprocess": "jobs.reprocess",

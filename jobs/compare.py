@@ -13,8 +13,8 @@ from jobs.comparison import Comparison, compare
 from jobs.comparison_page import page
 from jobs.comparison_text import described
 from jobs.dataset import opened
-from jobs.deliver import deliver
 from jobs.face_pairs import FacePairs, face_pairs
+from jobs.html_page import deliver_page, refuse_no_page
 from jobs.options import json_option, parse_storage_options, storage_option
 from pipeline.errors import UsageError
 from pipeline.urls import without_credentials
@@ -49,8 +49,8 @@ def compare_command(
     A and B are model_ids or their beginnings. Differences are B minus A; 95% intervals resample whole sources, for
     faces of one video are not independent. Run each model over the same inputs before.
     """
-    if to is not None and Path(to).suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"--to {to}: the name must end in .html")
+    if to is not None:
+        refuse_no_page(to)
     with opened(output, storage_options) as dataset:
         a, b = dataset.find_model(model_a), dataset.find_model(model_b)
         if a == b:
@@ -66,8 +66,8 @@ def compare_command(
     else:
         click.echo(described(comparison, changed, labelled))
     if to is not None:
-        content = page(comparison, changed, labelled, output=dataset.store.url).encode("utf-8", "replace")
-        deliver(to, parse_storage_options(storage_options), lambda path: path.write_bytes(content))
+        content = page(comparison, changed, labelled, output=dataset.store.url)
+        deliver_page(to, parse_storage_options(storage_options), content)
         crops = sum(face.png is not None for face in changed)
         click.echo(f"{without_credentials(to)}: {len(changed)} changed faces, {crops} with a crop", err=True)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import duckdb
@@ -16,21 +17,31 @@ from pipeline.config import Extraction
 from pipeline.ledger.dataset import Dataset
 from pipeline.ledger.log import CommitLog
 from pipeline.storage.store import Store
-from pipeline.views import connect, create_views, find_model
+from pipeline.views import connect, create_views, current_model, find_model
 
 T = TypeVar("T")
+
+MEMORY_GIB = 2  # of a command that goes through all faces; what needs more is spilled to disk
 
 _MOST_MOVES = 5  # of files that a command may meet; a run publishes about once a minute
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class OpenedDataset:
-    """The store, the log as it is now, and a DuckDB connection with the views."""
+    """The store, the log as it is now, and a DuckDB connection with the views. chosen_model: whose rows the views are
+    to show; None: those of the current one."""
 
     store: Store
     extraction: Extraction
     log: CommitLog
     connection: duckdb.DuckDBPyConnection
+    chosen_model: str | None = None
+    _is_following: bool = field(default=False, init=False, repr=False)
+
+    @property
+    def model(self) -> str | None:
+        """The model that the views show; None where nothing is committed yet."""
+        return self.chosen_model or current_model(self.log.state)
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """Rows as dictionaries. parameters: values of the question marks in `sql`."""
@@ -50,8 +61,18 @@ class OpenedDataset:
         """What `act` returns. It reads the views; a run that publishes a file, or a compaction that replaces it, takes
         that away from where they look, and then they are made anew and `act` is called again.
 
-        Raises StoreError if a file of the dataset can't be read; DuckDB's other errors come as they are.
+        Raises StoreError if a file of the dataset can't be read; DuckDB's other errors come as they are. Within `act`,
+        `query` and `execute` leave all of that to this call: what it reads is of one state of the log.
         """
+        if self._is_following:
+            return act()
+        self._is_following = True
+        try:
+            return self._followed(act)
+        finally:
+            self._is_following = False
+
+    def _followed(self, act: Callable[[], T]) -> T:
         moves = 0
         while True:
             try:
@@ -78,7 +99,16 @@ class OpenedDataset:
 
     def make_views(self) -> None:
         """Makes the views over what is live by the log as it was read last."""
-        create_views(self.connection, self.store, self.log.state)
+        create_views(self.connection, self.store, self.log.state, self.chosen_model)
+
+    @contextmanager
+    def bounded(self) -> Iterator[None]:
+        """Queries within it keep at most MEMORY_GIB, and spill what is more to a temporary folder."""
+        with tempfile.TemporaryDirectory(prefix="ran-query-") as folder:
+            self.connection.execute(f"SET temp_directory = {literal(folder)}")
+            self.connection.execute(f"SET memory_limit = '{MEMORY_GIB}GiB'")
+            self.connection.execute("SET preserve_insertion_order = false")
+            yield
 
     def files_in(self, error: Exception) -> list[str]:
         """Files below OUT that an error's message names, SQL that it quotes aside, as the log calls them."""
@@ -91,16 +121,35 @@ class OpenedDataset:
 
 
 @contextmanager
-def opened(output: str, storage_options: tuple[str, ...]) -> Iterator[OpenedDataset]:
-    """Opens OUT. Raises UsageError when there is no dataset, StoreError when a file of it is damaged."""
+def opened(output: str, storage_options: tuple[str, ...], *, model: str | None = None) -> Iterator[OpenedDataset]:
+    """Opens OUT. model: an id or its beginning, for the views to show; None: the current one.
+
+    Raises UsageError when there is no dataset or no such model, StoreError when a file of it is damaged.
+    """
     store = Store(output, parse_storage_options(storage_options))
     dataset = Dataset.open(store)
     log = CommitLog(store)
     log.refresh()
     with closing(connect(store)) as connection:
-        made = OpenedDataset(store=store, extraction=dataset.extraction, log=log, connection=connection)
+        made = OpenedDataset(
+            store=store,
+            extraction=dataset.extraction,
+            log=log,
+            connection=connection,
+            chosen_model=None if model is None else find_model(store, log.state, model),
+        )
         try:
             made.following(made.make_views)
         except duckdb.Error as error:
             raise as_damage(error) from error
         yield made
+
+
+def quoted(name: str) -> str:
+    """A name as an SQL identifier; names of regions come from a model's configuration."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A string as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"

@@ -1,19 +1,18 @@
 """The faces that two models have both answered, as a DuckDB view that joins `all_faces` with itself on face_id.
 
-DuckDB streams the join and, past MEMORY_GIB, spills it to disk: a dataset may be larger than memory.
+DuckDB streams the join and spills it to disk beyond its bound (`OpenedDataset.bounded`): a dataset may be larger than
+memory.
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from jobs.dataset import OpenedDataset
+from jobs.dataset import OpenedDataset, literal, quoted
+from jobs.model_columns import ModelColumns, column_value, model_columns
 from pipeline import schema
-
-MEMORY_GIB = 2
 
 #: Sources that are resampled one by one; beyond, they are pooled at random into as many groups (see `group_key`).
 MOST_GROUPS = 4096
@@ -22,15 +21,6 @@ _ABOUT = (
     "face_id", "source_id", "source_uri", "member", "frame", '"timestamp"', "FaceRectX", "FaceRectY", "FaceRectWidth",
     "FaceRectHeight",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelColumns:
-    """What a model answers: its classes and its regions, in column order; none if it has no face yet."""
-
-    model_id: str
-    classes: tuple[str, ...]
-    regions: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +51,7 @@ class FacePairs:
 @contextmanager
 def face_pairs(dataset: OpenedDataset, model_a: str, model_b: str) -> Iterator[FacePairs]:
     """The views, on the dataset's connection. Models are full ids that the dataset has."""
-    a, b = _columns(dataset, model_a), _columns(dataset, model_b)
+    a, b = model_columns(dataset, model_a), model_columns(dataset, model_b)
     probabilities = [f"prob_{name}" for name in schema.EXPRESSIONS if name in a.classes and name in b.classes]
     attention = [f"attention_{name}" for name in a.regions if name in b.regions]
     shared = (*probabilities, "confidence", "entropy", *attention)
@@ -71,13 +61,10 @@ def face_pairs(dataset: OpenedDataset, model_a: str, model_b: str) -> Iterator[F
     selected = [f"a.{name}" for name in _ABOUT]
     selected += ["a.expression AS expression_a", "b.expression AS expression_b", f"({distance}) / 2 AS total_variation"]
     selected += [
-        f"{_value(model, column)}::DOUBLE AS {quoted(f'{column}_{model}')}" for column in shared for model in "ab"
+        f"{column_value(column, model)}::DOUBLE AS {quoted(f'{column}_{model}')}" for column in shared for model in "ab"
     ]
     execute = dataset.execute
-    with tempfile.TemporaryDirectory(prefix="ran-compare-") as folder:
-        execute(f"SET temp_directory = {literal(folder)}")
-        execute(f"SET memory_limit = '{MEMORY_GIB}GiB'")
-        execute("SET preserve_insertion_order = false")
+    with dataset.bounded():
         execute(f"CREATE TEMP VIEW faces_a AS SELECT * FROM all_faces WHERE model_id = {literal(model_a)}")
         execute(f"CREATE TEMP VIEW faces_b AS SELECT * FROM all_faces WHERE model_id = {literal(model_b)}")
         execute(
@@ -87,33 +74,3 @@ def face_pairs(dataset: OpenedDataset, model_a: str, model_b: str) -> Iterator[F
         differing = ["entropy"] if a.classes != b.classes else []
         differing += attention if set(a.regions) != set(b.regions) else []
         yield FacePairs(dataset=dataset, a=a, b=b, shared=shared, incomparable=frozenset(differing))
-
-
-def quoted(name: str) -> str:
-    """A name as an SQL identifier; names of regions come from a model's configuration."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """A string as an SQL literal."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _columns(dataset: OpenedDataset, model_id: str) -> ModelColumns:
-    """Read from one row: the columns that are null are the same in all rows of a model."""
-    rows = dataset.query(f"SELECT * FROM all_faces WHERE model_id = {literal(model_id)} LIMIT 1")
-    if not rows:
-        return ModelColumns(model_id=model_id, classes=(), regions=())
-    row = rows[0]
-    regions = [name for name in schema.REGIONS if row[f"attention_{name}"] is not None]
-    return ModelColumns(
-        model_id=model_id,
-        classes=tuple(name for name in schema.EXPRESSIONS if row[f"prob_{name}"] is not None),
-        regions=(*regions, *(row["attention_other"] or ())),
-    )
-
-
-def _value(model: str, column: str) -> str:
-    if column in schema.FACES.names:
-        return f"{model}.{column}"
-    return f"{model}.attention_other[{literal(column.removeprefix('attention_'))}]"

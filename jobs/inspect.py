@@ -111,11 +111,12 @@ def _echo_errors(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         counts[row["error_code"]] = counts.get(row["error_code"], 0) + 1
     click.echo(table(("code", "segments"), sorted(counts.items(), key=lambda item: -item[1])))
-    shown = [(row["error_code"], row["status"], _where(row), row["error_message"]) for row in rows]
+    shown = [(row["error_code"], row["status"], where_in_source(row), row["error_message"]) for row in rows]
     click.echo("\n" + table(("code", "status", "where", "what"), shown))
 
 
-def _where(row: dict[str, Any]) -> str:
+def where_in_source(row: dict[str, Any]) -> str:
+    """The part of a source that a row of `errors` is about."""
     if row["start_s"] is not None:
         return f"{row['source_uri']} {row['start_s']:.1f}–{row['end_s']:.1f} s"
     if row["first_member"] is not None:

@@ -9,16 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.drawing import FACE_PX, FaceAnswer
-from jobs.source_frames import Row, SampledFrame, SourceFrames
-from pipeline import schema
+from jobs.face_answer import face_answers, landmarks_of
+from jobs.source_frames import SampledFrame, SourceFrames
 from pipeline.config import Extraction
 from pipeline.errors import MediaError, UsageError
 from pipeline.media.read import Frame, SegmentReader
 from pipeline.media.scratch import Scratch
 from pipeline.storage.options import fsspec_options
-from ran_model.align import FER_TEMPLATE, align_faces, similarity_transform, transform_points
-from ran_model.config import ModelConfig
-from ran_model.regions import region_boxes
+from ran_model.align import FER_TEMPLATE, align_faces
 
 
 def redecode(
@@ -49,39 +47,10 @@ def redecode(
 def answers(source: SourceFrames, frame: SampledFrame, image: NDArray[np.uint8]) -> list[FaceAnswer]:
     """The frame's faces for drawing, aligned anew from their stored landmarks.
 
-    The framing is that of the models that ship with the product. Regions' boxes follow from their names; the dataset
-    does not hold a model's `landmark_side`, so landmark regions are drawn with its default.
+    The framing is that of the models that ship with the product.
     """
     if not frame.faces:
         return []
-    points = [[[row[f"landmark_{name}_{axis}"] for axis in "xy"] for name in schema.LANDMARKS] for row in frame.faces]
-    landmarks_N52 = np.array(points, np.float32)
     template_52 = np.array(FER_TEMPLATE, np.float32)
-    aligned_NHWC = align_faces(image, landmarks_N52, template_52, FACE_PX)
-    boxes_NR4 = region_boxes(
-        ModelConfig(regions=source.regions),
-        len(frame.faces),
-        landmarks_N52=transform_points(landmarks_N52, similarity_transform(landmarks_N52, template_52, 1)),
-        face_ids=[row["face_id"] for row in frame.faces],
-    )
-    return [
-        FaceAnswer(
-            number=index + 1,
-            box=(row["FaceRectX"], row["FaceRectY"], row["FaceRectWidth"], row["FaceRectHeight"]),
-            expression=row["expression"],
-            confidence=row["confidence"],
-            probabilities=_probabilities(row),
-            aligned=aligned_NHWC[index],
-            regions=source.regions,
-            attention=tuple(source.attention(row).tolist()),
-            usual=source.usual,
-            region_boxes=tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in boxes_NR4[index]),
-        )
-        for index, row in enumerate(frame.faces)
-    ]
-
-
-def _probabilities(row: Row) -> dict[str, float]:
-    """Of the classes that the model has."""
-    shares = {name: row[f"prob_{name}"] for name in schema.EXPRESSIONS}
-    return {name: share for name, share in shares.items() if share is not None}
+    aligned_NHWC = align_faces(image, landmarks_of(frame.faces), template_52, FACE_PX)
+    return face_answers(frame.faces, aligned_NHWC, template_52, source.regions, source.usual)

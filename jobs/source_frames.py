@@ -14,13 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.dataset import OpenedDataset
-from pipeline import schema
+from jobs.face_answer import Row, attention_of, regions_of
 from pipeline.errors import UsageError
 from pipeline.ledger.dataset import Dataset
 from pipeline.segments import Segment, plan_segments
 from pipeline.views import current_model
-
-Row = dict[str, Any]
 
 FEWEST_FOR_USUAL = 5
 
@@ -77,7 +75,7 @@ class SourceFrames:
 
     def attention(self, face: Row) -> NDArray[np.float32]:
         """The weights of a face's regions: (R,), of sum 1."""
-        return _weights(face, self.regions)
+        return attention_of(face, self.regions)
 
 
 def read_source(dataset: OpenedDataset, name: str, model_id: str | None = None) -> SourceFrames:
@@ -100,7 +98,7 @@ def read_source(dataset: OpenedDataset, name: str, model_id: str | None = None) 
     if not frames:
         what = f"{uri} has no member {member}" if member else f"{uri} has no sampled frames"
         raise UsageError(f"{what} for model {model_id}; see `ran-pipeline errors {quote(dataset.store.url)}`")
-    regions = _regions(faces[0]) if faces else ("whole",)
+    regions = regions_of(faces[0]) if faces else ("whole",)
     return SourceFrames(
         uri=uri if member is None else f"{uri}/{member}",
         kind=frames[0].segment.kind if member is not None else source["kind"],
@@ -172,20 +170,10 @@ def _frames(plan: list[Segment], rows: dict[str, Row], faces: list[Row]) -> list
     return frames
 
 
-def _regions(face: Row) -> tuple[str, ...]:
-    named = (name for name in schema.REGIONS if face[f"attention_{name}"] is not None)
-    return (*named, *(face["attention_other"] or ()))
-
-
-def _weights(face: Row, regions: tuple[str, ...]) -> NDArray[np.float32]:
-    other = face["attention_other"] or {}
-    return np.array([other[name] if name in other else face[f"attention_{name}"] for name in regions], np.float32)
-
-
 def _usual(faces: list[Row], regions: tuple[str, ...]) -> tuple[float, ...]:
     if len(faces) < FEWEST_FOR_USUAL:
         return ()
-    return tuple(np.median([_weights(face, regions) for face in faces], axis=0).tolist())
+    return tuple(np.median([attention_of(face, regions) for face in faces], axis=0).tolist())
 
 
 def _rows(dataset: OpenedDataset, sql: str, parameters: list[Any]) -> list[Row]:

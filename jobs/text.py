@@ -66,3 +66,9 @@ def human_seconds(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def moment(member: str | None, timestamp: float | None) -> str:
+    """Which picture or moment of a source, such as clip.mp4, 12.40 s; nothing for a picture of its own."""
+    parts = [member] if member else []
+    return ", ".join(parts if timestamp is None else [*parts, f"{timestamp:.2f} s"])

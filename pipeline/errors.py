@@ -23,6 +23,29 @@ class ErrorCode(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     INTERNAL = "internal"
 
+    @property
+    def meaning(self) -> str:
+        """What was wrong, for people who meet the word."""
+        return _MEANINGS[self]
+
+
+_MEANINGS = {
+    ErrorCode.NOT_FOUND: "the file is gone",
+    ErrorCode.PERMISSION: "the file may not be read",
+    ErrorCode.NOT_MEDIA: "no video, picture or archive",
+    ErrorCode.CORRUPT: "the file is damaged",
+    ErrorCode.TRUNCATED: "the file ends early",
+    ErrorCode.TOO_LARGE: "more pixels or bytes than allowed",
+    ErrorCode.TIMEOUT: "reading it took longer than `--deadline-s`",
+    ErrorCode.DECODER_CRASH: "its decoder died",
+    ErrorCode.ARCHIVE_MEMBER: "a member of the archive can't be read",
+    ErrorCode.UNSUPPORTED: "media of a kind that is not read here",
+    ErrorCode.UNREACHABLE: "its store does not answer",
+    ErrorCode.SOURCE_CHANGED: "the file no longer matches its rows, or changed while it was read",
+    ErrorCode.OUT_OF_MEMORY: "reading it took more memory than allowed",
+    ErrorCode.INTERNAL: "it crashed the worker twice when run alone",
+}
+
 
 class RanError(Exception):
     """Base of all errors that a user is told in one line. `exit_code` is what the command line ends with."""

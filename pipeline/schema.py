@@ -13,6 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.errors import ErrorCode
+
 #: Version of everything under OUT: a program refuses a dataset whose version is higher than its own.
 SCHEMA_VERSION = 1
 
@@ -387,6 +389,8 @@ def markdown() -> str:
             f"{(field.metadata or {})[b'description'].decode()} |"
             for field in declared
         ]
+    lines += ["", "## error_code", "", "| code | meaning |", "|---|---|"]
+    lines += [f"| `{code}` | {code.meaning} |" for code in ErrorCode]
     return "\n".join(lines) + "\n"
 
 

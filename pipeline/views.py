@@ -23,10 +23,12 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def create_views(connection: duckdb.DuckDBPyConnection, store: Store, state: LogState) -> None:
+def create_views(
+    connection: duckdb.DuckDBPyConnection, store: Store, state: LogState, model: str | None = None
+) -> None:
     """Makes the views, or makes them anew, over exactly the files that the log says are live.
 
-    With several models, `faces`, `frames`, `segments` and `errors` follow one of them (`current_model`);
+    With several models, `faces`, `frames`, `segments` and `errors` follow `model`, or `current_model` if it is None;
     `all_faces` and `all_segments` have every model.
     """
     for table, view in (
@@ -36,7 +38,7 @@ def create_views(connection: duckdb.DuckDBPyConnection, store: Store, state: Log
         ("crops", "crops"),
     ):
         _create(connection, store, view, table, live_paths(store, state, table))
-    model = current_model(state)
+    model = model or current_model(state)
     where = f"WHERE model_id = '{model}'" if model else ""
     connection.execute(f"CREATE OR REPLACE VIEW faces AS SELECT * FROM all_faces {where}")
     connection.execute(f"CREATE OR REPLACE VIEW segments AS SELECT * FROM all_segments {where}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jobs.cli import COMMANDS, cli
-from pipeline.errors import CapacityError, ErrorRateError, StoreError, UsageError
+from pipeline.errors import CapacityError, ErrorCode, ErrorRateError, StoreError, UsageError
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -85,3 +85,10 @@ def test_the_extra_that_an_error_names_is_the_one_of_the_package() -> None:
     from pipeline.retinaface_torch import EXTRA
 
     assert f'"{EXTRA.removeprefix("pip install ")}"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_error_codes_in_the_readme_are_those_of_the_code() -> None:
+    table = README.partition("| code | what was wrong |")[2].partition("\n\n")[0]
+    cells = re.findall(r"^\| (`.*?) \|", table, re.M)
+    assert {code for cell in cells for code in re.findall(r"`(\w+)`", cell)} == set(ErrorCode)
+    assert all(code.meaning for code in ErrorCode)
