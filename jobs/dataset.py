@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -12,13 +13,17 @@ import duckdb
 
 from jobs.damage import as_damage
 from jobs.options import parse_storage_options
+from jobs.sql import literal
 from pipeline.config import Extraction
+from pipeline.errors import CapacityError
 from pipeline.ledger.dataset import Dataset
 from pipeline.ledger.log import CommitLog
 from pipeline.storage.store import Store
 from pipeline.views import connect, create_views, find_model
 
 T = TypeVar("T")
+
+MEMORY_GIB = 2
 
 _MOST_MOVES = 5  # of files that a command may meet; a run publishes about once a minute
 
@@ -63,6 +68,24 @@ class OpenedDataset:
                 if all(path in self.log.state.live for path in named):
                     raise
                 moves += 1
+
+    @contextmanager
+    def bounded(self) -> Iterator[None]:
+        """Inside, DuckDB takes at most MEMORY_GIB and spills what needs more to a temporary folder.
+
+        Raises CapacityError when that disk is full too.
+        """
+        with tempfile.TemporaryDirectory(prefix="ran-spill-") as folder:
+            self.execute(f"SET temp_directory = {literal(folder)}")
+            self.execute(f"SET memory_limit = '{MEMORY_GIB}GiB'")
+            try:
+                yield
+            except duckdb.OutOfMemoryException as error:
+                reason = str(error).splitlines()[0]
+                raise CapacityError(
+                    f"the disk of {tempfile.gettempdir()} is too small to sort so many rows ({reason}): "
+                    "let TMPDIR name a folder with more room"
+                ) from error
 
     def make_views(self) -> None:
         """Makes the views over what is live by the log as it was read last."""

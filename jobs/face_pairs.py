@@ -1,19 +1,17 @@
 """The faces that two models have both answered, as a DuckDB view that joins `all_faces` with itself on face_id.
 
-DuckDB streams the join and, past MEMORY_GIB, spills it to disk: a dataset may be larger than memory.
+DuckDB streams the join and spills it to disk (`OpenedDataset.bounded`): a dataset may be larger than memory.
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from jobs.dataset import OpenedDataset
+from jobs.sql import literal, quoted
 from pipeline import schema
-
-MEMORY_GIB = 2
 
 #: Sources that are resampled one by one; beyond, they are pooled at random into as many groups (see `group_key`).
 MOST_GROUPS = 4096
@@ -61,7 +59,7 @@ class FacePairs:
 @contextmanager
 def face_pairs(dataset: OpenedDataset, model_a: str, model_b: str) -> Iterator[FacePairs]:
     """The views, on the dataset's connection. Models are full ids that the dataset has."""
-    a, b = _columns(dataset, model_a), _columns(dataset, model_b)
+    a, b = model_columns(dataset, model_a), model_columns(dataset, model_b)
     probabilities = [f"prob_{name}" for name in schema.EXPRESSIONS if name in a.classes and name in b.classes]
     attention = [f"attention_{name}" for name in a.regions if name in b.regions]
     shared = (*probabilities, "confidence", "entropy", *attention)
@@ -74,9 +72,7 @@ def face_pairs(dataset: OpenedDataset, model_a: str, model_b: str) -> Iterator[F
         f"{_value(model, column)}::DOUBLE AS {quoted(f'{column}_{model}')}" for column in shared for model in "ab"
     ]
     execute = dataset.execute
-    with tempfile.TemporaryDirectory(prefix="ran-compare-") as folder:
-        execute(f"SET temp_directory = {literal(folder)}")
-        execute(f"SET memory_limit = '{MEMORY_GIB}GiB'")
+    with dataset.bounded():
         execute("SET preserve_insertion_order = false")
         execute(f"CREATE TEMP VIEW faces_a AS SELECT * FROM all_faces WHERE model_id = {literal(model_a)}")
         execute(f"CREATE TEMP VIEW faces_b AS SELECT * FROM all_faces WHERE model_id = {literal(model_b)}")
@@ -89,17 +85,7 @@ def face_pairs(dataset: OpenedDataset, model_a: str, model_b: str) -> Iterator[F
         yield FacePairs(dataset=dataset, a=a, b=b, shared=shared, incomparable=frozenset(differing))
 
 
-def quoted(name: str) -> str:
-    """A name as an SQL identifier; names of regions come from a model's configuration."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """A string as an SQL literal."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _columns(dataset: OpenedDataset, model_id: str) -> ModelColumns:
+def model_columns(dataset: OpenedDataset, model_id: str) -> ModelColumns:
     """Read from one row: the columns that are null are the same in all rows of a model."""
     rows = dataset.query(f"SELECT * FROM all_faces WHERE model_id = {literal(model_id)} LIMIT 1")
     if not rows:
