@@ -23,6 +23,7 @@ COMMANDS = {
     "report": "jobs.report",
     "compare": "jobs.compare",
     "overlay": "jobs.overlay",
+    "export": "jobs.export",
     "reprocess": "jobs.reprocess",
     "retry": "jobs.retry",
     "verify": "jobs.verify",

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.dataset import quoted
 from jobs.face_pairs import FacePairs
+from jobs.sql import quoted
 from pipeline import schema
 from ran_model.source_bootstrap import CONFIDENCE, mean_intervals
 

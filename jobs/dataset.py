@@ -13,7 +13,9 @@ import duckdb
 
 from jobs.damage import as_damage, without_sql
 from jobs.options import parse_storage_options
+from jobs.sql import literal
 from pipeline.config import Extraction
+from pipeline.errors import CapacityError
 from pipeline.ledger.dataset import Dataset
 from pipeline.ledger.log import CommitLog
 from pipeline.storage.store import Store
@@ -97,18 +99,27 @@ class OpenedDataset:
         """Whether a live file is among them, public yet or not."""
         return any(path in (file.path, file.staged) for file in self.log.state.files() for path in paths)
 
+    @contextmanager
+    def bounded(self) -> Iterator[None]:
+        """Inside, DuckDB takes at most MEMORY_GIB and spills what needs more to a temporary folder.
+
+        Raises CapacityError when that disk is full too.
+        """
+        with tempfile.TemporaryDirectory(prefix="ran-spill-") as folder:
+            self.execute(f"SET temp_directory = {literal(folder)}")
+            self.execute(f"SET memory_limit = '{MEMORY_GIB}GiB'")
+            try:
+                yield
+            except duckdb.OutOfMemoryException as error:
+                reason = str(error).splitlines()[0]
+                raise CapacityError(
+                    f"the disk of {tempfile.gettempdir()} is too small to sort so many rows ({reason}): "
+                    "let TMPDIR name a folder with more room"
+                ) from error
+
     def make_views(self) -> None:
         """Makes the views over what is live by the log as it was read last."""
         create_views(self.connection, self.store, self.log.state, self.chosen_model)
-
-    @contextmanager
-    def bounded(self) -> Iterator[None]:
-        """Queries within it keep at most MEMORY_GIB, and spill what is more to a temporary folder."""
-        with tempfile.TemporaryDirectory(prefix="ran-query-") as folder:
-            self.connection.execute(f"SET temp_directory = {literal(folder)}")
-            self.connection.execute(f"SET memory_limit = '{MEMORY_GIB}GiB'")
-            self.connection.execute("SET preserve_insertion_order = false")
-            yield
 
     def files_in(self, error: Exception) -> list[str]:
         """Files below OUT that an error's message names, SQL that it quotes aside, as the log calls them."""
@@ -143,13 +154,3 @@ def opened(output: str, storage_options: tuple[str, ...], *, model: str | None =
         except duckdb.Error as error:
             raise as_damage(error) from error
         yield made
-
-
-def quoted(name: str) -> str:
-    """A name as an SQL identifier; names of regions come from a model's configuration."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """A string as an SQL literal."""
-    return "'" + text.replace("'", "''") + "'"

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from jobs.dataset import OpenedDataset, literal, quoted
+from jobs.dataset import OpenedDataset
 from jobs.model_columns import ModelColumns, column_value, model_columns
+from jobs.sql import literal, quoted
 from pipeline import schema
 
 #: Sources that are resampled one by one; beyond, they are pooled at random into as many groups (see `group_key`).
@@ -65,6 +66,7 @@ def face_pairs(dataset: OpenedDataset, model_a: str, model_b: str) -> Iterator[F
     ]
     execute = dataset.execute
     with dataset.bounded():
+        execute("SET preserve_insertion_order = false")
         execute(f"CREATE TEMP VIEW faces_a AS SELECT * FROM all_faces WHERE model_id = {literal(model_a)}")
         execute(f"CREATE TEMP VIEW faces_b AS SELECT * FROM all_faces WHERE model_id = {literal(model_b)}")
         execute(

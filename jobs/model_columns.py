@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jobs.dataset import OpenedDataset, literal
+from jobs.dataset import OpenedDataset
+from jobs.sql import literal
 from pipeline import schema
 
 

@@ -71,6 +71,7 @@ def report_command(
     elif not as_json:
         raise UsageError("say where the page goes, --to report.html, or take the numbers with --json")
     with opened(output, storage_options, model=model) as dataset, dataset.bounded():
+        dataset.execute("SET preserve_insertion_order = false")
         report = dataset.following(lambda: read_report(dataset, sources=sources))
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=2))

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.dataset import OpenedDataset, literal, quoted
+from jobs.dataset import OpenedDataset
 from jobs.model_columns import ModelColumns, column_value
+from jobs.sql import literal, quoted
 from pipeline import schema
 from pipeline.errors import ErrorCode
 

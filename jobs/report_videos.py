@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.dataset import OpenedDataset, literal, quoted
+from jobs.dataset import OpenedDataset
 from jobs.model_columns import ModelColumns
+from jobs.sql import literal, quoted
 
 MOST_SLICES = 200
 VIDEOS_OF_A_SOURCE = 3  # an archive may have thousands; the longest
