@@ -210,7 +210,7 @@ class SegmentReader:
         (member,) = segment.members
 
         def copy(target: Path) -> None:
-            self._archive_at(segment, path).copy(member, target, room_bytes=self._scratch.room_bytes())
+            self._archive_at(segment, path).copy(member, target)
 
         self._files.append(self._scratch.derived(f"{segment.source_id}.{member.ordinal}.member", member.size, copy))
         return self._files[-1].path
