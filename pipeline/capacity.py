@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import pyarrow.compute as pc
 
 from pipeline.config import Extraction
 from pipeline.errors import CapacityError
-from pipeline.media.scratch import kept_free_bytes
+from pipeline.media.scratch import Scratch, disk_space
 from pipeline.resources import Cluster, Resources
 from pipeline.run_config import RunConfig
 from pipeline.storage.store import Store
@@ -77,26 +75,7 @@ def _scratch_bytes(todo: pa.Table, actors: int) -> int:
 
 def free_bytes(path: str | Path) -> int:
     """Free space where `path` is, or will be."""
-    return _total_and_free(path)[1]
-
-
-def scratch_free_bytes(folder: str) -> int:
-    """What sources may take of the free space where `folder` is, or will be."""
-    total, free = _total_and_free(folder)
-    return max(0, free - kept_free_bytes(total))
-
-
-def _total_and_free(path: str | Path) -> tuple[int, int]:
-    existing = Path(path).absolute()
-    while not existing.exists():
-        existing = existing.parent
-    usage = shutil.disk_usage(existing)
-    return usage.total, usage.free
-
-
-def scratch_folder(config: RunConfig) -> str:
-    """Where remote sources are cached."""
-    return config.scratch or tempfile.gettempdir()
+    return disk_space(Path(path))[1]
 
 
 def check(need: Need, store: Store, config: RunConfig, cluster: Cluster) -> None:
@@ -116,10 +95,11 @@ def check(need: Need, store: Store, config: RunConfig, cluster: Cluster) -> None
             f"{config.scratch_gib:g} ({_gib(cap)}); raise it or lower --decode-actors"
         )
     is_alone = cluster.nodes <= 1 and not may_grow
-    if is_alone and need.scratch_bytes > (free := scratch_free_bytes(scratch_folder(config))):
+    scratch = Scratch(config.scratch, capacity_bytes=cap)
+    if is_alone and need.scratch_bytes > (room := scratch.room_bytes()):
         raise CapacityError(
-            f"the largest inputs need {_gib(need.scratch_bytes)} of scratch in {scratch_folder(config)}, which has "
-            f"{_gib(free)} for it; point --scratch to a larger disk or lower --decode-actors"
+            f"the largest inputs need {_gib(need.scratch_bytes)} of scratch in {scratch.directory}, which has "
+            f"{_gib(room)} for it; point --scratch to a larger disk or lower --decode-actors"
         )
     memory_gib = None if may_grow else cluster.memory_gib
     if memory_gib is not None and need.memory_gib > memory_gib:

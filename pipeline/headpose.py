@@ -1,9 +1,10 @@
 """Head pose from five landmarks: a mean three-dimensional face, laid over them by weak perspective.
 
-Five points carry little. Computed from the mean face, not measured on people: landmarks off by 2 % of the face cost 1
-to 2 degrees in the mean and 8 at worst, a camera at 60 cm up to 2; a nose a quarter longer than the mean face's makes
-a yaw of 20 degrees 24, and a mouth opened by 8 mm reads as 5 degrees of looking up. So expect errors of 5 to 10
-degrees: good enough to sort frontal from turned, not a measurement.
+Five points carry little: enough to sort frontal from turned, no measurement. With the default detector, the pitch of
+one portrait in ten sizes, four sharpnesses and three turns in the plane has a standard deviation of 6 degrees and is up
+to 14 from its mean, its yaw 3 and 10; a bar over its mouth shifts its pitch by 24. Of FERPlus's test faces, those in no
+list of turned ones have a standard deviation of 12 degrees in pitch, nods and expressions included, and half of those
+that are listed as turned by more than 45 degrees have a yaw below 20.
 """
 
 from __future__ import annotations
@@ -20,6 +21,11 @@ FACE_MM = np.array(
     [[-31.0, -34.0, 0.0], [31.0, -34.0, 0.0], [0.0, 3.3, -32.0], [-25.0, 32.0, -6.0], [25.0, 32.0, -6.0]],
     dtype=np.float64,
 )
+# Standard deviations of a face's height against the mean one's, as a share, and of landmarks. A face that a smile or
+# its bones make a sixth shorter looks as one that nods by 30 degrees does, up or down as a millimetre of the nose
+# decides; a narrow one, as one that is turned. With heights that may differ, the portrait above scatters half as much.
+STRETCH_SD = 0.1
+LANDMARK_SD_MM = 1.5
 REFINEMENTS = 20
 SETTLED_RAD = 1e-7  # no angle of any face moves further than this: later steps would change nothing that is kept
 DIFFERENCE = 1e-5
@@ -31,8 +37,8 @@ def head_pose(landmarks_N52: Float) -> Float:
     landmarks_N52: pixels. Signs: pitch is positive when the face looks down, yaw when it looks to the right of the
     picture, roll when its head leans clockwise in the picture. All are 0 for the mean face seen from the front. NaN
     where the landmarks coincide.
-    Method: scaled orthographic projection; the pose starts from the affine least-squares camera and is refined by
-    Gauss-Newton steps on rotation, scale and shift, vectorised over faces.
+    Method: scaled orthographic projection of the mean face, whose height may differ at a price; Gauss-Newton steps on
+    rotation, scale and height from the upright frontal face, vectorised over faces.
     """
     points = landmarks_N52.astype(np.float64)
     points = points - points.mean(axis=1, keepdims=True)
@@ -53,26 +59,30 @@ def _fit(points_N52: NDArray[np.float64], face_53: NDArray[np.float64]) -> NDArr
     eyes = points_N52[:, 1] - points_N52[:, 0]
     down = points_N52[:, 3:].mean(axis=1) - points_N52[:, :2].mean(axis=1)
     start_scale = np.maximum(np.hypot(*eyes.T) / 62.0, np.hypot(*down.T) / 66.0)
-    # parameters: pitch, roll, yaw, log scale
+    # parameters: pitch, roll, yaw, log scale, how much longer the face is as a share
     parameters = np.stack(
         [
             np.zeros(len(eyes)),
             np.arctan2(eyes[:, 1], eyes[:, 0]),
             np.zeros(len(eyes)),
             np.log(np.maximum(start_scale, 1e-6)),
+            np.zeros(len(eyes)),
         ],
         axis=1,
     )
-    damping = 1e-6 * np.eye(4)
+    price = LANDMARK_SD_MM / np.sqrt((face_53[:, :2] ** 2).sum()) / STRETCH_SD
+    damping = 1e-6 * np.eye(5)
+    damping[4, 4] += price**2
     limits = np.radians([85.0, 180.0, 85.0])
-    nudges_94 = DIFFERENCE * np.concatenate([np.zeros((1, 4)), np.eye(4), -np.eye(4)])
+    nudges_B5 = DIFFERENCE * np.concatenate([np.zeros((1, 5)), np.eye(5), -np.eye(5)])
     for _ in range(REFINEMENTS):
         # one projection of all nudged parameters: few large array operations instead of many small ones
-        nudged = (parameters + nudges_94[:, None]).reshape(-1, 4)
-        projected = _project(nudged, face_53).reshape(9, len(eyes), 10)
+        nudged = (parameters + nudges_B5[:, None]).reshape(-1, 5)
+        projected = _project(nudged, face_53).reshape(11, len(eyes), 10)
         residual = points_N52.reshape(-1, 10) - projected[0]
-        jacobian = np.moveaxis(projected[1:5] - projected[5:], 0, -1) / (2 * DIFFERENCE)
+        jacobian = np.moveaxis(projected[1:6] - projected[6:], 0, -1) / (2 * DIFFERENCE)
         gradient = np.einsum("nij,ni->nj", jacobian, residual)
+        gradient[:, 4] -= price**2 * parameters[:, 4]
         normal = np.einsum("nij,nik->njk", jacobian, jacobian) + damping
         move = np.linalg.solve(normal, gradient[..., None])[..., 0]
         before = parameters.copy()
@@ -100,8 +110,10 @@ def rotation(
     return about_z @ about_x @ about_y
 
 
-def _project(parameters_N4: NDArray[np.float64], face_53: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The face turned, scaled and seen from far: (N, 5, 2)."""
-    turned = np.einsum("nij,pj->npi", rotation(*parameters_N4[:, :3].T), face_53)
-    projected: NDArray[np.float64] = turned[..., :2] * np.exp(parameters_N4[:, 3])[:, None, None]
+def _project(parameters_N5: NDArray[np.float64], face_53: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The face stretched, turned, scaled and seen from far: (N, 5, 2)."""
+    stretch_N13 = np.ones((len(parameters_N5), 1, 3))
+    stretch_N13[:, 0, 1] += parameters_N5[:, 4]
+    turned = np.einsum("nij,npj->npi", rotation(*parameters_N5[:, :3].T), face_53 * stretch_N13)
+    projected: NDArray[np.float64] = turned[..., :2] * np.exp(parameters_N5[:, 3])[:, None, None]
     return projected

@@ -107,11 +107,23 @@ FACES = _table(
     _column(
         "Pitch",
         pa.float32(),
-        "head pose from the five landmarks, degrees, to some 5 to 10; positive: looks down",
+        "head pose from the five landmarks, degrees, to sort by and no measurement: one face in other sizes and "
+        "sharpness scatters by 6 (standard deviation), and a covered mouth shifts it by 24; positive: looks down",
         null=True,
     ),
-    _column("Roll", pa.float32(), "likewise; positive: leans clockwise in the picture", null=True),
-    _column("Yaw", pa.float32(), "likewise; positive: looks to the right of the picture", null=True),
+    _column(
+        "Roll",
+        pa.float32(),
+        "the head's turn in the picture's plane, degrees; positive: leans clockwise in the picture",
+        null=True,
+    ),
+    _column(
+        "Yaw",
+        pa.float32(),
+        "like Pitch; one face scatters by 3, and of faces turned by more than 45, half have less than 20 here; "
+        "positive: looks to the right of the picture",
+        null=True,
+    ),
     _column(
         "sharpness",
         pa.float32(),

@@ -90,16 +90,12 @@ class Archive:
             raise _bad(member, f"{len(data)} of {member.size} bytes are there")
         return io.BytesIO(data)
 
-    def copy(self, member: Member, target: Path, *, room_bytes: int) -> None:
+    def copy(self, member: Member, target: Path) -> None:
         """Writes a member, of any size, to a file. What a tar that was cut off still has of it is copied.
 
-        Raises MediaError archive_member, and too_large for more than `room_bytes`.
+        Raises MediaError archive_member; OSError when the disk is full.
         """
         _check_is_whole(member)
-        if member.size > room_bytes:
-            raise MediaError(
-                ErrorCode.TOO_LARGE, f"{member.name}: {member.size} bytes; scratch has room for {room_bytes}"
-            )
         with target.open("wb") as file:
             try:
                 with self._stream(member) as stream:

@@ -3,8 +3,9 @@ pictures; or one picture."""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Extraction
-from pipeline.errors import ErrorCode, MediaError
+from pipeline.errors import ErrorCode, MediaError, StoreError
 from pipeline.media.archives import Archive
 from pipeline.media.locations import local_path
 from pipeline.media.packets import PacketIndex
@@ -210,7 +211,7 @@ class SegmentReader:
         (member,) = segment.members
 
         def copy(target: Path) -> None:
-            self._archive_at(segment, path).copy(member, target, room_bytes=self._scratch.room_bytes())
+            self._archive_at(segment, path).copy(member, target)
 
         self._files.append(self._scratch.derived(f"{segment.source_id}.{member.ordinal}.member", member.size, copy))
         return self._files[-1].path
@@ -221,13 +222,23 @@ class SegmentReader:
         return self._archive[1]
 
     def _video(self, segment: Segment, path: Path) -> VideoReader:
-        index = None
-        if path.stat().st_size > CACHED_INDEX_BYTES:
-            name = f"{segment.video_key.replace('/', '.')}.packets.npz"
-            cached = self._scratch.derived(name, 0, _scan(path, self._extraction))
-            with cached:
-                index = PacketIndex.load(cached.path)
+        index = self._kept_index(segment, path) if path.stat().st_size > CACHED_INDEX_BYTES else None
         return VideoReader(path, extraction=self._extraction, index=index, decoder=self._decoder)
+
+    def _kept_index(self, segment: Segment, path: Path) -> PacketIndex | None:
+        """A video's packets, which its first reader on this node keeps for the others. That only saves time, so where
+        scratch has no place for it the reader's own is used, or none."""
+        index: PacketIndex | None = None
+
+        def scan(target: Path) -> None:
+            nonlocal index
+            index = full_index(path, video_content(path), self._extraction.max_pixels)
+            index.save(target)
+
+        name = f"{segment.video_key.replace('/', '.')}.packets.npz"
+        with contextlib.suppress(StoreError, OSError), self._scratch.derived(name, 0, scan) as cached:
+            index = index or PacketIndex.load(cached.path)
+        return index
 
     def _members(self, archive: Archive, members: tuple[Member, ...]) -> Iterator[Frame | FrameError]:
         for member in members:
@@ -238,13 +249,6 @@ class SegmentReader:
                 yield FrameError(frame=0, timestamp=None, member=member.name, ordinal=member.ordinal, error=known)
             else:
                 yield Frame(frame=0, timestamp=None, member=member.name, ordinal=member.ordinal, image=image)
-
-
-def _scan(path: Path, extraction: Extraction) -> Callable[[Path], None]:
-    def write(target: Path) -> None:
-        full_index(path, video_content(path), extraction.max_pixels).save(target)
-
-    return write
 
 
 def _video_frames(window: WindowFrames, segment: Segment) -> Iterator[Frame | FrameError]:

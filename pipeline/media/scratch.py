@@ -1,7 +1,8 @@
 """The node's cache of remote sources: each is fetched once, by whichever process comes first, under a size cap.
 
 Several actors share one directory without talking: a lock file per source decides who fetches, an atomic rename makes
-the result visible, and a shared lock on the data file keeps the evictor away while a reader has it open.
+the result visible, and a shared lock on the data file keeps the evictor away while a reader has it open. Files without
+a lock file beside them are not ours and are left alone.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ ATTEMPTS = 4
 #: is less than those 5 %: there the cache's cap must leave the room.
 KEEP_FREE_SHARE, KEEP_FREE_AT_MOST_BYTES = 0.1, 20 << 30
 _CHUNK_BYTES = 4 << 20
+_PART = ".part"  # a file that is being written
 
 T = TypeVar("T")
 
@@ -82,7 +84,8 @@ class Scratch:
         return found
 
     def derived(self, name: str, size_bytes: int, make: Callable[[Path], None]) -> LocalFile:
-        """A file that `make` writes unless the cache has it. size_bytes: room to make first, as far as known.
+        """A file that `make` writes unless the cache has it. size_bytes: room to make first; 0 for something small of
+        unknown size, which may take half of what stays free.
 
         Raises MediaError too_large; StoreError when the disk is full of other things.
         """
@@ -92,12 +95,14 @@ class Scratch:
             found = self._held(target)
             if found is not None:
                 return found
-            with self._locked(target):
+            with self._locked(target) as lock:
                 if target.exists():
                     continue
-                self._make_room(size_bytes)
-                part = self.directory / f"{name}.part"
+                part = self.directory / f"{name}{_PART}"
                 try:
+                    os.ftruncate(lock, max(0, size_bytes))  # a hole: takes nothing, and tells others what will come
+                    part.touch()
+                    self._make_room(size_bytes, part)
                     make(part)
                     part.replace(target)
                 except OSError as error:
@@ -106,20 +111,35 @@ class Scratch:
                     raise
                 finally:
                     part.unlink(missing_ok=True)
+                    os.ftruncate(lock, 0)
                 found = self._held(target)
                 if found is not None:
                     return found
 
     def room_bytes(self) -> int:
-        """How large a file may become at most: the cap, or what the disk has left."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        free = max(0, self._free_bytes())
-        return min(free, self.capacity_bytes) if self.capacity_bytes else free
+        """How much can be fetched at once when all gives way that is cached and not in use: the cap, or what the disk
+        has for it. Makes no folder."""
+        total, free = disk_space(self.directory)
+        if self.directory.is_dir():
+            for entry, lock in self._files():
+                if _is_idle(lock.path if _is_part(entry) else entry.path):
+                    free += _size(entry)
+        room = max(0, free - kept_free_bytes(total))
+        return min(room, self.capacity_bytes) if self.capacity_bytes else room
 
-    def _free_bytes(self) -> int:
+    def _files(self) -> Iterator[tuple[os.DirEntry[str], os.DirEntry[str]]]:
+        """The cache's files, finished ones and parts, each with its lock file."""
+        entries = {entry.name: entry for entry in os.scandir(self.directory)}
+        for name, entry in entries.items():
+            lock = entries.get(f".{name.removesuffix(_PART)}.lock")
+            if lock is not None:
+                yield entry, lock
+
+    def _free_bytes(self, wanted: int) -> int:
         """What the disk has left without what stays free; less than nothing when others have filled it."""
-        disk = shutil.disk_usage(self.directory)
-        return disk.free - kept_free_bytes(disk.total)
+        total, free = disk_space(self.directory)
+        kept = kept_free_bytes(total)
+        return free - (kept if wanted > 0 else kept // 2)
 
     def _held(self, target: Path) -> LocalFile | None:
         try:
@@ -138,48 +158,55 @@ class Scratch:
         return LocalFile(path=target, _lock=lock)
 
     @contextlib.contextmanager
-    def _locked(self, target: Path) -> Iterator[None]:
+    def _locked(self, target: Path) -> Iterator[int]:
         """One process at a time for this file. The lock file is kept: removing it would let two in."""
         lock = os.open(self.directory / f".{target.name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+            yield lock
         finally:
             os.close(lock)
 
-    def _make_room(self, wanted: int) -> None:
+    def _make_room(self, wanted: int, part: Path) -> None:
+        """Evicts until `wanted` bytes fit beside what others are fetching, or all is in use. part: of who asks."""
         if self.capacity_bytes and wanted > self.capacity_bytes:
             raise MediaError(
                 ErrorCode.TOO_LARGE,
                 f"{wanted} bytes, but the scratch cache may hold {self.capacity_bytes}: give it more",
             )
-        files = []
-        for entry in os.scandir(self.directory):
+        cached, coming, unwritten = [], 0, 0
+        for entry, lock in self._files():
             with contextlib.suppress(FileNotFoundError):
-                if not entry.name.startswith(".") and not entry.name.endswith(".part") and entry.is_file():
-                    files.append((entry.stat().st_mtime_ns, entry.stat().st_size, entry.path))
-        used = sum(size for _, size, _ in files)
-        for _, size, path in sorted(files):
-            if not self._too_full(used, wanted):
+                if not _is_part(entry):
+                    cached.append((entry.stat().st_mtime_ns, entry.stat().st_size, entry.path))
+                elif entry.path != str(part) and not _remove_if_idle(entry.path, lock.path):
+                    written = entry.stat().st_size
+                    size = max(written, lock.stat().st_size)
+                    coming, unwritten = coming + size, unwritten + size - written
+        used = sum(size for _, size, _ in cached)
+        if self._free_bytes(wanted) + used < wanted:  # then it would be in vain
+            raise self._full(wanted)
+        for _, size, path in sorted(cached):
+            if not self._too_full(used + coming, wanted, unwritten):
                 return
-            if _evict(path):
+            if _remove_if_idle(path, path):
                 used -= size
-        if self._free_bytes() < wanted:
+        # What others are fetching may still take of what stays free: to wait for them could be for ever.
+        if self._free_bytes(wanted) < wanted:
             raise self._full(wanted)
 
-    def _too_full(self, used: int, wanted: int) -> bool:
+    def _too_full(self, used: int, wanted: int, unwritten: int) -> bool:
         over = bool(self.capacity_bytes) and used + wanted > self.capacity_bytes
-        return over or self._free_bytes() < wanted
+        return over or self._free_bytes(wanted) - unwritten < wanted
 
     def _full(self, wanted: int) -> MediaError | StoreError:
         """One source's fault if even the empty disk could not hold it; else the disk's, which ends the run."""
-        disk = shutil.disk_usage(self.directory)
-        kept = kept_free_bytes(disk.total)
+        total, free = disk_space(self.directory)
+        kept = kept_free_bytes(total)
         reason = (
-            f"{wanted} bytes don't fit on the scratch disk "
-            f"({disk.free} free at {self.directory}, of which {kept} stay free)"
+            f"{wanted} bytes don't fit on the scratch disk ({free} free at {self.directory}, of which {kept} stay free)"
         )
-        if wanted + kept > disk.total:
+        if wanted + kept > total:
             return MediaError(ErrorCode.TOO_LARGE, f"{reason}: give another --scratch")
         return StoreError(f"{reason}; free space or give another --scratch, and run the same command again to resume")
 
@@ -189,20 +216,55 @@ def kept_free_bytes(total: int) -> int:
     return min(int(total * KEEP_FREE_SHARE), KEEP_FREE_AT_MOST_BYTES)
 
 
-def _evict(path: str) -> bool:
-    """Removes a file that nobody reads."""
+def disk_space(path: Path) -> tuple[int, int]:
+    """Total and free bytes of the disk where `path` is, or will be."""
+    existing = path.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    usage = shutil.disk_usage(existing)
+    return usage.total, usage.free
+
+
+def _is_part(entry: os.DirEntry[str]) -> bool:
+    return entry.name.endswith(_PART)
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    """0 for what is gone by now."""
     try:
-        lock = os.open(path, os.O_RDONLY)
+        return entry.stat().st_size
     except FileNotFoundError:
-        return True
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        Path(path).unlink(missing_ok=True)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(lock)
-    return True
+        return 0
+
+
+@contextlib.contextmanager
+def _alone(path: str) -> Iterator[bool]:
+    """Whether nobody has a lock on this file, or it is gone; until the end nobody gets one."""
+    with contextlib.ExitStack() as stack:
+        is_alone = True
+        try:
+            file = os.open(path, os.O_RDONLY)
+            stack.callback(os.close, file)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            pass
+        except (BlockingIOError, PermissionError):  # in use, or another user's
+            is_alone = False
+        yield is_alone
+
+
+def _is_idle(lock: str) -> bool:
+    """Whether nobody reads or writes the file that this lock is for."""
+    with _alone(lock) as is_alone:
+        return is_alone
+
+
+def _remove_if_idle(path: str, lock: str) -> bool:
+    """Removes a file that nobody reads, or a part whose writer was killed. Whether it is gone."""
+    with _alone(lock) as is_alone:
+        if is_alone:
+            Path(path).unlink(missing_ok=True)
+        return is_alone
 
 
 def check_in_place(location: str, fingerprint: str) -> LocalFile:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.config import Extraction
-from pipeline.errors import ErrorCode, MediaError
+from pipeline.errors import ErrorCode, MediaError, StoreError
 from pipeline.media import archives
 from pipeline.media.gunzip import Gunzip
 from pipeline.media.probe import probe_source
@@ -146,6 +149,31 @@ def test_a_video_that_scratch_cannot_hold(tmp_path: Path, clip: bytes) -> None:
     with pytest.raises(MediaError) as caught:
         SegmentReader(scratch=scratch, extraction=EXTRACTION).read(segment)
     assert caught.value.code == ErrorCode.TOO_LARGE
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_a_disk_that_others_fill_meanwhile_is_no_fault_of_a_video(
+    tmp_path: Path, clip: bytes, scratch: Scratch, monkeypatch: pytest.MonkeyPatch, is_full: bool
+) -> None:
+    """Such as a second copy for which room was made at the same time."""
+    (found,) = list_sources([str(write_tar(tmp_path / "x.tar", [("v.mp4", clip)]))]).sources
+    row = probe_source(found, scratch=scratch, extraction=EXTRACTION)
+    (segment,) = plan_segments(row, location=found.location, extraction=EXTRACTION)
+    usage, make_room = shutil.disk_usage(tmp_path), Scratch._make_room
+
+    def and_then_others_come(self: Scratch, *wanted: Any) -> None:
+        make_room(self, *wanted)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0))
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Scratch, "_make_room", and_then_others_come)
+    if is_full:
+        monkeypatch.setattr(archives.Archive, "copy", fail)
+    with pytest.raises(StoreError, match="free space") if is_full else contextlib.nullcontext():
+        frames = SegmentReader(scratch=scratch, extraction=EXTRACTION).read(segment)
+        assert [read_index(frame.image) for frame in frames if isinstance(frame, Frame)] == SEEN[:4]
 
 
 def test_all_videos_of_a_tar_gz_are_read_in_one_pass(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from pipeline.capacity import Need, check, estimate
 from pipeline.config import Extraction
 from pipeline.errors import CapacityError
+from pipeline.media.scratch import Scratch
 from pipeline.resources import Cluster, Resources
 from pipeline.run_config import RunConfig
 from pipeline.segments import plan_table
@@ -79,6 +81,21 @@ def test_what_the_cache_leaves_free_is_not_counted(tmp_path: Path, monkeypatch: 
         refused = pytest.raises(CapacityError, match=r"5\.00 GiB for it") if gib > 5 else contextlib.nullcontext()
         with refused:
             check(need, Store(str(tmp_path)), config, Cluster(cpus=8, gpus=0))
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_what_an_earlier_run_cached_gives_way(named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = str(tmp_path / "cache") if named else None
+    cached = Scratch(folder).derived("a", 0, lambda target: target.write_bytes(bytes(2000)) and None)
+    usage = shutil.disk_usage(tmp_path)._replace(total=5000, free=1500)  # of which 500 stay free
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    need = Need(frames=1, output_bytes=0, scratch_bytes=1200, memory_gib=0.0)
+    config = RunConfig(inputs=("x",), output="out", scratch=folder)
+    with pytest.raises(CapacityError, match="point --scratch to a larger disk"):
+        check(need, Store(str(tmp_path)), config, Cluster(cpus=8, gpus=0))
+    cached.close()
+    check(need, Store(str(tmp_path)), config, Cluster(cpus=8, gpus=0))
 
 
 def test_the_disk_here_says_nothing_of_other_nodes(tmp_path: Path) -> None:

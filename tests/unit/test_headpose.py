@@ -46,6 +46,18 @@ def test_signs(landmark_shift: list[list[float]], index: int, sign: int) -> None
     assert np.abs(angles).argmax() == index
 
 
+@pytest.mark.parametrize(("proportions", "axis", "index"), [([1.0, 0.82], 1, 0), ([0.82, 1.0], 0, 2)])
+def test_a_face_of_other_proportions_is_not_taken_for_a_turned_one(
+    proportions: list[float], axis: int, index: int
+) -> None:
+    """Shorter, as a smile makes it, or narrower: the nose still decides, and two millimetres of it cost degrees."""
+    faces = np.repeat(FACE_MM[None, :, :2] * proportions, 3, axis=0)
+    faces[:, 2, axis] += [-2, 0, 2]
+    angles = head_pose(faces.astype(np.float32))
+    assert np.abs(angles[:, index]).max() < 8
+    assert (np.diff(angles[:, index]) > 0).all()
+
+
 def test_the_median_face_looks_straight_ahead() -> None:
     assert np.abs(head_pose(np.array([FER_TEMPLATE], dtype=np.float32) * 96)).max() < 1.5
 

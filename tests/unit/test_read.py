@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -216,6 +218,29 @@ def test_a_packet_index_that_was_kept_gives_the_same(
     assert seen(folder / "d.mp4", scratch) == expected
     assert [path.suffix for path in scratch.directory.glob("*.npz")] == [".npz"]
     assert seen(folder / "d.mp4", scratch) == expected
+
+
+@pytest.mark.parametrize("case", ["full", "nearly full", "no folder", "fills meanwhile"])
+def test_a_packet_index_that_cannot_be_kept_costs_time_only(
+    folder: Path, tmp_path: Path, scratch: Scratch, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    expected = seen(folder / "d.mp4", scratch)
+    monkeypatch.setattr("pipeline.media.read.CACHED_INDEX_BYTES", 0)
+    usage = shutil.disk_usage(tmp_path)._replace(total=500 << 30)
+    if case == "no folder":
+        (tmp_path / "file").touch()
+        scratch = Scratch(str(tmp_path / "file"))
+    elif case == "fills meanwhile":
+
+        def fail(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr("pipeline.media.packets.PacketIndex.save", fail)
+    else:
+        free = 0 if case == "full" else 18 << 30  # 20 stay free
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free))
+    assert seen(folder / "d.mp4", scratch) == expected
+    assert bool(list(tmp_path.glob("scratch/*.npz"))) == (case == "nearly full")
 
 
 def test_who_read_a_segment_is_known(folder: Path, scratch: Scratch) -> None:

@@ -88,20 +88,98 @@ def test_the_cache_leaves_room_on_the_disk_for_everything_else(
     others = 5 << 30
 
     def disk(_: object) -> object:
-        cached = sum(path.stat().st_size for path in tmp_path.iterdir()) * (1 << 30)  # a byte here is a GiB there
+        cached = sum(path.stat().st_size for path in tmp_path.glob("[!.]*")) * (1 << 30)  # a byte here is a GiB there
         return usage._replace(total=total, free=total - others - cached)
 
     monkeypatch.setattr(shutil, "disk_usage", disk)
     scratch = Scratch(str(tmp_path))
     assert scratch.room_bytes() == total - others - kept
     first = write(scratch, "a", 50)
-    assert scratch.room_bytes() == total - others - kept - (50 << 30)
-    with scratch.derived("b", scratch.room_bytes() + 1, lambda target: target.touch()):
-        assert not first.exists()
+    room = total - others - kept - (50 << 30)
     with pytest.raises(StoreError, match=f"of which {kept} stay free"):
         scratch.derived("c", total - kept, lambda target: target.touch())
+    assert first.exists()  # without it, there would not have been room either
+    with scratch.derived("b", room + 1, lambda target: target.touch()):
+        assert not first.exists()
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(total=total, free=kept - 1))
     assert scratch.room_bytes() == 0
+
+
+def test_what_is_small_takes_of_what_stays_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    scratch = Scratch(str(tmp_path))
+    other = write(scratch, "a", 5)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(total=500 << 30, free=18 << 30))  # 20 are kept
+    assert write(scratch, "small", 0).exists()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(total=500 << 30, free=9 << 30))
+    with pytest.raises(StoreError, match="don't fit"):
+        write(scratch, "small too", 0)
+    assert other.exists()
+
+
+def test_room_is_what_can_give_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(total=5000, free=1500)
+    scratch = Scratch(str(tmp_path / "scratch"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    assert scratch.room_bytes() == 1000
+    assert not scratch.directory.exists()
+    (tmp_path / "scratch").mkdir()
+    write(scratch, "a", 300)
+    (tmp_path / "scratch" / "x.part").write_bytes(bytes(200))  # its writer was killed
+    (tmp_path / "scratch" / ".x.lock").touch()
+    (tmp_path / "scratch" / "photo.jpg").write_bytes(bytes(100))  # somebody's own
+    with scratch.derived("in use", 50, lambda target: target.write_bytes(bytes(50)) and None):
+        (tmp_path / "scratch" / "x.part").write_bytes(bytes(200))
+        assert scratch.room_bytes() == 1500
+    assert scratch.room_bytes() == 1550
+    assert Scratch(str(scratch.directory), capacity_bytes=700).room_bytes() == 700
+
+
+def test_files_on_their_way_count_against_the_cap(tmp_path: Path) -> None:
+    scratch = Scratch(str(tmp_path), capacity_bytes=1000)
+    for name in ("a", "b"):
+        write(scratch, name, 300)
+        time.sleep(0.01)
+
+    def fetch(target: Path) -> None:
+        write(scratch, "d", 300)  # another process, meanwhile
+        target.write_bytes(bytes(300))
+
+    scratch.derived("c", 300, fetch).close()
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["b", "c", "d"]
+
+
+def test_files_on_their_way_count_against_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But only for what is evicted: who finds the room there takes it."""
+    usage = shutil.disk_usage(tmp_path)
+
+    def disk(_: object) -> object:
+        return usage._replace(total=1000, free=950 - sum(path.stat().st_size for path in tmp_path.glob("[!.]*")))
+
+    monkeypatch.setattr(shutil, "disk_usage", disk)
+    scratch = Scratch(str(tmp_path))
+    write(scratch, "a", 300)
+
+    def fetch(target: Path) -> None:
+        target.write_bytes(bytes(100))
+        with scratch.derived("d", 300, lambda other: other.write_bytes(bytes(300)) and None):
+            assert not (tmp_path / "a").exists()
+            write(scratch, "e", 300)
+        target.write_bytes(bytes(300))
+
+    scratch.derived("c", 300, fetch).close()
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["c", "d", "e"]
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_not_ours_is_not(tmp_path: Path) -> None:
+    scratch = Scratch(str(tmp_path), capacity_bytes=1000)
+    for name in ("x.part", "photo.jpg", "download.part"):
+        (tmp_path / name).write_bytes(bytes(900))
+    with (tmp_path / ".x.lock").open("wb") as lock:
+        lock.truncate(900)
+    write(scratch, "a", 500)
+    write(scratch, "b", 500)
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["a", "b", "download.part", "photo.jpg"]
 
 
 def test_a_fetch_that_fails_leaves_nothing(tmp_path: Path) -> None:
