@@ -11,8 +11,8 @@ import click
 
 from jobs.dataset import OpenedDataset, opened
 from jobs.deliver import deliver
-from jobs.face_pairs import model_columns
 from jobs.fex import EMOTIONS, write_fex
+from jobs.model_columns import model_columns
 from jobs.options import json_option, parse_storage_options, storage_option
 from pipeline.errors import UsageError
 from pipeline.urls import without_credentials
