@@ -102,6 +102,7 @@ def _train_variants(
     from jobs.stages import Stages
     from ran_model.answers import Answers
     from ran_model.datasets import read_listing
+    from ran_model.precision import uses_bf16
     from ran_model.train import settings
 
     torch.manual_seed(recipe.single_pass.seed)
@@ -119,7 +120,8 @@ def _train_variants(
         if missing:
             own = data.for_model(model)  # regions may be each face's own
             network = _trained(stages, variant, seed, own.train(same=stages.faces), single, teacher)
-            rights = {name: _right(network, own, name, config.bf16) for name in missing}
+            bf16 = uses_bf16(config.bf16, torch.device(device))
+            rights = {name: _right(network, own, name, bf16) for name in missing}
             if is_first():
                 answers.add(rights)
 

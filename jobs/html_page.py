@@ -28,7 +28,8 @@ section { background: #fff; border-radius: 8px; padding: 18px 22px; margin: 18px
 h1 { font-size: 24px; margin: 0; } h2 { font-size: 17px; margin: 0 0 10px; } p { margin: 6px 0; max-width: 75ch; }
 .muted, th, figcaption small { color: var(--muted); font-weight: normal; } .large { font-size: 30px; }
 table { border-collapse: collapse; } th, td { padding: 3px 10px; text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; } td.name { white-space: normal; overflow-wrap: anywhere; min-width: 17em; }
+th:first-child, td:first-child { text-align: left; }
+td.name { white-space: normal; overflow-wrap: anywhere; min-width: 17em; }
 td.kept { outline: 1px solid var(--faint); outline-offset: -1px; }
 .faces { display: grid; grid-template-columns: repeat(auto-fill, minmax(320px, 1fr)); gap: 16px; }
 figure { margin: 0; display: flex; gap: 12px; } figcaption { min-width: 0; overflow-wrap: anywhere; }

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from datetime import timedelta
+from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,7 +102,16 @@ def is_first() -> bool:
     return torch.distributed.get_rank() == 0
 
 
+def _end_with_the_command() -> None:
+    """A command that was killed takes its training processes along: they would write beside those of the next one."""
+    command = multiprocessing.parent_process()
+    assert command is not None
+    connection.wait([command.sentinel])
+    os._exit(1)
+
+
 def _member(rank: int, processes: int, meeting: Path, act: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    threading.Thread(target=_end_with_the_command, daemon=True).start()
     import torch
     import torch.distributed
 

@@ -28,6 +28,7 @@ from ran_model.data import FaceSet
 from ran_model.evaluate import predict_probabilities
 from ran_model.loss import region_biased_loss, soft_cross_entropy
 from ran_model.network import RanOutput, RegionAttentionNetwork, SinglePassNetwork
+from ran_model.precision import uses_bf16
 from ran_model.resume import TrainingState
 from ran_model.train_config import TrainConfig, learning_rate
 
@@ -76,6 +77,7 @@ def train(
         rank=_rank(),
         processes=_processes(),
     )
+    bf16 = uses_bf16(config.bf16, device)
     trained: nn.Module = network
     if _processes() > 1:
         trained = DistributedDataParallel(network)
@@ -101,7 +103,7 @@ def train(
         batch = batches.at(step)
         torch.manual_seed(config.seed * 1_000_000 + step)  # for dropout, where a trunk has it
         optimizer.zero_grad()
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bf16):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             targets_BK = batch.targets_BK
             if teacher is not None:
                 targets_BK = _taught(targets_BK, teacher, batch.faces_BCSS, batch.boxes_BR4, config.teacher_share)
@@ -178,9 +180,10 @@ def _claim(folder: Path, text: str) -> None:
 def _accuracy_of_mean(state: TrainingState, faces: FaceSet, config: TrainConfig) -> float:
     network = state.network
     assert isinstance(network, RegionAttentionNetwork | SinglePassNetwork)
+    bf16 = uses_bf16(config.bf16, next(network.parameters()).device)
     kept = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     network.load_state_dict(state.mean)
-    answers_B = predict_probabilities(network, faces, bf16=config.bf16).argmax(dim=1)
+    answers_B = predict_probabilities(network, faces, bf16=bf16).argmax(dim=1)
     network.load_state_dict(kept)
     return float((answers_B == faces.labels_B).float().mean())
 

@@ -27,7 +27,8 @@ class TrainConfig:
     teacher_share: how much of each target is a teacher's answer to the same changed picture, the rest being the
     annotators' votes; without a teacher it is not used.
     whole_share: how often a single-pass step sees the whole face rather than another region.
-    bf16: compute in bfloat16 (autocast); pays on processors with AVX512-BF16 or AMX, and on GPUs.
+    bf16: compute in bfloat16 (autocast); None: where the device has instructions for it, as newer GPUs have, and
+    processors with AVX512-BF16 or AMX.
     """
 
     optimizer: str = "sgd"
@@ -45,7 +46,7 @@ class TrainConfig:
     class_balance: float = 0.0
     teacher_share: float = 0.7
     whole_share: float = 0.5
-    bf16: bool = True
+    bf16: bool | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -55,7 +56,8 @@ class TrainConfig:
             check_whole("epoch_steps", self.epoch_steps, 1)
         check_whole("batch_size", self.batch_size, 2)  # BatchNorm can't train on one face
         check_whole("seed", self.seed, 0, LARGEST_SEED)
-        check_switch("bf16", self.bf16)
+        if self.bf16 is not None:
+            check_switch("bf16", self.bf16)
         check_number("learning_rate", self.learning_rate, 0, is_open=True)
         check_number("momentum", self.momentum, 0, 1, is_open=True)
         for name in ("attention_rate", "weight_decay", "region_bias"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
@@ -68,6 +69,40 @@ def _one_is_killed(device: str) -> None:
 def test_a_process_that_is_killed_is_told_as_want_of_memory(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"ran out of memory, or was killed"):
         in_processes(2, tmp_path, _one_is_killed)
+
+
+def _writes_on(device: str, folder: Path) -> None:
+    while True:
+        (folder / f"at-work-{os.getpid()}").touch()
+        time.sleep(0.05)
+
+
+def test_processes_end_with_a_command_that_is_killed(tmp_path: Path) -> None:
+    """They would write beside those of the same command when it is run again."""
+    command = multiprocessing.get_context("spawn").Process(
+        target=in_processes, args=(1, tmp_path / "work", _writes_on, tmp_path)
+    )
+    command.start()
+    try:
+        deadline = time.monotonic() + 120
+        while not (signs := list(tmp_path.glob("at-work-*"))):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        command.kill()
+        command.join()
+    member = int(signs[0].name.rpartition("-")[2])
+    while _is_there(member):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def _is_there(pid: int) -> bool:
+    """Dead processes that nobody has asked for yet are not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 class _Refused:
