@@ -1,8 +1,8 @@
 """What the input size costs and brings: GMAC per face, faces/s of one CPU thread, validation accuracy.
 
 Every size starts from the same single pass (a recipe's `start` or `trunk`) and is fine-tuned on the same faces by the
-recipe's `single_pass` stage. A killed run goes on from its checkpoints. Not among the benchmarks that run unnamed: it
-trains.
+recipe's `single_pass` stage, by its teacher where it has one. A killed run goes on from its checkpoints. Not among the
+benchmarks that run unnamed: it trains.
 
 python -m benchmarks.input_sizes [RECIPE] [--work FOLDER] [--sizes 64,96,…] [--processes N] [--measure-only]
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import statistics
 import time
 from dataclasses import replace
@@ -23,11 +24,13 @@ from torch import Tensor, nn
 from jobs.align_faces import aligned_faces
 from jobs.processes import in_processes, processes_for
 from jobs.stages import Stages
+from jobs.training_faces import training_faces
 from ran_model.config import ModelConfig
 from ran_model.datasets import read_listing
 from ran_model.network import RegionAttentionNetwork
 from ran_model.recipe import Recipe, read_recipe
 from ran_model.regions import region_boxes
+from ran_model.train import SETTINGS_FILE, settings
 
 RECIPE = Path(__file__).parent.parent / "jobs" / "recipes" / "short.yaml"
 SIZES = (64, 96, 112, 160, 224)
@@ -81,18 +84,28 @@ def _fine_tune(device: str, recipe: Recipe, sizes: list[int], work: Path) -> Non
     """One of the training processes."""
     data = aligned_faces(read_listing(recipe.data, layout=recipe.layout, labels=recipe.labels), recipe.model, work)
     faces, validation = data.train(), data.validation()
+    stages = Stages(recipe=recipe, faces=faces, validation=validation, work=work, device=device)
+    teacher = stages.teacher()
     for size in sizes:
-        sized = replace(recipe, model=replace(recipe.model, input_size=size))
-        torch.manual_seed(recipe.single_pass.seed)
-        Stages(
-            recipe=sized, faces=faces, validation=validation, work=work / f"input-{size}", device=device
-        ).single_pass(None)
+        replace(stages, recipe=_sized(recipe, size)).single_pass(teacher, _folder(size))
 
 
-def _accuracy(work: Path, size: int, epochs: int) -> float | None:
-    """On validation, after the last epoch; None where that is not done."""
-    path = work / f"input-{size}" / "single_pass" / "curve.csv"
+def _sized(recipe: Recipe, size: int) -> Recipe:
+    return replace(recipe, model=replace(recipe.model, input_size=size))
+
+
+def _folder(size: int) -> str:
+    return f"input-{size}"
+
+
+def _accuracy(work: Path, recipe: Recipe, size: int) -> float | None:
+    """On validation, after the last epoch; None where that is not done, or was done by another recipe."""
+    path, epochs = work / _folder(size) / "curve.csv", recipe.single_pass.epochs
     if not path.exists():
+        return None
+    was = json.loads(path.with_name(SETTINGS_FILE).read_text())
+    model = _sized(recipe, size).model
+    if was != json.loads(settings(recipe.single_pass, model, recipe.augmentation, was["origin"])):
         return None
     with path.open() as file:
         rows = list(csv.DictReader(file))
@@ -127,9 +140,9 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments or [])
     recipe, sizes = read_recipe(given.recipe), [int(size) for size in given.sizes.split(",")]
     if not given.measure_only:
-        aligned_faces(read_listing(recipe.data, layout=recipe.layout, labels=recipe.labels), recipe.model, given.work)
+        training_faces(recipe, given.work)
         in_processes(given.processes or processes_for(recipe), given.work, _fine_tune, recipe, sizes, given.work)
-    configs = [replace(recipe.model, input_size=size) for size in sizes]
+    configs = [_sized(recipe, size).model for size in sizes]
     rows = []
     for config, speed in zip(configs, faces_per_cpu_second(configs), strict=True):
         rows.append(
@@ -137,7 +150,7 @@ def main(arguments: list[str] | None = None) -> None:
                 "input_size": config.input_size,
                 "gmac": gmac_per_face(config),
                 "faces_per_cpu_second": speed,
-                "accuracy": _accuracy(given.work, config.input_size, recipe.single_pass.epochs),
+                "accuracy": _accuracy(given.work, recipe, config.input_size),
             }
         )
     stage = recipe.single_pass

@@ -28,7 +28,8 @@ if TYPE_CHECKING:  # torch: only when the command is called
 
 ABOUT_SEEDS = (
     "In brackets: 95% intervals for these trained models on other faces. Over seeds: the mean difference ± t·sd/√n of "
-    "the seeds' own differences, a 95% interval for trainings with other seeds on these faces."
+    "the seeds' own differences, a 95% interval for last stages with other seeds, from this same start and teacher, on "
+    "these faces."
 )
 
 
@@ -54,21 +55,16 @@ def ablate_command(
     Parts: regions, loss, attention, normalisation. Every variant starts from the same single pass and sees the same
     faces in the same order; seeds change order and augmentation.
     """
-    from jobs.align_faces import aligned_faces
     from jobs.deliver import check_folder_place
     from jobs.processes import in_processes, processes_for
-    from jobs.stages import check_faces, check_starts
+    from jobs.training_faces import training_faces
     from ran_model.ablation import variants
-    from ran_model.datasets import read_listing
 
     check_folder_place(f"--work {work}", work)
     try:
         plan = read_recipe(recipe)
-        check_starts(plan)
-        listing = read_listing(plan.data, layout=plan.layout, labels=plan.labels)
-        check_faces(plan, listing)
         chosen = _chosen(variants(plan), only)
-        faces = aligned_faces(listing, plan.model, work)
+        faces = training_faces(plan, work)
         for variant in chosen:  # what a variant's regions lack is told before hours of training
             faces.for_model(variant.recipe.model)
         names = ["validation", *(name for name, labels in faces.listing.lists.items() if lists and labels)]
@@ -105,7 +101,6 @@ def _train_variants(
     from ran_model.precision import uses_bf16
     from ran_model.train import settings
 
-    torch.manual_seed(recipe.single_pass.seed)
     listing = read_listing(recipe.data, layout=recipe.layout, labels=recipe.labels)
     data = aligned_faces(listing, recipe.model, work)
     stages = Stages(recipe=recipe, faces=data.train(), validation=data.validation(), work=work, device=device)

@@ -48,7 +48,7 @@ def evaluate_command(
 
     from jobs.align_faces import aligned_faces
     from jobs.deliver import check_file_place, check_folder_place
-    from jobs.evaluation import evaluation
+    from jobs.evaluation import evaluation, recorded_single_pass
     from ran_model.model_files import TWIN_FILE
     from ran_model.pretrained import default_model_dir, load_model, load_single_pass
 
@@ -75,6 +75,8 @@ def evaluate_command(
         twin = None if single_pass is None else load_single_pass(single_pass, loaded.config).to(device)
         faces = aligned_faces(listing, loaded.config, work)
         result = evaluation(loaded.network, faces, model_id=loaded.model_id, twin=twin)
+        if twin is None:
+            result |= recorded_single_pass(directory, result)
     except ValueError as error:
         raise UsageError(str(error)) from None
     click.echo(json.dumps(result, indent=2) if as_json else describe(result))
@@ -117,6 +119,10 @@ def describe(result: dict[str, Any]) -> str:
         rows.append(row)
     lines += ["", table(header, rows)]
     lines += about_groups({name: each["bootstrap"] for name, each in result.get("comparison", {}).items()})
+    if result.get("single_pass", {}).get("recorded"):
+        lines.append(
+            "The single pass isn't beside the model: its figures are those that were kept when it was trained."
+        )
     main = "full" if "full" in result["lists"] else next(iter(result["lists"]))
     classes = [
         (name, each["n"], points(each["recall"]), points(each["precision"]))

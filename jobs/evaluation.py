@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +17,8 @@ from ran_model.occlusion_probe import probe
 from ran_model.significance import mcnemar, paired_bootstrap
 
 PROBED_FACES = 500
+EVALUATION_FILE = "evaluation.json"  # beside a model that `train` wrote
+SAME_ACCURACY = 0.005  # processors round differently, and a few faces are on the edge
 
 
 def evaluation(
@@ -53,6 +57,23 @@ def evaluation(
         if len(clean):
             result["occlusion_probe"]["single_pass"] = _probe(twin, clean)
     return result
+
+
+def recorded_single_pass(directory: Path, result: dict[str, Any]) -> dict[str, Any]:
+    """The twin's figures that `train` kept beside a model, where the twin itself is not there: `single_pass`, marked
+    `recorded`, and `comparison`, as in `evaluation`. Empty unless they are of the faces that `result` is of: lists of
+    the same names and sizes, which the same model answers as well as it did."""
+    try:
+        kept = json.loads((directory / EVALUATION_FILE).read_text())
+        if kept["model_id"] != result["model_id"] or kept["lists"].keys() != result["lists"].keys():
+            return {}
+        for name, scores in result["lists"].items():
+            before = kept["lists"][name]
+            if before["n"] != scores["n"] or abs(before["accuracy"] - scores["accuracy"]) > SAME_ACCURACY:
+                return {}
+        return {"single_pass": kept["single_pass"] | {"recorded": True}, "comparison": kept["comparison"]}
+    except (OSError, ValueError, KeyError):  # none is there, or one of an older form
+        return {}
 
 
 def _clean_faces(data: LabelledFaces, classes: tuple[str, ...], most: int) -> FaceSet:

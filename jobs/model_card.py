@@ -8,6 +8,7 @@ from typing import Any
 
 from jobs.intervals import about_few, percent_difference
 from jobs.text import markdown_row, points
+from ran_model.augment import Augmentation
 from ran_model.datasets import Listing
 from ran_model.recipe import Recipe
 from ran_model.train_config import TrainConfig
@@ -37,7 +38,8 @@ LICENCES = {"ferplus-parquet": FERPLUS_LICENCES, "fer2013-csv": FERPLUS_LICENCES
 def write_card(evaluation: dict[str, Any], recipe: Recipe, listing: Listing) -> str:
     """Markdown. evaluation: as `jobs.evaluation.evaluation` gives it, with the single-pass twin."""
     config, ran, single = recipe.model, evaluation["lists"], evaluation["single_pass"]["lists"]
-    counts = ", ".join(f"{len(listing.of(split)):,} {split}" for split in ("train", "validation", "test"))
+    trained = {split: len(listing.of(split, config.classes)) for split in ("train", "validation")}
+    counts = ", ".join(f"{count:,} {split}" for split, count in (trained | {"test": len(listing.of("test"))}).items())
     main = ran.get("full") or next(iter(ran.values()))
     twin = single.get("full") or next(iter(single.values()))
     names = list(main["per_class"])
@@ -73,9 +75,10 @@ weights are stored in half precision, and RAN's figures are of the stored weight
 ## Figures
 
 Accuracy (mean recall over classes), %, on each list with its own labels; ECE is the expected calibration error of RAN's
-confidence. The single pass is RAN's twin: from the same start, trained for as many steps by the same settings, but on
-one region at a time; it looks at the whole face only, at 1/{len(config.regions)} of the cost. It lies beside the
-weights (single_pass.safetensors). The difference has a 95 % interval from a paired bootstrap over faces{grouped}
+confidence. The single pass is RAN's twin: from the same start, trained for as many steps by the same settings and
+targets, but it looks at the whole face only, at 1/{len(config.regions)} of the cost. `train` writes it beside the
+weights (single_pass.safetensors); the package of ran-pipeline has its default model without it. The difference has a
+95 % interval from a paired bootstrap over faces{grouped}
 
 | list | faces | RAN | single pass | difference | ECE |
 |---|---|---|---|---|---|
@@ -156,12 +159,26 @@ def _recipe_text(recipe: Recipe) -> str:
         f"plus {recipe.ran.region_bias:g} × the region-biased loss with margin {recipe.ran.margin:g}; "
         f"{recipe.model.attention_norm} form of attention."
     )
-    stages.append("Its twin, from the same single pass: as many steps of the same batches and settings, single-pass.")
+    stages.append("Its twin, from the same single pass: as many steps of the same batches, on the whole face alone.")
     listed = "\n".join(f"{number}. {text}" for number, text in enumerate(stages, 1))
     return (
-        f"{listed}\n\nMirroring, small affine changes, light, blur and rectangular occlusion in all; the rate rises "
-        "once and falls as a cosine; a running mean of the weights is kept."
+        f"{listed}\n\n{_augmentation_text(recipe.augmentation)} The rate rises once and falls as a cosine; a running "
+        "mean of the weights is kept."
     )
+
+
+def _augmentation_text(changes: Augmentation) -> str:
+    """What faces are changed by in all stages, leaving out what a recipe switches off."""
+    chances = {
+        "blur": changes.blur_chance,
+        "down-scaling": changes.downscale_chance,
+        "a rectangle over a part": changes.occlusion_chance,
+    }
+    moved = changes.rotation_deg or changes.scale or changes.shift or changes.shear
+    lit = changes.contrast or changes.brightness or changes.gamma
+    parts = ["mirroring", *(["small affine changes"] if moved else []), *(["light"] if lit else [])]
+    parts += [f"{name} ({chance:.0%} of faces)" for name, chance in chances.items() if chance]
+    return f"Changes to the faces in all stages: {', '.join(parts)}."
 
 
 def _stage_text(stage: TrainConfig) -> str:

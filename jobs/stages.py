@@ -20,7 +20,7 @@ from ran_model.network import RegionAttentionNetwork, SinglePassNetwork, ran_fro
 from ran_model.pretrained import single_pass_of_model
 from ran_model.recipe import Recipe
 from ran_model.train import SETTINGS_FILE, train
-from ran_model.train_config import TrainConfig
+from ran_model.train_config import TrainConfig, twin_config
 
 RENEWED_BY = 256  # faces
 
@@ -44,7 +44,11 @@ def check_faces(recipe: Recipe, listing: Listing) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Stages:
-    """What every stage of a recipe shares. Each keeps its checkpoint and curve in a folder of `work`."""
+    """What every stage of a recipe shares. Each keeps its checkpoint and curve in a folder of `work`.
+
+    Random weights depend on the stage's own seed alone, so that they are the same where the stage before it was done
+    already.
+    """
 
     recipe: Recipe
     faces: FaceSet
@@ -57,6 +61,7 @@ class Stages:
         plan = self.recipe.teacher
         if plan is None:
             return None
+        torch.manual_seed(plan.train.seed)
         network = SinglePassNetwork(plan.model).to(self.device)
         if plan.trunk is not None:
             self._load(network, plan.trunk, plan.train)
@@ -72,9 +77,11 @@ class Stages:
         )
         return network.requires_grad_(False)
 
-    def single_pass(self, teacher: SinglePassNetwork | None) -> SinglePassNetwork:
-        """The start of both the RAN and its twin."""
+    def single_pass(self, teacher: SinglePassNetwork | None, folder: str = "single_pass") -> SinglePassNetwork:
+        """The start of both the RAN and its twin. folder: where it keeps its checkpoint; the last stages look for it in
+        the one that it has by default."""
         recipe = self.recipe
+        torch.manual_seed(recipe.single_pass.seed)
         if recipe.start is not None:
             network = single_pass_of_model(recipe.start, recipe.model)
         else:
@@ -87,7 +94,7 @@ class Stages:
             self.faces,
             self.validation,
             recipe.single_pass,
-            self.work / "single_pass",
+            self.work / folder,
             recipe.augmentation,
             teacher,
             progress=training_progress("single pass"),
@@ -98,13 +105,13 @@ class Stages:
     def ran(self, single: SinglePassNetwork, teacher: SinglePassNetwork | None) -> RegionAttentionNetwork:
         """The RAN, from the single pass."""
         network = ran_from_single_pass(single).to(self.device)
-        self._last_stage(network, teacher, "ran", "RAN")
+        self._last_stage(network, teacher, self.recipe.ran, "ran", "RAN")
         return network
 
     def twin(self, single: SinglePassNetwork, teacher: SinglePassNetwork | None) -> SinglePassNetwork:
         """The single pass trained on for as many steps as the RAN, by the same settings: what six passes must beat."""
         network = copy.deepcopy(single)
-        self._last_stage(network, teacher, "twin", "twin")
+        self._last_stage(network, teacher, twin_config(self.recipe.ran), "twin", "twin")
         return network
 
     def _load(self, network: SinglePassNetwork, trunk: Path, config: TrainConfig) -> None:
@@ -131,6 +138,7 @@ class Stages:
         self,
         network: RegionAttentionNetwork | SinglePassNetwork,
         teacher: SinglePassNetwork | None,
+        config: TrainConfig,
         folder: str,
         name: str,
     ) -> None:
@@ -138,7 +146,7 @@ class Stages:
             network,
             self.faces,
             self.validation,
-            self.recipe.ran,
+            config,
             self.work / folder,
             self.recipe.augmentation,
             teacher,

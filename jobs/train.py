@@ -36,30 +36,22 @@ def train_command(recipe: Path, output: Path, work: Path, processes: int | None,
     jobs/recipes/ has examples: own_faces.yaml explains the keys that training on with your own faces wants;
     default.yaml is the recipe of the model that ships.
     """
-    from jobs.align_faces import aligned_faces
     from jobs.deliver import check_folder_place
     from jobs.evaluate import describe, not_found
+    from jobs.evaluation import EVALUATION_FILE
     from jobs.processes import in_processes, processes_for
-    from jobs.stages import check_faces, check_starts
-    from ran_model.datasets import read_listing
+    from jobs.training_faces import training_faces
 
     check_folder_place(f"-o {output}", output)
     check_folder_place(f"--work {work}", work)
     try:
         plan = read_recipe(recipe)
-        check_starts(plan)
-        listing = read_listing(plan.data, layout=plan.layout, labels=plan.labels)
-        for note in listing.notes:
-            click.echo(f"note: {note}", err=True)
-        check_faces(plan, listing)
-        faces = aligned_faces(listing, plan.model, work)
-        for note in faces.listing.notes[len(listing.notes) :]:  # on copies, which are seen in the pixels
-            click.echo(f"note: {note}", err=True)
+        faces = training_faces(plan, work)
         click.echo(f"note: {not_found(faces.found_fraction)}", err=True)
         in_processes(processes or processes_for(plan), work, _train, plan, output, work)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    result = json.loads((output / "evaluation.json").read_text())
+    result = json.loads((output / EVALUATION_FILE).read_text())
     click.echo(json.dumps(result, indent=2) if as_json else describe(result))
 
 
@@ -73,7 +65,6 @@ def _train(device: str, recipe: Recipe, output: Path, work: Path) -> None:
     from jobs.stages import Stages
     from ran_model.datasets import read_listing
 
-    torch.manual_seed(recipe.single_pass.seed)
     listing = read_listing(recipe.data, layout=recipe.layout, labels=recipe.labels)
     data = aligned_faces(listing, recipe.model, work)
     stages = Stages(recipe=recipe, faces=data.train(), validation=data.validation(), work=work, device=device)
@@ -94,7 +85,7 @@ def _write(
 ) -> None:
     import torch
 
-    from jobs.evaluation import evaluation
+    from jobs.evaluation import EVALUATION_FILE, evaluation
     from jobs.model_card import write_card
     from ran_model.model_files import TWIN_FILE
     from ran_model.pretrained import load_model, load_single_pass, save_model, save_single_pass
@@ -106,6 +97,6 @@ def _write(
     stored = load_model(output, device=device, dtype=torch.float32)
     stored_twin = load_single_pass(output / TWIN_FILE, recipe.model).to(device)
     result = evaluation(stored.network, data, model_id=model_id, twin=stored_twin)
-    (output / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n")
+    (output / EVALUATION_FILE).write_text(json.dumps(result, indent=1) + "\n")
     write_recipe(recipe, output / "recipe.yaml")
     save_model(output, recipe.model, network, write_card(result, recipe, data.listing))

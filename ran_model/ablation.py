@@ -12,8 +12,9 @@ from torch import Tensor
 from ran_model.recipe import Recipe
 from ran_model.regions import STRATEGIES
 from ran_model.significance import mcnemar, mean_difference
+from ran_model.train_config import twin_config
 
-BASE, TWIN = "recipe", "single-pass"
+BASE, TWIN, ROVING_TWIN = "recipe", "single-pass", "single-pass-regions"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,20 @@ def variants(recipe: Recipe) -> list[Variant]:
     ]
     return [
         Variant(key=BASE, part="", change="as the recipe says", recipe=recipe),
-        Variant(key=TWIN, part="", change="the single-pass twin", recipe=recipe, is_twin=True),
+        Variant(
+            key=TWIN,
+            part="",
+            change="the single-pass twin",
+            recipe=replace(recipe, ran=twin_config(ran)),
+            is_twin=True,
+        ),
+        Variant(
+            key=ROVING_TWIN,
+            part="twin",
+            change=f"the twin, trained on another region in {1 - ran.whole_share:.0%} of its steps",
+            recipe=recipe,
+            is_twin=True,
+        ),
         *(
             Variant(key=key, part=part, change=change, recipe=changed)
             for key, part, change, changed in changes

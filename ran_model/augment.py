@@ -62,8 +62,7 @@ class Augmentation:
         grid = F.affine_grid(moves_B23, list(faces_BCSS.shape), align_corners=False)
         faces = F.grid_sample(faces_BCSS, grid, padding_mode="border", align_corners=False)
         faces = self._lit(faces, generator)
-        blurred = F.avg_pool2d(F.pad(faces, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-        faces = torch.where(_chance(faces, self.blur_chance, generator), blurred, faces)
+        faces = torch.where(_chance(faces, self.blur_chance, generator), _blurred(faces), faces)
         faces = self._downscaled(faces, generator)
         return self._occluded(faces, generator).clamp(0, 1), moves_B23
 
@@ -114,6 +113,12 @@ class Augmentation:
         noise = _uniform(generator, count, 1, 1, 1) * 0.3
         cover = shade + noise * torch.randn(faces[:, :1].shape, generator=generator, device=generator.device)
         return torch.where(covered & _chance(faces, self.occlusion_chance, generator), cover, faces)
+
+
+def _blurred(faces: Tensor) -> Tensor:
+    """By a box of a 32nd of the side, and at least three pixels: the same blur of the face at every aligned size."""
+    reach = max(1, faces.shape[-1] // 64)
+    return F.avg_pool2d(F.pad(faces, (reach,) * 4, mode="replicate"), 2 * reach + 1, stride=1)
 
 
 def moved_landmarks(landmarks_B52: Tensor, moves_B23: Tensor) -> Tensor:

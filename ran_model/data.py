@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -56,6 +57,7 @@ class FaceSet:
         """64 hex over the faces, regions of their own, and what they are to be answered with."""
         digest = hashlib.sha256(self.faces_BCSS.numpy().data)  # the buffer itself: a copy may not fit beside it
         digest.update(self.targets_BK.numpy().data)
+        digest.update(self.labels_B.numpy().data)  # class balance goes by them
         if self.boxes_BR4 is not None:
             digest.update(self.boxes_BR4.numpy().data)
         return digest.hexdigest()
@@ -124,6 +126,19 @@ class LabelledFaces:
     def test(self, name: str = "full") -> FaceSet:
         """One of the test lists, with labels of its own, over EXPRESSIONS: for reporting, never for choosing."""
         return self._set(self._listed(name), self._labels(name), EXPRESSIONS)
+
+    def left_out(self) -> list[str]:
+        """A note for each of train and validation that has pictures of expressions that the model lacks."""
+        notes = []
+        for split, part in (("train", "training"), ("validation", "validation")):
+            known, counts = {item.key for item in self._of(split)}, Counter[str]()
+            for item in self.listing.of(split):
+                if item.key not in known:
+                    counts[EXPRESSIONS[item.label]] += 1
+            if counts:
+                listed = ", ".join(f"{count} {name}" for name, count in counts.most_common())
+                notes.append(f"{part} pictures of expressions that the model lacks, left out: {listed}")
+        return notes
 
     def is_copied(self, name: str) -> Tensor:
         """Which pictures of a test list the training part has too: bool (B), in the order of `test`."""

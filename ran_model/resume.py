@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,9 @@ class TrainingState:
     steps: int = 0
     losses: list[Tensor] = field(default_factory=list)
     seconds: float = 0.0
+    #: What the weights depend on beside the settings, by name, such as the number of processes. A checkpoint of other
+    #: circumstances is taken up all the same, and told.
+    circumstances: Mapping[str, str] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Replaces the file whole, so that a kill leaves the last one."""
@@ -35,11 +39,16 @@ class TrainingState:
             tensors["losses"] = torch.stack(self.losses)
         copies = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
         unfinished = path.with_suffix(".unfinished")
-        safetensors.torch.save_file(copies, unfinished, {"steps": str(self.steps), "seconds": str(self.seconds)})
+        safetensors.torch.save_file(
+            copies, unfinished, {"steps": str(self.steps), "seconds": str(self.seconds)} | self._told()
+        )
         unfinished.replace(path)
 
+    def _told(self) -> dict[str, str]:
+        return {f"circumstances.{name}": value for name, value in self.circumstances.items()}
+
     def restore(self, path: Path) -> None:
-        """Takes up what `save` left; nothing where there is no file."""
+        """Takes up what `save` left; nothing where there is no file. Warns where it was left in other circumstances."""
         if not path.exists():
             return
         with safetensors.safe_open(path, framework="pt") as file:
@@ -61,3 +70,10 @@ class TrainingState:
                     tensor = torch.empty_like(parameter).copy_(tensor)
                 self.optimizer.state[parameter][key] = tensor  # AdamW's count of steps stays on the CPU
         log.info("going on after step %d", self.steps)
+        for name, value in self.circumstances.items():
+            before = told.get(f"circumstances.{name}", value)
+            if before != value:
+                log.warning(
+                    "%s: begun with %s %s, going on with %s: the weights will not be those of an uninterrupted run",
+                    path.parent, name, before, value,
+                )  # fmt: skip

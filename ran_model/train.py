@@ -60,6 +60,7 @@ def train(
     GPU up to rounding, which many steps may enlarge (cuDNN chooses algorithms by speed; some add in no fixed order).
     progress: called after each step with the steps done, all steps, and the loss.
     origin: tells these faces, this start and this teacher from others, which the settings don't.
+    Where it goes on with other processes or another precision, it warns: these weights will be others.
     Raises ValueError where the folder has a checkpoint of other settings or origin, or faces don't fill a batch.
     """
     if config.epochs == 0:
@@ -83,7 +84,10 @@ def train(
         trained = DistributedDataParallel(network)
     optimizer = _optimizer(network, config)
     mean = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    state = TrainingState(network=network, optimizer=optimizer, mean=mean)
+    circumstances = {"processes": str(_processes()), "precision": "bfloat16" if bf16 else "float32"}
+    if _rank() > 0:
+        circumstances = {}  # one of them warns
+    state = TrainingState(network=network, optimizer=optimizer, mean=mean, circumstances=circumstances)
     checkpoint = folder / "checkpoint.safetensors"
     state.restore(checkpoint)
     if state.steps == 0 and _rank() == 0:

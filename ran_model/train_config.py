@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ran_model.checks import check_choice, check_number, check_switch, check_whole
 
@@ -64,6 +64,14 @@ class TrainConfig:
             check_number(name, getattr(self, name), 0)
         for name in ("warmup", "mean_decay", "margin", "class_balance", "teacher_share", "whole_share"):
             check_number(name, getattr(self, name), 0, 1)
+
+
+def twin_config(config: TrainConfig) -> TrainConfig:
+    """How a RAN's single-pass twin is trained: as the RAN, and looking at what it is asked about, the whole face alone.
+
+    So both get the same targets: a RAN's teacher looks at the whole face too.
+    """
+    return replace(config, whole_share=1.0)
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:

@@ -16,6 +16,7 @@ import pytest
 
 from ran_model.labels import EXPRESSIONS
 from ran_model.pretrained import load_model
+from ran_model.recipe import read_recipe
 from tests.conftest import run_cli, run_cli_here
 
 ASTRONAUT = Path(__file__).parents[2] / "examples" / "media" / "astronaut.png"
@@ -89,8 +90,9 @@ def test_train_goes_on_after_a_kill_and_evaluate_scores_what_it_wrote(faces: Pat
     evaluated = json.loads(again.stdout)
     assert evaluated["lists"] == result["lists"]
     assert evaluated["single_pass"] == result["single_pass"]  # the twin lies beside the model
-    steps = {stage: (work / stage / "train.json").read_text() for stage in ("ran", "twin")}
-    assert steps["ran"] == steps["twin"]
+    steps = {stage: json.loads((work / stage / "train.json").read_text()) for stage in ("ran", "twin")}
+    assert steps["twin"] == steps["ran"] | {"whole_share": 1.0}
+    assert read_recipe(model / "recipe.yaml") == read_recipe(recipe)
     assert evaluated["comparison"]["full"]["mcnemar"]["n"] == 8
     assert cv2.imread(str(tmp_path / "probe.png")).shape[1] == 1200
 

@@ -21,15 +21,22 @@ RECIPE = Recipe(data=Path("d"), model=ModelConfig(), single_pass=TrainConfig(), 
 def test_every_variant_changes_one_part_of_the_recipe() -> None:
     made = variants(RECIPE)
     assert [each.key for each in made[:2]] == ["recipe", "single-pass"]
-    assert {each.part for each in made[2:]} == {"regions", "loss", "attention", "normalisation"}
+    assert {each.part for each in made[2:]} == {"twin", "regions", "loss", "attention", "normalisation"}
     assert len({each.key for each in made}) == len(made)
     assert "regions-fixed" not in {each.key for each in made}  # as the recipe has it
-    for each in made[2:]:
+    for each in made[3:]:
         restored = (
             replace(each.recipe, model=RECIPE.model) if each.part != "loss" else replace(each.recipe, ran=RECIPE.ran)
         )
         assert each.recipe != RECIPE
         assert restored == RECIPE
+
+
+def test_the_twin_looks_where_it_will_be_asked_and_the_other_one_as_a_single_pass_does() -> None:
+    _, twin, roving, *_ = variants(RECIPE)
+    assert [twin.is_twin, roving.is_twin] == [True, True]
+    assert twin.recipe == replace(RECIPE, ran=replace(RECIPE.ran, whole_share=1.0))
+    assert roving.recipe == RECIPE
 
 
 def test_a_recipe_by_the_authors_gets_the_papers_normalisation_as_its_variant() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Generator
 
@@ -82,3 +83,13 @@ def test_landmarks_move_with_their_face_and_change_sides_in_a_mirror() -> None:
         seen.add(tuple(order))
         assert points[0, 0] < points[1, 0]
     assert seen == {(0, 1, 2, 3, 4), (1, 0, 2, 4, 3)}
+
+
+def test_a_blur_is_as_strong_at_any_aligned_size() -> None:
+    blur = Augmentation(**STILL | {"blur_chance": 1.0})
+    left = []
+    for size in (96, 160, 224):
+        wave = torch.sin(torch.arange(size) * 2 * torch.pi * 8 / size).expand(1, 1, size, -1) * 0.4 + 0.5
+        middle = slice(size // 8, -size // 8)
+        left.append(float(blur(wave, Generator().manual_seed(0))[..., middle].std() / wave[..., middle].std()))
+    assert left == pytest.approx([0.91] * 3, abs=0.02)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import pytest
 import torch
 
 from jobs.evaluate import describe
-from jobs.evaluation import evaluation
+from jobs.evaluation import evaluation, recorded_single_pass
 from jobs.model_card import write_card
+from ran_model.augment import Augmentation
 from ran_model.config import ModelConfig
 from ran_model.data import LabelledFaces
 from ran_model.datasets import Item, Listing
@@ -167,3 +169,35 @@ def test_accuracy_is_told_without_the_test_faces_that_were_trained_on(data: Labe
     ).replace("\n", " ")
     clean = evaluation(network, data, model_id="abcdef012345")
     assert "without copies" not in describe(clean)
+
+
+def test_the_cards_changes_are_those_of_the_recipe(data: LabelledFaces) -> None:
+    result = evaluation(RegionAttentionNetwork(CONFIG), data, model_id="abcdef012345", twin=SinglePassNetwork(CONFIG))
+    changes = Augmentation(
+        blur_chance=0.0, downscale_chance=0.25, occlusion_chance=0.5, gamma=0, contrast=0, brightness=0
+    )
+    recipe = Recipe(data=Path("d"), model=CONFIG, single_pass=TrainConfig(), ran=TrainConfig(), augmentation=changes)
+    card = " ".join(write_card(result, recipe, data.listing).split())
+    listed = "mirroring, small affine changes, down-scaling (25% of faces), a rectangle over a part (50% of faces)."
+    assert f"Changes to the faces in all stages: {listed}" in card
+
+
+def test_figures_of_a_twin_that_is_not_there_are_those_that_were_kept(data: LabelledFaces, tmp_path: Path) -> None:
+    network, twin = RegionAttentionNetwork(CONFIG), SinglePassNetwork(CONFIG)
+    always(network, [2.0, 0.0, 0.0])
+    always(twin, [0.0, 2.0, 0.0])
+    kept = evaluation(network, data, model_id="abcdef012345", twin=twin)
+    (tmp_path / "evaluation.json").write_text(json.dumps(kept))
+    alone = evaluation(network, data, model_id="abcdef012345")
+    found = recorded_single_pass(tmp_path, alone)
+    assert found["single_pass"]["lists"] == kept["single_pass"]["lists"]
+    assert found["comparison"] == kept["comparison"]
+    text = describe(alone | found)
+    assert "single pass" in text
+    assert "kept when it was trained" in text
+    assert "kept when it was trained" not in describe(kept)
+    for other in (alone | {"model_id": "0" * 12}, alone | {"lists": {"full": alone["lists"]["full"]}}):
+        assert recorded_single_pass(tmp_path, other) == {}
+    always(network, [0.0, 0.0, 2.0])  # other pictures under the same names
+    assert recorded_single_pass(tmp_path, evaluation(network, data, model_id="abcdef012345")) == {}
+    assert recorded_single_pass(tmp_path / "nowhere", alone) == {}

@@ -108,6 +108,17 @@ def test_colour_models_and_other_region_counts_work() -> None:
     )
 
 
+def test_without_attention_the_features_are_the_mean_over_the_regions() -> None:
+    torch.manual_seed(0)
+    config = replace(SMALL, self_attention=False, relation_attention=False)
+    network = RegionAttentionNetwork(config).eval().requires_grad_(False)
+    pictures, boxes = faces(2), torch.from_numpy(region_boxes(config, 1))
+    output = network(pictures, boxes)
+    expected = network.classifier(network.trunk(pictures, boxes).mean(dim=1))
+    torch.testing.assert_close(output.logits_BK, expected)
+    torch.testing.assert_close(output.attention_BR, torch.full((2, 6), 1 / 6))
+
+
 def test_a_ran_starts_as_the_mean_over_its_regions() -> None:
     torch.manual_seed(0)
     single = SinglePassNetwork(SMALL).eval().requires_grad_(False)

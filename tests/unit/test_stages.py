@@ -158,3 +158,16 @@ def test_another_single_pass_is_refused_by_the_last_stage(stages: Stages, last: 
     shutil.rmtree(stages.work / ({"ran", "twin"} - {last}).pop())
     with pytest.raises(ValueError, match=rf"work/{last} {REFUSED}"):
         trained(replace(stages, recipe=replace(stages.recipe, single_pass=OTHER)))
+
+
+def test_random_weights_do_not_depend_on_when_the_teacher_was_trained(tmp_path: Path) -> None:
+    """A command that was killed once the teacher was done goes on to the very same student."""
+    teacher = Teacher(model=SMALL, train=SHORT)
+    recipe = Recipe(data=tmp_path, model=SMALL, teacher=teacher, single_pass=SHORT, ran=SHORT)
+    faces, students = some_faces(0), []
+    for _ in range(2):  # the second time the teacher is there
+        stages = Stages(recipe=recipe, faces=faces, validation=faces, work=tmp_path / "work", device="cpu")
+        students.append(stages.single_pass(stages.teacher()).state_dict())
+        shutil.rmtree(tmp_path / "work" / "single_pass")
+    for name, tensor in students[0].items():
+        torch.testing.assert_close(students[1][name], tensor, rtol=0, atol=0)

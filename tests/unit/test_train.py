@@ -56,7 +56,7 @@ def test_both_stages_learn_an_easy_task(tmp_path: Path) -> None:
     curve = rows(tmp_path / "single")
     assert [row["epoch"] for row in curve] == ["1", "2", "3", "4", "5"]
     first, *later = (float(row["loss"]) for row in curve)
-    assert min(later) < first / 2  # it leaps: some of the random regions hide the answer
+    assert min(later) < 0.7 * first  # it leaps: some of the random regions hide the answer
 
 
 @pytest.mark.parametrize(("killed_at", "optimizer"), [(1, "adamw"), (2, "sgd"), (3, "adamw")])
@@ -224,6 +224,7 @@ def test_a_checkpoint_of_another_origin_is_not_taken_up(tmp_path: Path) -> None:
     relabelled = replace(faces, targets_BK=faces.targets_BK.flip(1))
     with pytest.raises(ValueError, match="another --work, or delete it"):
         train(SinglePassNetwork(SMALL), faces, faces, config, tmp_path, origin=relabelled.digest())
+    assert replace(faces, labels_B=faces.labels_B.flip(0)).digest() != faces.digest()  # class balance goes by labels
 
 
 def test_too_few_faces_for_a_batch_are_told(tmp_path: Path) -> None:
@@ -252,3 +253,49 @@ def test_the_rate_rises_once_and_falls_to_zero() -> None:
     assert rates[:top] == sorted(rates[:top])
     assert rates[top:] == sorted(rates[top:], reverse=True)
     assert rates[-1] < 1e-4
+
+
+def test_what_is_kept_is_the_running_mean_of_the_weights(tmp_path: Path) -> None:
+    """min(decay, (t + 1) / (t + 10)) of the old mean and the rest of the new weights, from the weights at the start."""
+    torch.manual_seed(0)
+    single, faces = SinglePassNetwork(SMALL), halves(24)
+    mean = single.classifier.weight.detach().double()
+
+    def follow(step: int, *_: object) -> None:
+        nonlocal mean
+        decay = min(0.2, step / (step + 9))
+        mean = decay * mean + (1 - decay) * single.classifier.weight.detach().double()
+
+    config = TrainConfig(optimizer="adamw", epochs=1, batch_size=8, learning_rate=1e-2, mean_decay=0.2, bf16=False)
+    train(single, faces, None, config, tmp_path, progress=follow)
+    torch.testing.assert_close(single.classifier.weight.double(), mean, rtol=1e-5, atol=1e-7)
+
+
+def test_mixed_precision_keeps_weights_in_float32_and_trains_nearly_the_same(tmp_path: Path) -> None:
+    faces, trained = halves(16), {}
+    for bf16 in (False, True):
+        torch.manual_seed(0)
+        network = RegionAttentionNetwork(SMALL)
+        start = network.classifier.weight.detach().clone()
+        config = TrainConfig(optimizer="sgd", epochs=1, batch_size=8, learning_rate=0.01, mean_decay=0.0, bf16=bf16)
+        train(network, faces, None, config, tmp_path / str(bf16))
+        assert {tensor.dtype for tensor in network.parameters()} == {torch.float32}
+        trained[bf16] = (network.classifier.weight.detach() - start).flatten()
+    assert not torch.equal(trained[True], trained[False])  # it did compute in bfloat16
+    assert torch.cosine_similarity(trained[True], trained[False], dim=0) > 0.5  # unrelated ones: 0
+
+
+def test_going_on_in_other_circumstances_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def state(processes: str) -> TrainingState:
+        single = SinglePassNetwork(SMALL)
+        optimizer = training._optimizer(single, TrainConfig())
+        told = {"processes": processes, "precision": "float32"}
+        return TrainingState(network=single, optimizer=optimizer, mean=dict(single.state_dict()), circumstances=told)
+
+    path = tmp_path / "checkpoint.safetensors"
+    state("2").save(path)
+    state("2").restore(path)
+    assert not caplog.records
+    state("8").restore(path)
+    (record,) = caplog.records
+    assert "begun with processes 2, going on with 8" in record.getMessage()

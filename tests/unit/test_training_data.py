@@ -27,6 +27,7 @@ from ran_model.align import FER_TEMPLATE, align_faces
 from ran_model.config import ModelConfig, Points
 from ran_model.data import LabelledFaces
 from ran_model.datasets import DataError, Item, Listing, read_listing
+from ran_model.labels import EXPRESSIONS
 from ran_model.regions import LANDMARKS, region_boxes
 from tests.staged_rows import table as staged_table
 
@@ -279,7 +280,7 @@ def test_a_set_is_taken_and_known_without_a_second_copy(monkeypatch: pytest.Monk
     tracemalloc.stop()
     assert peak < 1.3 * stored_NHWC.nbytes
     assert torch.equal(faces.faces_BCSS, torch.from_numpy(stored_NHWC).permute(0, 3, 1, 2))
-    content = faces.faces_BCSS.numpy().tobytes() + faces.targets_BK.numpy().tobytes()
+    content = b"".join(each.numpy().tobytes() for each in (faces.faces_BCSS, faces.targets_BK, faces.labels_B))
     assert digest == hashlib.sha256(content).hexdigest()
 
 
@@ -459,3 +460,16 @@ def test_a_picture_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
     listing = Listing(name="made", items=[broken], lists={}, notes=[])
     with pytest.raises(DataError, match="picture bad"):
         aligned_faces(listing, CONFIG, tmp_path)
+
+
+def test_pictures_of_expressions_that_the_model_lacks_are_told(listing: Listing) -> None:
+    def left_out(classes: tuple[str, ...]) -> list[str]:
+        config, count = ModelConfig(aligned_size=96, classes=classes), len(listing.items)
+        faces = np.zeros((count, 1, 96, 96), np.uint8)
+        return LabelledFaces(listing, config, faces, np.ones(count, np.bool_)).left_out()
+
+    assert left_out(EXPRESSIONS) == []
+    assert left_out(("disgust", "surprise")) == [
+        "training pictures of expressions that the model lacks, left out: 1 happiness, 1 contempt",
+        "validation pictures of expressions that the model lacks, left out: 1 anger",
+    ]
