@@ -22,7 +22,8 @@ from benchmarks.ledger import Ledger, extraction, write_ledger
 from benchmarks.processes import measured_run
 from pipeline import planning
 from pipeline.ledger import checkpoint
-from pipeline.ledger.log import CommitLog
+from pipeline.ledger.entry import Entry, parse_entry
+from pipeline.ledger.log import CHECKPOINT_EVERY, CommitLog
 from pipeline.ledger.state import LogState
 from pipeline.media.sources import Listing, list_sources
 from pipeline.passes import PassQueue
@@ -33,6 +34,7 @@ from pipeline.stored import StoredSegments
 SOURCES = (10_000, 100_000, 1_000_000)
 WITH_ROWS = 200_000  # sources at most whose data files are written too
 SOURCES_PER_COMMIT = 100
+RETRIED_PER_COMMIT = 100  # segments
 WORKERS = 400
 NEW_MODEL = "0123456789ab"
 
@@ -77,6 +79,21 @@ def write_checkpoint(ledger: Ledger, watch: Stopwatch) -> None:
     state = _state(ledger)
     with watch.running():
         checkpoint.to_parquet(state)
+
+
+def read_replacements(ledger: Ledger, watch: Stopwatch) -> None:
+    """As many entries as may follow a checkpoint, of a `retry`: each takes segments out and puts them in again."""
+    state, model_id = _state(ledger), ledger.model_id
+    count = CHECKPOINT_EVERY - 1
+    failed = [one.hex() for one in state.committed(model_id).packed()[: count * RETRIED_PER_COMMIT].to_pylist()]
+    parts = [failed[number::count] for number in range(count)]
+    entries = [
+        Entry(run_id="retry", model_id=model_id, segments=part, segments_removed=part).to_bytes() for part in parts
+    ]
+    with watch.running():
+        for number, data in enumerate(entries):
+            state.apply(parse_entry(data, str(number)))
+        assert state.count(model_id) == ledger.segments
 
 
 def find_new_sources(ledger: Ledger, watch: Stopwatch) -> None:
@@ -135,6 +152,7 @@ STEPS = (
     read_every_entry,
     read_from_checkpoint,
     write_checkpoint,
+    read_replacements,
     find_new_sources,
     find_what_is_missing,
     plan_a_resume,

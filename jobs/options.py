@@ -184,7 +184,7 @@ def run_options(command: Command) -> Command:
             type=click.Choice(ON_CHANGED),
             default="error",
             show_default=True,
-            help="If a file changed since it was processed: add an error row, or replace its rows.",
+            help="If a file changed since it was processed: add an error row, or replace its rows, of every model.",
         ),
         click.option(
             "--keep-crops", is_flag=True, help="Also keep the aligned faces; segments that are done get none later."

@@ -126,15 +126,16 @@ def size_of_cluster() -> Cluster:
 def check_output_is_shared(store: Store) -> None:
     """With several nodes, a local output must be one and the same folder on each; else CapacityError.
 
-    Raises StoreError if a node does not answer.
+    A head without CPUs is one of them: no actor works there, but the driver does. Raises StoreError if a node does not
+    answer.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    everyone = ray.nodes()  # type: ignore[no-untyped-call]
-    nodes = [node for node in everyone if node["Alive"] and node["Resources"].get("CPU")]
-    if len(nodes) < 2 or not store.is_local:
+    alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    if len(alive) < 2 or not store.is_local:
         return
+    nodes = [node for node in alive if node["Resources"].get("CPU")]
     path = f"_ran/probe-{uuid.uuid4().hex}"
     store.write_bytes(path, b"here")
     try:

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import ray
 
 from pipeline import capacity, execution, graph, planning, resources
+from pipeline.changed import ChangedFiles
 from pipeline.cluster import check_output_is_shared, connected, size_of_cluster
 from pipeline.config import Extraction
 from pipeline.covered import CoveredWindows
@@ -120,21 +121,23 @@ class Driver:
             known, unknown, changed = self._look_up(failures, log, run)
             summary.sources = len(listing.sources)
             plan = self._plan(known, changed, log.state, failures)
-            if unknown or plan.todo.num_rows:
-                if unknown:
-                    progress.phase(f"probing {len(unknown)} new sources")
+            to_probe = unknown + changed.to_probe
+            if to_probe or plan.todo.num_rows:
+                if to_probe:
+                    progress.phase(f"probing {len(to_probe)} new sources")
                 probing = Probing(
-                    unknown, self._worker_config(), deadline_s=self._config.deadline_s, run_id=summary.run_id
+                    to_probe, self._worker_config(), deadline_s=self._config.deadline_s, run_id=summary.run_id
                 )
                 with probing, connected(self._config.address) as size:
                     check_output_is_shared(self._store)
                     self._size, summary.resources = size, resources.share(size, **self._config.placement)
                     execution.configure_ray_data(wait_for_nodes_s=self._config.wait_for_nodes_s)
-                    if unknown:
-                        known = pa.concat_tables([known, *self._probe(probing, committer)])
+                    if to_probe:
+                        known = pa.concat_tables([known, *self._probe(probing, committer, changed)])
                         plan = self._plan(known, changed, log.state, failures)
                     self._begin(plan, progress)
                     self._check_capacity(plan, size)
+                    known = self._replace(changed, known, plan, log, run, committer, progress)
                     self._process(plan, committer, progress)
             else:
                 self._begin(plan, progress)
@@ -154,7 +157,7 @@ class Driver:
         known = planning.known_sources(self._store, log.state)
         return find_failures(self._store, log.state, self._model_id, known, self._extraction, self._retry_codes)
 
-    def _look_up(self, failures: Failures, log: CommitLog, run: Run) -> tuple[pa.Table, list[Source], list[Source]]:
+    def _look_up(self, failures: Failures, log: CommitLog, run: Run) -> tuple[pa.Table, list[Source], ChangedFiles]:
         """Rows of `sources` that the dataset has, inputs to probe, and those that changed since. `retry` keeps of the
         inputs what failed, and probes what could not be."""
         listing = self._listing
@@ -163,21 +166,49 @@ class Driver:
             listing.sources = [one for one in listing.sources if one.source_id in failures.source_ids]
             again = [one for one in listing.sources if one.source_id in failures.probe]
             probed = pa.array(sorted(failures.probe), pa.string())
-            return known.filter(pc.invert(pc.is_in(known["source_id"], probed))), again, []
+            return known.filter(pc.invert(pc.is_in(known["source_id"], probed))), again, ChangedFiles()
         unknown, changed = planning.new_sources(self._store, log.state, listing, known)
-        if changed and self._config.on_changed == "replace":
-            self._drop_changed(changed, known, log, run)
-            known = planning.known_sources(self._store, log.state)
-            unknown, changed = planning.new_sources(self._store, log.state, listing, known)
-        return known, unknown, changed
+        replaces = self._config.on_changed == "replace"
+        if changed and replaces:
+            refuse_while_at_work(self._store, log.state, self._config.stale_after_s, "run", but=run.run_id)
+        return known, unknown, ChangedFiles(changed, replaces=replaces)
 
-    def _drop_changed(self, changed: list[Source], known: pa.Table, log: CommitLog, run: Run) -> None:
-        """`--on-changed replace`: the rows of the old content leave, and the error row that told of the change."""
-        refuse_while_at_work(self._store, log.state, self._config.stale_after_s, "run", but=run.run_id)
-        uris = pa.array([source.uri for source in changed], pa.string())
-        old = known.filter(pc.is_in(known["source_uri"], uris))
+    def _replace(
+        self,
+        changed: ChangedFiles,
+        known: pa.Table,
+        plan: planning.Plan,
+        log: CommitLog,
+        run: Run,
+        committer: Committer,
+        progress: ProgressReporter,
+    ) -> pa.Table:
+        """`--on-changed replace`, once everything is checked: all rows of the old content leave, and the error rows
+        that told of the change. Returns `known` with the new content for the old."""
+        if self._stop.is_set():
+            return known
+        for note in changed.notes():
+            progress.note(note)
+        new = changed.readable
+        if self._config.limit is not None:  # what this run does not begin with stays as it is
+            new = new.filter(pc.is_in(new["source_id"], plan.todo["source_id"].combine_chunks()))
+        if not new.num_rows:
+            return known
+        uris = new["source_uri"].combine_chunks()
+        is_old = pc.is_in(known["source_uri"], uris)
+        old = known.filter(is_old)
+        log.refresh(write_checkpoints=True)
         ids = {*old["source_id"].to_pylist(), *planning.change_rows(self._store, log.state, uris)}
-        drop_sources(self._store, log, run, ids, covered_segments(log.state, old, self._extraction))
+        lost = drop_sources(self._store, log, run, ids, covered_segments(log.state, old, self._extraction))
+        self._commit_sources([new], committer)
+        progress.note(f"the old rows of {new.num_rows} changed files were taken out; new ones follow")
+        others = [model_id for model_id in lost if model_id != self._model_id]
+        if others:
+            progress.note(
+                f"their rows of other models ({', '.join(others)}) went too: "
+                f"`reprocess {self.summary.output} --model DIR` with each of them makes new ones"
+            )
+        return pa.concat_tables([known.filter(pc.invert(is_old)), new])
 
     def _drop_unplanned(self, plan: planning.Plan, failures: Failures, log: CommitLog, run: Run) -> None:
         """Failed rows of segments that the sources don't have any more: they told of a probe that works now."""
@@ -203,14 +234,14 @@ class Driver:
             drop_sources(self._store, log, run, gone, covered, only_errors=True)
             progress.note(f"{len(gone)} errors of files that have another content now were taken out")
 
-    def _plan(self, known: pa.Table, changed: list[Source], state: LogState, failures: Failures) -> planning.Plan:
+    def _plan(self, known: pa.Table, changed: ChangedFiles, state: LogState, failures: Failures) -> planning.Plan:
         if self._base_model_id is not None:
             return self._plan_stored(known, state, self._base_model_id)
-        again = failures.replacing.segments
+        again = failures.replacing.segments | changed.error_segments(self._extraction)
         return planning.plan(
             self._listing,
-            known,
-            changed,
+            pa.concat_tables([known, changed.readable]),
+            changed.staying,
             state,
             self._model_id,
             self._extraction,
@@ -256,14 +287,17 @@ class Driver:
         need = capacity.estimate(plan.todo, self._extraction, model, self._config, size, self._resources)
         capacity.check(need, self._store, self._config, size)
 
-    def _probe(self, probing: Probing, committer: Committer) -> Iterator[pa.Table]:
-        """Rows of `sources`, one table per commit, so that a killed run keeps what it had probed."""
+    def _probe(self, probing: Probing, committer: Committer, changed: ChangedFiles) -> Iterator[pa.Table]:
+        """Rows of `sources`, one table per commit, so that a killed run keeps what it had probed. Those of changed
+        files wait."""
         probed: list[pa.Table] = []
         last_commit = time.monotonic()
         for rows in probing.tables(self._resources, self._stop):
-            probed.append(rows)
             self.summary.sources_probed += rows.num_rows
-            if time.monotonic() - last_commit >= self._config.commit_interval_s:
+            new = changed.take(rows)
+            if new.num_rows:
+                probed.append(new)
+            if probed and time.monotonic() - last_commit >= self._config.commit_interval_s:
                 yield self._commit_sources(probed, committer)
                 probed, last_commit = [], time.monotonic()
             if self._stop.is_set():

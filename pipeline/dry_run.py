@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import capacity, planning
+from pipeline.changed import ChangedFiles
 from pipeline.cluster import connected
 from pipeline.config import Extraction
 from pipeline.ledger.dataset import Dataset
@@ -64,9 +65,9 @@ def dry_run(config: RunConfig, extraction: Extraction) -> DryRun:
         log.refresh()
         state = log.state
     known = planning.known_sources(store, state)
-    unknown, changed = planning.new_sources(store, state, listing, known)
-    if config.on_changed == "replace":
-        unknown, changed = unknown + changed, []
+    unknown, different = planning.new_sources(store, state, listing, known)
+    changed = ChangedFiles(different, replaces=config.on_changed == "replace")
+    to_probe = unknown + changed.to_probe
     worker = WorkerConfig(
         extraction=extraction,
         model_config=model.config,
@@ -74,8 +75,10 @@ def dry_run(config: RunConfig, extraction: Extraction) -> DryRun:
         scratch_bytes=int(config.scratch_gib * 2**30),
         storage_options=fsspec_options(config.storage_options),
     )
-    known = pa.concat_tables([known, probe_here(unknown, worker, deadline_s=config.deadline_s, run_id="")])
-    plan = planning.plan(listing, known, changed, state, model_id, extraction)
+    new = changed.take(probe_here(to_probe, worker, deadline_s=config.deadline_s, run_id=""))
+    known = pa.concat_tables([known, new, changed.readable])
+    again = changed.error_segments(extraction)
+    plan = planning.plan(listing, known, changed.staying, state, model_id, extraction, again)
     todo = plan.todo if config.limit is None else plan.todo.slice(0, config.limit)
     size = _cluster(config)
     shares = share(size, **config.placement)
@@ -83,7 +86,7 @@ def dry_run(config: RunConfig, extraction: Extraction) -> DryRun:
     capacity.check(need, store, config, size)
     listed = pa.array([source.source_id for source in listing.sources], pa.string())
     kinds = Counter(pc.fill_null(known.filter(pc.is_in(known["source_id"], listed))["kind"], "unknown").to_pylist())
-    kinds["changed"] += len(changed)
+    kinds["changed"] += len(changed.staying)
     broken = known.filter(pc.and_(pc.is_in(known["source_id"], listed), pc.is_valid(known["error_code"])))
     return DryRun(
         output=without_credentials(config.output),
@@ -93,8 +96,8 @@ def dry_run(config: RunConfig, extraction: Extraction) -> DryRun:
         skipped_files=listing.skipped.total(),
         unmatched_inputs=listing.unmatched,
         unreadable=dict(Counter(broken["error_code"].to_pylist())),
-        notes=listing.notes() + _of_unreadable(broken),
-        sources_to_probe=len(unknown),
+        notes=listing.notes() + changed.notes() + _of_unreadable(broken),
+        sources_to_probe=len(to_probe),
         segments=plan.total,
         segments_already_done=plan.already_done,
         frames_at_most=need.frames,

@@ -13,15 +13,18 @@ _MOST_RECENT = 65_536
 
 
 class IdSet:
-    """Ids of `digits` lower-case hex digits. Most lie in a sorted array; recent additions in a small set beside it."""
+    """Ids of `digits` lower-case hex digits. Most lie in a sorted array; recent additions in a small set beside it, and
+    in another one those ids of the array that were removed recently. So many small changes cost what they name, and the
+    array is made anew only now and then."""
 
     def __init__(self, digits: int) -> None:
         self.digits = digits
         self._sorted: NDArray[np.bytes_] = np.empty(0, f"S{digits // 2}")
         self._recent: set[bytes] = set()
+        self._gone: set[bytes] = set()
 
     def __len__(self) -> int:
-        return len(self._sorted) + len(self._recent)
+        return len(self._sorted) - len(self._gone) + len(self._recent)
 
     def __contains__(self, value: str) -> bool:
         return bool(self.contains([value])[0])
@@ -32,27 +35,29 @@ class IdSet:
         if not listed:
             return
         packed = self._pack(listed)
-        fresh = packed[~self._in_sorted(packed)]
-        self._recent.update(_items(fresh))
-        if len(self._recent) > max(_MOST_RECENT, len(self._sorted) // 8):
-            self._settle()
+        is_in_array = self._in_array(packed)
+        self._recent.update(_items(packed[~is_in_array]))
+        if self._gone:
+            self._gone.difference_update(_items(packed[is_in_array]))
+        self._settle_if_large()
 
     def remove(self, values: Iterable[str]) -> None:
         """Removes ids; those that are not there change nothing."""
         listed = list(values)
-        if listed:
-            self._settle()
-            self._sorted = self._sorted[~np.isin(self._sorted, self._pack(listed))]
+        if not listed:
+            return
+        packed = self._pack(listed)
+        self._gone.update(_items(packed[self._in_array(packed)]))
+        if self._recent:
+            self._recent.difference_update(_items(packed))
+        self._settle_if_large()
 
     def contains(self, values: Sequence[str] | pa.Array | pa.ChunkedArray) -> NDArray[np.bool_]:
         """Which of the ids are in the set, in their order."""
         packed = self._pack(values)
-        found = self._in_sorted(packed)
-        if self._recent and len(packed):
-            if len(packed) > len(self._recent):
-                found |= np.isin(packed, np.array(list(self._recent), packed.dtype))
-            else:
-                found |= np.fromiter((item in self._recent for item in _items(packed)), bool, len(packed))
+        found = self._in_array(packed)
+        found &= ~_among(packed, self._gone)
+        found |= _among(packed, self._recent)
         return found
 
     def common(self, values: Iterable[str]) -> set[str]:
@@ -80,13 +85,22 @@ class IdSet:
         width = self.digits // 2
         return iter([item.ljust(width, b"\0").hex() for item in self._sorted.tolist()])
 
-    def _in_sorted(self, packed: NDArray[np.bytes_]) -> NDArray[np.bool_]:
+    def _in_array(self, packed: NDArray[np.bytes_]) -> NDArray[np.bool_]:
+        """Which of the ids are in the sorted array, removed or not."""
         if not len(self._sorted):
             return np.zeros(len(packed), bool)
         at = _search(self._sorted, packed)
         return np.asarray(self._sorted[np.minimum(at, len(self._sorted) - 1)] == packed)
 
+    def _settle_if_large(self) -> None:
+        if max(len(self._recent), len(self._gone)) > max(_MOST_RECENT, len(self._sorted) // 8):
+            self._settle()
+
     def _settle(self) -> None:
+        if self._gone:
+            gone = np.array(list(self._gone), self._sorted.dtype)
+            self._sorted = np.delete(self._sorted, _search(self._sorted, gone))
+            self._gone = set()
         if self._recent:
             recent = np.array(list(self._recent), self._sorted.dtype)
             self._sorted = np.sort(np.concatenate([self._sorted, recent]))
@@ -165,6 +179,15 @@ def fixed_bytes(column: pa.Array, width: int) -> NDArray[np.bytes_]:
     if not len(fixed):
         return np.empty(0, f"S{width}")
     return np.frombuffer(fixed.buffers()[1], f"S{width}")[fixed.offset : fixed.offset + len(fixed)]
+
+
+def _among(packed: NDArray[np.bytes_], items: set[bytes]) -> NDArray[np.bool_]:
+    """Which of the ids are in the set."""
+    if not items or not len(packed):
+        return np.zeros(len(packed), bool)
+    if len(packed) > len(items):
+        return np.isin(packed, np.array(list(items), packed.dtype))
+    return np.fromiter((item in items for item in _items(packed)), bool, len(packed))
 
 
 def _items(packed: NDArray[np.bytes_]) -> list[bytes]:

@@ -15,11 +15,13 @@ from pipeline.storage.store import Store
 PUBLICATION_ORDER = ("crops", "sources", "faces", "segments")
 
 
-def commit_entry(store: Store, log: CommitLog, build: Callable[[LogState], Entry | None]) -> None:
-    """Appends and publishes what `build` makes of the state, if it makes something. Raises StoreError."""
+def commit_entry(store: Store, log: CommitLog, build: Callable[[LogState], Entry | None]) -> bool:
+    """Appends and publishes what `build` makes of the state; whether it makes something. Raises StoreError."""
     entry = log.append(build)
-    if entry is not None:
-        publish_entry(store, log, entry)
+    if entry is None:
+        return False
+    publish_entry(store, log, entry)
+    return True
 
 
 def publish_entry(store: Store, log: CommitLog, entry: Entry) -> None:

@@ -158,9 +158,9 @@ def drop_sources(
     covered: Collection[str],
     *,
     only_errors: bool = False,
-) -> None:
-    """Takes every row of the sources out of the dataset, whatever the model. covered: their segments without a row.
-    only_errors: they have nothing but error rows, so no other files are looked at."""
+) -> list[str]:
+    """Takes every row of the sources out of the dataset, whatever the model; returns the models that had some. covered:
+    their segments without a row. only_errors: they have nothing but error rows, so no other files are looked at."""
 
     def with_some(files: Iterable[CommittedFile]) -> tuple[list[CommittedFile], dict[str, frozenset[str]]]:
         """Files with rows of the sources, and of which."""
@@ -179,6 +179,7 @@ def drop_sources(
                 found.update(rows.filter(pc.is_in(rows["source_id"], ids))["segment_id"].to_pylist())
         return found
 
+    lost: list[str] = []
     for model_id in list(log.state.models):
 
         def of_model(state: LogState, model_id: str = model_id) -> Entry | None:
@@ -191,7 +192,8 @@ def drop_sources(
                 run_id=run.run_id, model_id=model_id, remove=rest.remove, add=rest.add, segments_removed=sorted(gone)
             )
 
-        commit_entry(store, log, of_model)
+        if commit_entry(store, log, of_model):
+            lost.append(model_id)
 
     def of_tables(state: LogState) -> Entry | None:
         files, held = with_some(state.files(model_id=""))
@@ -208,6 +210,7 @@ def drop_sources(
         )
 
     commit_entry(store, log, of_tables)
+    return lost
 
 
 def without(

@@ -33,12 +33,14 @@ def test_a_folder_that_a_node_does_not_share_is_refused(tiny_model: Path, tmp_pa
     run = ("run", DEMO_MEDIA / "astronaut.png", "--model", tiny_model, "--decode-actors", "1")
     with ray_head() as cluster:
         disabled = {"address": cluster.address, "RAY_AUTH_MODE": "disabled"}
-        cluster.start([f"--address={cluster.address}", "--num-cpus=2", '--resources={"first": 1}'])
         cluster.start([f"--address={cluster.address}", "--num-cpus=2"], without=here)
-        refused = run_cli(*run, "-o", here / "out", **disabled)
-        assert refused.returncode == 4, refused.stderr
-        assert "do not share; use a shared folder or an s3:// URL" in refused.stderr
-        assert not list((here / "out").rglob("*.parquet"))
+        for nodes in ("a head that only drives, and one that works", "one more"):
+            refused = run_cli(*run, "-o", here / "out", **disabled)
+            assert refused.returncode == 4, (nodes, refused.stderr)
+            assert "do not share; use a shared folder or an s3:// URL" in refused.stderr
+            assert not list((here / "out").rglob("*.parquet"))
+            if nodes != "one more":
+                cluster.start([f"--address={cluster.address}", "--num-cpus=2", '--resources={"first": 1}'])
         busy = subprocess.Popen(
             [sys.executable, "-c", BUSY, cluster.address], env=cluster.variables, stdout=subprocess.PIPE, cwd=ROOT
         )

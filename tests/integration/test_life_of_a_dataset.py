@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pytest
 
-from tests.conftest import DEMO_MEDIA, run_cli_here
+from tests.conftest import DEMO_MEDIA, run_cli_here, save_tiny_model
 from tests.datasets import assert_equal_datasets, table
 
 pytestmark = pytest.mark.usefixtures("ray_address")
@@ -151,6 +151,78 @@ def test_a_changed_file_is_an_error_until_it_is_to_be_replaced(media: Path, tiny
     fresh = tmp_path / "fresh"
     _run(folder, fresh, tiny_model)
     assert_equal_datasets(output, fresh)
+    assert _is_sound(output)
+
+
+def test_a_replacement_that_can_not_begin_takes_nothing_away(media: Path, tiny_model: Path, tmp_path: Path) -> None:
+    folder, output = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for name in ("portrait.mp4", "astronaut.png"):
+        shutil.copy(media / name, folder)
+    shutil.copy(media / "astronaut.png", folder / "later.png")
+    _run(folder, output, tiny_model)
+    before = _good_rows(output)
+    whole = (folder / "portrait.mp4").read_bytes()
+    (folder / "portrait.mp4").write_bytes(whole[:1000])  # it is still being copied
+    pictures = ("astronaut.png", "later.png")
+    for name in pictures:
+        os.utime(folder / name, (1, 1))
+    _run(folder, output, tiny_model, code=3)
+
+    refused = run_cli_here(
+        "run", folder, "-o", output, "--model", tiny_model, "--segment-frames", "8", "--on-changed", "replace",
+        "--decode-actors", "99",
+    )  # fmt: skip
+    assert refused.returncode == 4, refused.stderr
+    assert _good_rows(output) == before
+    _run(folder, output, tiny_model, "--on-changed", "replace", "--limit", "1", code=3)
+    limited = _good_rows(output)
+    assert sorted(limited[name] == before[name] for name in pictures) == [False, True], "it begins one of them"
+
+    done = run_cli_here("run", folder, "-o", output, "--model", tiny_model, *RUN[:-1], "--on-changed", "replace")
+    assert done.returncode == 3, done.stderr
+    assert f"can't be read as they are now, so their old rows stay: {folder / 'portrait.mp4'} (" in done.stderr
+    assert "the old rows of 1 changed files were taken out" in done.stderr
+    after = _good_rows(output)
+    assert after["portrait.mp4"] == before["portrait.mp4"]
+    for name in pictures:
+        assert after[name].isdisjoint(before[name])
+        assert len(after[name]) == 1
+    (left,) = json.loads(run_cli_here("errors", output, "--json").stdout)
+    assert (left["source_uri"], left["error_code"]) == (str(folder / "portrait.mp4"), "source_changed")
+
+    (folder / "portrait.mp4").write_bytes(whole)
+    os.utime(folder / "portrait.mp4", (2, 2))
+    assert _run(folder, output, tiny_model, "--on-changed", "replace")["failed_sources"] == 0
+    fresh = tmp_path / "fresh"
+    _run(folder, fresh, tiny_model)
+    assert_equal_datasets(output, fresh)
+    assert _is_sound(output)
+
+
+def _good_rows(output: Path) -> dict[str, set[str]]:
+    """Segments without an error, by the name of their file."""
+    rows = table(output, "segments").filter(pc.field("status") == "ok").to_pylist()
+    names = {Path(row["source_uri"]).name for row in rows}
+    return {name: {row["segment_id"] for row in rows if row["source_uri"].endswith(name)} for name in names}
+
+
+def test_rows_of_other_models_that_leave_with_a_replaced_file_are_told_of(
+    media: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    folder, output, other = tmp_path / "in", tmp_path / "out", save_tiny_model(tmp_path / "other", seed=8)
+    folder.mkdir()
+    shutil.copy(media / "astronaut.png", folder)
+    _run(folder, output, tiny_model)
+    model_id = _run(folder, output, other)["model_id"]
+    os.utime(folder / "astronaut.png", (1, 1))
+    done = run_cli_here("run", folder, "-o", output, "--model", tiny_model, *RUN[:-1], "--on-changed", "replace")
+    assert done.returncode == 0, done.stderr
+    assert f"rows of other models ({model_id}) went too: `reprocess {output} --model DIR`" in done.stderr
+    assert model_id not in table(output, "segments")["model_id"].to_pylist()
+    mended = run_cli_here("reprocess", output, "--model", other)
+    assert mended.returncode == 0, mended.stderr
+    assert table(output, "segments")["model_id"].to_pylist().count(model_id) == 1
     assert _is_sound(output)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hypothesis.strategies as st
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -30,6 +31,35 @@ def test_behaves_like_a_set(steps: list[tuple[str, list[str]]]) -> None:
         assert ids.contains(values).tolist() == [value in model for value in values]
         assert ids.common(values) == model & set(values)
     assert list(ids) == sorted(model)
+
+
+def test_many_removals_from_many_ids_do_not_make_the_array_of_all_anew_each_time() -> None:
+    every = [f"{n:020x}" for n in range(20_000)]
+    ids, arrays = IdSet(20), [np.empty(0)]
+    ids.add(every)
+    assert len(ids.packed()) == 20_000  # all in the array
+    for first in range(0, 10_000, 20):
+        part = every[first : first + 20]
+        ids.remove(part)
+        ids.add(part[:5])  # as `retry` does: their rows give way to new ones
+        if ids._sorted is not arrays[-1]:
+            arrays.append(ids._sorted)
+    assert len(arrays) < 5, "500 removals"
+    assert len(ids) == 12_500
+    assert list(ids) == [one for n, one in enumerate(every) if n >= 10_000 or n % 20 < 5]
+
+
+def test_large_removals_leave_the_array(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(id_set, "_MOST_RECENT", 10)
+    every = [f"{n:020x}" for n in range(100)]
+    ids = IdSet(20)
+    ids.add(every)
+    ids.packed()
+    for first in range(0, 90, 7):
+        ids.remove(every[first : first + 7])
+        assert len(ids) == 93 - first
+        assert len(ids._gone) <= 12
+    assert ids.contains(every).tolist() == [False] * 91 + [True] * 9
 
 
 @given(st.lists(IDS, max_size=4), st.lists(IDS, max_size=8))

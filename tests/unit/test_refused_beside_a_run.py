@@ -84,8 +84,10 @@ def test_a_command_that_takes_rows_out_is_refused_while_a_run_is_at_work(
 def test_the_same_command_goes_on_when_the_run_has_ended(name: str, store: Store, tiny_model: Path) -> None:
     with Run.create(store):
         pass
+    before = live(store)
     with pytest.raises(RayStartedError):
         cli.main(command(name, store, tiny_model), standalone_mode=False)
+    assert live(store) == before, "nothing leaves before the cluster is there"
 
 
 def live(store: Store) -> set[str]:
