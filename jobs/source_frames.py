@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -17,6 +18,8 @@ from jobs.dataset import OpenedDataset
 from jobs.face_answer import Row, attention_of, regions_of
 from pipeline.errors import UsageError
 from pipeline.ledger.dataset import Dataset
+from pipeline.media.sources import location_of
+from pipeline.media.spellings import composed
 from pipeline.segments import Segment, plan_segments
 from pipeline.views import current_model
 
@@ -112,14 +115,7 @@ def read_source(dataset: OpenedDataset, name: str, model_id: str | None = None) 
 def _find(dataset: OpenedDataset, name: str) -> tuple[Row, str | None]:
     """The row of `sources`, and the archive member if `name` goes on to one."""
     sources = _rows(dataset, "SELECT * FROM sources ORDER BY source_uri", [])
-    path = name if "://" in name else os.path.normpath(Path(name).expanduser().absolute())
-    exact = [(row, member) for row in sources for head, member in _heads(row, path) if row["source_uri"] == head]
-    found = exact or [
-        (row, member)
-        for row in sources
-        for head, member in _heads(row, os.path.normpath(name) if "://" not in name else name)
-        if f"/{row['source_uri']}".endswith(f"/{head}") or head.endswith(f"/{row['source_uri']}")
-    ]
+    found = _named(sources, name, str) or _named(sources, name, composed)
     uris = sorted({row["source_uri"] for row, _ in found})
     if len(uris) > 1:
         raise UsageError(f"{name} is the end of several sources: {', '.join(uris[:5])}; give more of the path")
@@ -127,6 +123,18 @@ def _find(dataset: OpenedDataset, name: str) -> tuple[Row, str | None]:
         some = ", ".join(row["source_uri"] for row in sources[:5]) + (", ..." if len(sources) > 5 else "")
         raise UsageError(f"no source is called {name}; this dataset has {len(sources)}: {some}")
     return next((one for one in found if one[0]["error_code"] is None), found[0])
+
+
+def _named(sources: list[Row], name: str, form: Callable[[str], str]) -> list[tuple[Row, str | None]]:
+    """Of all sources those that `name` means, with the rest of it as the member. form: of what of it is a uri."""
+    path = name if "://" in name else os.path.normpath(Path(name).expanduser().absolute())
+    exact = [(row, member) for row in sources for head, member in _heads(row, path) if row["source_uri"] == form(head)]
+    return exact or [
+        (row, member)
+        for row in sources
+        for head, member in _heads(row, os.path.normpath(name) if "://" not in name else name)
+        if f"/{row['source_uri']}".endswith(f"/{form(head)}") or form(head).endswith(f"/{row['source_uri']}")
+    ]
 
 
 def _heads(source: Row, name: str) -> list[tuple[str, str | None]]:
@@ -137,10 +145,7 @@ def _heads(source: Row, name: str) -> list[tuple[str, str | None]]:
 
 def _plan(dataset: OpenedDataset, source: Row) -> list[Segment]:
     """The source's segments, windows that came to light only while decoding too."""
-    uri: str = source["source_uri"]
-    root = Dataset.open(dataset.store).root
-    location = uri if root is None else posixpath.join(root, uri)
-    location = location if "://" in location else str(Path(location).absolute())
+    location = location_of(source["source_uri"], Dataset.open(dataset.store).root)
     return plan_segments(source, location=location, extraction=dataset.extraction, tails=dataset.log.state.tails)
 
 

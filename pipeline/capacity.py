@@ -41,9 +41,11 @@ def estimate(
     config: RunConfig,
     cluster: Cluster,
     share: Resources,
+    decoded: pa.Table | None = None,
 ) -> Need:
     """An upper estimate: every video window full, FACES_PER_FRAME faces in each frame, decode actors spread evenly.
 
+    decoded: the rows of `todo` whose sources are opened; None: all.
     On a cluster that starts nodes on demand, nobody knows yet how many actors share a node's scratch: one is sure.
     """
     actors_of_node = 1 if config.wait_for_nodes_s else math.ceil(share.decode_actors / max(1, cluster.nodes))
@@ -57,19 +59,19 @@ def estimate(
     return Need(
         frames=frames,
         output_bytes=int(rows * STAGING_FACTOR),
-        scratch_bytes=_scratch_bytes(todo, actors_of_node),
+        scratch_bytes=_scratch_bytes(todo if decoded is None else decoded, actors_of_node),
         memory_gib=share.decode_actors * DECODE_ACTOR_GIB + share.ran_actors * RAN_ACTOR_GIB,
     )
 
 
-def _scratch_bytes(todo: pa.Table, actors: int) -> int:
+def _scratch_bytes(decoded: pa.Table, actors: int) -> int:
     """What a node's scratch holds at once, when each of its actors is at another source and those are the largest:
     sources that are remote, and one copied video of an archive per actor."""
-    size = pc.fill_null(pc.struct_field(pc.list_element(todo["members"], 0), "size"), 0)
-    fetched = pc.if_else(pc.match_substring(todo["location"], "://"), todo["size_bytes"], 0)
-    needs = pa.table({"source": todo["source_id"], "bytes": fetched})
+    size = pc.fill_null(pc.struct_field(pc.list_element(decoded["members"], 0), "size"), 0)
+    fetched = pc.if_else(pc.match_substring(decoded["location"], "://"), decoded["size_bytes"], 0)
+    needs = pa.table({"source": decoded["source_id"], "bytes": fetched})
     largest = needs.group_by("source").aggregate([("bytes", "max")])["bytes_max"].sort(order="descending")
-    copied = pc.if_else(pc.equal(todo["kind"], "video"), size, 0).sort(order="descending")
+    copied = pc.if_else(pc.equal(decoded["kind"], "video"), size, 0).sort(order="descending")
     return sum(pc.sum(values.slice(0, actors)).as_py() or 0 for values in (largest, copied))
 
 

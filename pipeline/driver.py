@@ -284,7 +284,8 @@ class Driver:
         if self._stop.is_set():
             return  # nothing more is written, and the plan may lack what was not probed
         model = model_config(self._model)
-        need = capacity.estimate(plan.todo, self._extraction, model, self._config, size, self._resources)
+        decoded = None if self._stored is None else self._stored.to_decode(plan.todo)
+        need = capacity.estimate(plan.todo, self._extraction, model, self._config, size, self._resources, decoded)
         capacity.check(need, self._store, self._config, size)
 
     def _probe(self, probing: Probing, committer: Committer, changed: ChangedFiles) -> Iterator[pa.Table]:

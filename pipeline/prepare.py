@@ -12,7 +12,7 @@ from pipeline.infer import ModelBytes
 from pipeline.ledger.dataset import Dataset
 from pipeline.ledger.log import CommitLog, LogState
 from pipeline.media.locations import normalise
-from pipeline.media.sources import Listing, Source, list_sources, location_below
+from pipeline.media.sources import Listing, Source, list_sources, location_of
 from pipeline.planning import known_sources
 from pipeline.run_config import RunConfig
 from pipeline.storage.store import Store, fsspec_options
@@ -116,11 +116,10 @@ def _stored_listing(dataset: Dataset, state: LogState) -> Listing:
 
 def _stored_source(row: Mapping[str, Any], root: str | None) -> Source:
     uri = row["source_uri"]
-    location = uri if root is None else location_below(root, uri)
     return Source(
         source_id=row["source_id"],
         uri=uri,
-        location=location,
+        location=location_of(uri, root),
         fingerprint=row["fingerprint"],
         size_bytes=row["size_bytes"],
     )

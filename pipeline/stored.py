@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from pipeline.extraction import FACE_COLUMNS
 from pipeline.ledger.entry import CommittedFile
 from pipeline.ledger.id_set import IdNumbers
-from pipeline.ledger.live import read_live_columns, sound_rows
+from pipeline.ledger.live import read_each, read_live_columns, sound_rows
 from pipeline.ledger.state import SEGMENT_DIGITS, LogState
 from pipeline.schema import FACES, SEGMENTS
 from pipeline.segments import PLAN
@@ -67,6 +67,23 @@ class StoredSegments:
         numbered = pa.table({"file": files, "at": np.arange(len(files))})
         order = pc.sort_indices(numbered, sort_keys=[("file", "ascending"), ("at", "ascending")])
         return rows.take(order)
+
+    def to_decode(self, planned: pa.Table) -> pa.Table:
+        """Those of the plan rows whose faces are not among the crops, so that their sources are opened. The others have
+        crops, no face, or an error of the probe."""
+        no_crops = pc.is_null(self._crops_of(planned["segment_id"]))
+        rows = planned.filter(pc.and_(no_crops, pc.is_null(planned["error_code"])))
+        if not rows.num_rows:
+            return rows
+
+        def with_faces(file: CommittedFile) -> pa.Array:
+            found = read_live_columns(self._store, file, ("segment_id", "faces_kept"))
+            return found.filter(pc.greater(found["faces_kept"], 0))["segment_id"].combine_chunks()
+
+        ids = pa.concat_arrays(
+            [pa.array([], pa.string()), *read_each(self._state.files("segments", self._base), with_faces)]
+        )
+        return rows.filter(pc.is_in(rows["segment_id"], ids))
 
     def attach(self, segments: pa.Table) -> pa.Table:
         """The plan rows with a column `stored` (STORED)."""

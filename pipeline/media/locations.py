@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -11,6 +10,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import fsspec
 
+from pipeline.media.spellings import composed
 from pipeline.urls import without_user_info
 
 MISSING = "missing"
@@ -72,8 +72,8 @@ def path_of(given: str) -> str:
 def normalise(location: str) -> str:
     """The uri of a location: absolute, NFC, without user info and query."""
     if is_remote(location):
-        return unicodedata.normalize("NFC", without_secrets(location)).rstrip("/")
-    return unicodedata.normalize("NFC", printable(path_of(location)))
+        return composed(without_secrets(location)).rstrip("/")
+    return composed(printable(path_of(location)))
 
 
 def printable(path: str) -> str:

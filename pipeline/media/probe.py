@@ -19,9 +19,9 @@ from pipeline.media.archives import Archive
 from pipeline.media.containers import NO_FRAME, is_cut, open_container, video_stream
 from pipeline.media.display import Display, first_frame
 from pipeline.media.frames_pyav import check_pixels
-from pipeline.media.locations import MISSING, local_path, open_filesystem, remote_fingerprint
+from pipeline.media.locations import MISSING, local_path, open_filesystem
 from pipeline.media.pictures import read_header
-from pipeline.media.scratch import Scratch
+from pipeline.media.scratch import Scratch, name_of_object
 from pipeline.media.sniff import HEAD_BYTES, Content, guess_kind, sniff
 from pipeline.media.sources import Source
 from pipeline.media.video import full_index
@@ -91,9 +91,8 @@ def _remote_video(source: Source, extraction: Extraction, storage_options: Mappi
         return None
     try:
         filesystem, path = open_filesystem(source.location, storage_options)
-        if remote_fingerprint(filesystem.info(path)) != source.fingerprint:
-            return None
-        with filesystem.open(path, "rb", block_size=1 << 20, cache_type="blockcache") as remote:
+        name = name_of_object(filesystem, path, source.fingerprint)
+        with filesystem.open(name, "rb", block_size=1 << 20, cache_type="blockcache") as remote:
             content = sniff(remote.read(HEAD_BYTES))
             remote.seek(0)
             if content.kind != "video":

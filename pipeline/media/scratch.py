@@ -24,6 +24,7 @@ from fsspec import AbstractFileSystem
 
 from pipeline.errors import ErrorCode, MediaError, StoreError
 from pipeline.media.locations import MISSING, local_fingerprint, local_path, open_filesystem, remote_fingerprint
+from pipeline.media.spellings import other_keys, other_paths
 
 ATTEMPTS = 4
 #: A full disk fails everything else on the node, and Ray moves no objects to one that is 95 % full. Above 400 GiB this
@@ -268,8 +269,21 @@ def _remove_if_idle(path: str, lock: str) -> bool:
 
 
 def check_in_place(location: str, fingerprint: str) -> LocalFile:
-    """A local source where it lies. Raises MediaError not_found, permission or source_changed."""
+    """A local source where it lies: under this name, or another spelling of it if what lies there is what was planned.
+
+    Raises MediaError not_found, permission or source_changed.
+    """
     path = local_path(location) or location
+    try:
+        return _in_place(path, fingerprint)
+    except MediaError:
+        for other in other_paths(path):
+            with contextlib.suppress(MediaError):
+                return _in_place(other, fingerprint)
+        raise
+
+
+def _in_place(path: str, fingerprint: str) -> LocalFile:
     try:
         status = Path(path).stat()
         os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
@@ -288,13 +302,29 @@ def _check(now: str, planned: str) -> None:
         )
 
 
+def name_of_object(filesystem: AbstractFileSystem, path: str, fingerprint: str) -> str:
+    """What the planned object is called: `path`, or another spelling of it.
+
+    Raises MediaError source_changed, and what the filesystem says of `path` if there is none.
+    """
+    try:
+        _check(remote_fingerprint(filesystem.info(path)), fingerprint)
+    except (FileNotFoundError, PermissionError, MediaError):  # some stores forbid to look for what is not there
+        for other in other_keys(path):
+            with contextlib.suppress(FileNotFoundError, PermissionError):
+                if remote_fingerprint(filesystem.info(other)) == fingerprint:
+                    return other
+        raise
+    return path
+
+
 def _fetch(location: str, fingerprint: str, target: Path, storage_options: Mapping[str, Any]) -> None:
     filesystem, path = open_filesystem(location, storage_options)
 
     def once() -> None:
-        _check(remote_fingerprint(filesystem.info(path)), fingerprint)
+        name = name_of_object(filesystem, path, fingerprint)
         with (
-            filesystem.open(path, "rb", block_size=_CHUNK_BYTES, cache_type="readahead") as remote,
+            filesystem.open(name, "rb", block_size=_CHUNK_BYTES, cache_type="readahead") as remote,
             target.open("wb") as file,
         ):
             shutil.copyfileobj(remote, file, _CHUNK_BYTES)
@@ -343,6 +373,13 @@ def retried(call: Callable[[], T], name: str) -> T:
 def classify(error: BaseException, name: str) -> MediaError:
     """What an error of a filesystem means for this one input. The message names no address and no secret."""
     kind = type(error).__name__
+    status = _refusal(error)
+    if status is not None:
+        return MediaError(
+            ErrorCode.PERMISSION,
+            f"its server answers {status}; if its URL had a signature or a password: these are not stored, so `retry`, "
+            "`reprocess` and `overlay` can't give them, and one given to `run` may have expired",
+        )
     reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else kind
     if isinstance(error, (FileNotFoundError, NotADirectoryError)):
         return MediaError(ErrorCode.NOT_FOUND, "there is no such file or object")
@@ -351,3 +388,9 @@ def classify(error: BaseException, name: str) -> MediaError:
     if isinstance(error, IsADirectoryError):
         return MediaError(ErrorCode.NOT_MEDIA, "it is a directory")
     return MediaError(ErrorCode.UNREACHABLE, f"it can't be read ({reason})")
+
+
+def _refusal(error: BaseException) -> int | None:
+    """The HTTP status by which a web server refuses what may be there; fsspec calls that a file that is not found."""
+    statuses = (getattr(one, "status", None) for one in (error, error.__cause__))
+    return next((status for status in statuses if status in (401, 403)), None)

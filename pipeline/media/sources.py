@@ -139,6 +139,12 @@ def _add(found: dict[str, Found], item: Found) -> None:
         found[uri] = item
 
 
+def location_of(uri: str, root: str | None) -> str:
+    """Where a source of a dataset lies, which has only its uri; the name there may be spelled in another form
+    (`pipeline.media.spellings`)."""
+    return uri if root is None else location_below(root, uri)
+
+
 def location_below(root: str, uri: str) -> str:
     """Where a source lies whose uri is relative to `root`."""
     folder = root.rstrip("/")

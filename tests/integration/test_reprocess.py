@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 import tarfile
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,9 @@ def _model(folder: Path, seed: int = 7, **changes: object) -> Path:
 
 @pytest.fixture(scope="module")
 def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A video, an archive of pictures, one of a video, a picture, and two that fail."""
+    """A video with a decomposed name, an archive of pictures, one of a video, a picture, and two that fail."""
     folder = tmp_path_factory.mktemp("media")
-    shutil.copy(DEMO_MEDIA / "portrait.mp4", folder)
+    shutil.copy(DEMO_MEDIA / "portrait.mp4", folder / unicodedata.normalize("NFD", "Porträt.mp4"))
     shutil.copy(DEMO_MEDIA / "portraits.tar", folder)
     shutil.copy(DEMO_MEDIA / "astronaut.png", folder)
     with tarfile.open(folder / "videos.tar", "w") as archive:

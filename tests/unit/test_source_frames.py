@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,7 +21,7 @@ from pipeline.segments import plan_table
 from pipeline.storage.store import Store
 from tests.staged_rows import MODEL, source_id, table
 
-ARCHIVE, SOURCE = "/films/two.tar", source_id(1)
+ARCHIVE, SOURCE = "/films/für zwei.tar", source_id(1)
 FACES = 6  # in each of its pictures
 WHOLE = {"a.png": 0.9, "b.png": 0.2}  # attention of every face there; the rest is the nose's
 
@@ -63,3 +64,10 @@ def test_what_is_usual_is_so_in_what_is_shown(output: str, member: str, usual: f
         source = read_source(dataset, ARCHIVE + member)
     assert len(source.frames) == frames
     assert source.usual == pytest.approx((usual, 1 - usual))
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("name", [ARCHIVE, "für zwei.tar", "films/für zwei.tar/b.png"])
+def test_a_name_may_be_typed_in_either_form_of_unicode(output: str, name: str, form: str) -> None:
+    with opened(output, ()) as dataset:
+        assert read_source(dataset, unicodedata.normalize(form, name)).uri.startswith(ARCHIVE)
