@@ -232,7 +232,11 @@ def execution_options(command: Command) -> Command:
         click.option(
             "--max-ran-actors", type=int, help="Upper limit for inference processes on an autoscaling cluster."
         ),
-        click.option("--decode-cpus", type=float, help="CPUs that a decoding process reserves (default 1 with GPUs)."),
+        click.option(
+            "--decode-cpus",
+            type=float,
+            help="CPUs that a decoding process reserves: 1 with GPUs; without, .2, and .7 more for the other stages.",
+        ),
         click.option("--ran-gpus", type=float, help="GPUs of an inference process; .5 lets two share one (default 1)."),
         click.option(
             "--wait-for-nodes-s",

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.errors import CapacityError
 from pipeline.resources import Cluster, share
+
+#: What a command may say besides the two numbers of actors.
+SHARES = st.fixed_dictionaries(
+    {},
+    optional={
+        "decode_cpus": st.floats(0.05, 4),
+        "ran_gpus": st.floats(0.05, 1) | st.integers(2, 4).map(float),
+        "max_decode_actors": st.integers(1, 500),
+        "max_ran_actors": st.integers(1, 8),
+        "device": st.sampled_from(["auto", "cpu"]),
+    },
+)
 
 
 @pytest.mark.parametrize("cores", [1, 2, 4, 16, 400])
@@ -85,3 +101,64 @@ def test_a_cluster_that_grows_is_asked_for_nodes_that_are_not_up_yet() -> None:
     cpus = share(head_only, max_decode_actors=40, may_grow=True)
     assert cpus.is_fused
     assert cpus.decode_pool == (1, 40)
+
+
+@given(cpus=st.integers(0, 600), gpus=st.integers(0, 9), asked=SHARES)
+def test_numbers_that_nobody_gave_fit_any_cluster_that_holds_one_actor_of_each_kind(
+    cpus: int, gpus: int, asked: dict[str, Any]
+) -> None:
+    cluster = Cluster(cpus=cpus, gpus=gpus)
+    grows = share(cluster, **asked, may_grow=True)
+    assert 1 <= grows.decode_actors <= asked.get("max_decode_actors", 600 * 20)
+    if not grows.is_fused:
+        assert 1 <= grows.ran_actors <= asked.get("max_ran_actors", 9 * 20)
+    try:
+        share(cluster, **asked, decode_actors=1, ran_actors=None if grows.is_fused else 1)
+    except CapacityError:
+        with pytest.raises(CapacityError, match=r"^(?!.*-actors)"):  # nobody gave one
+            share(cluster, **asked)
+        return
+    resources = share(cluster, **asked)
+    assert resources == grows
+    assert resources.cpus <= cpus + 1e-6
+    assert resources.gpus <= gpus + 1e-6
+
+
+@given(cpus=st.integers(2, 600), decode_cpus=st.floats(0.05, 4), decode_actors=st.integers(1, 40))
+def test_the_number_that_nobody_gave_makes_room_for_the_other(
+    cpus: int, decode_cpus: float, decode_actors: int
+) -> None:
+    for given_actors in ({"decode_actors": decode_actors, "max_ran_actors": 99}, {"ran_actors": decode_actors}):
+        least = {"decode_actors": 1, "ran_actors": 1} | given_actors
+        try:
+            share(Cluster(cpus=cpus, gpus=0), decode_cpus=decode_cpus, **least)
+        except CapacityError:
+            continue
+        share(Cluster(cpus=cpus, gpus=0), decode_cpus=decode_cpus, **given_actors)
+
+
+@pytest.mark.parametrize(("decode_cpus", "actors"), [(None, 15), (0.1, 15), (0.3, 15), (0.5, 12), (1.3, 7), (20, None)])
+def test_without_gpus_there_are_fewer_actors_where_each_reserves_more_than_a_core(
+    decode_cpus: float | None, actors: int | None
+) -> None:
+    cluster = Cluster(cpus=16, gpus=0)
+    if actors is None:
+        with pytest.raises(CapacityError, match=r"needs 21\.7 CPUs .* has 16; lower --decode-cpus, or add nodes$"):
+            share(cluster, decode_cpus=decode_cpus)
+    else:
+        assert share(cluster, decode_cpus=decode_cpus).decode_actors == actors
+
+
+def test_only_flags_that_were_given_and_can_be_less_are_named() -> None:
+    with pytest.raises(CapacityError, match=r"has 1; add nodes$"):
+        share(Cluster(cpus=1, gpus=0))
+    with pytest.raises(CapacityError, match=r"has 3; lower --ran-actors, or add nodes$"):
+        share(Cluster(cpus=3, gpus=0), decode_actors=1, ran_actors=20)
+    with pytest.raises(CapacityError, match=r"has 3; lower --decode-cpus, or add nodes$"):
+        share(Cluster(cpus=3, gpus=1), decode_actors=1, ran_actors=1, decode_cpus=2.5)
+
+
+def test_a_pool_starts_with_no_more_actors_than_its_maximum() -> None:
+    gpus = share(Cluster(cpus=64, gpus=8), max_decode_actors=10, max_ran_actors=2)
+    assert (gpus.decode_pool, gpus.ran_pool) == ((10, 10), (2, 2))
+    assert share(Cluster(cpus=16, gpus=0), max_decode_actors=4).decode_pool == (4, 4)
