@@ -22,12 +22,31 @@ GPU_RAN_CPUS = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """What there is: logical CPUs, GPUs and memory over all nodes. nodes: those that have CPUs."""
+    """What there is: logical CPUs, GPUs and memory over all nodes. nodes: those that have CPUs.
+
+    node_cpus, node_gpus: of each node that has any; empty: one node has all.
+    """
 
     cpus: float
     gpus: float
     nodes: int = 1
     memory_gib: float | None = None
+    node_cpus: tuple[float, ...] = ()
+    node_gpus: tuple[float, ...] = ()
+
+    def cpu_places(self, share: float, *, beside: float = 0.0) -> int:
+        """How many actors with such a share of CPUs have a place, each on one node, while one node has `beside` left
+        for others."""
+        sizes = self.node_cpus or (self.cpus,)
+        lost = min(_times(size, share) - _times(max(0.0, size - beside), share) for size in sizes)
+        return sum(_times(size, share) for size in sizes) - lost
+
+    def gpu_places(self, share: float) -> int:
+        """How many actors with such a share of GPUs have a place: on one GPU, or above 1 on whole GPUs of one node."""
+        sizes = self.node_gpus or (self.gpus,)
+        if share > 1:
+            return sum(_times(size, share) for size in sizes)
+        return sum(int(size) for size in sizes) * _times(1.0, share)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,10 +185,12 @@ def share(
 def _on_gpus(cluster: Cluster, asked: _Asked) -> Resources:
     """RAN actors on the GPUs, decode actors on the CPUs that those leave."""
     decode_cpus, ran_gpus = asked.decode_cpus or 1.0, asked.ran_gpus or 1.0
-    ran_actors = asked.ran_actors or _pool(_times(cluster.gpus, ran_gpus), asked.max_ran_actors)
-    spare_cpus = cluster.cpus - BOOKKEEPING_CPUS - WRITE_CPUS - GPU_RAN_CPUS * ran_actors
+    ran_actors = asked.ran_actors or _pool(cluster.gpu_places(ran_gpus), asked.max_ran_actors)
+    others = BOOKKEEPING_CPUS + WRITE_CPUS
+    spare_cpus = cluster.cpus - others - GPU_RAN_CPUS * ran_actors
+    for_decode = min(_times(spare_cpus, decode_cpus), cluster.cpu_places(decode_cpus, beside=others))
     return Resources(
-        decode_actors=asked.decode_actors or _pool(_times(spare_cpus, decode_cpus), asked.max_decode_actors),
+        decode_actors=asked.decode_actors or _pool(for_decode, asked.max_decode_actors),
         decode_cpus=decode_cpus,
         ran_actors=ran_actors,
         ran_cpus=0.0,
@@ -182,9 +203,8 @@ def _on_gpus(cluster: Cluster, asked: _Asked) -> Resources:
 def _on_cpus(cluster: Cluster, asked: _Asked) -> Resources:
     """One pool of actors for all stages, or two if RAN actors are asked for; in each at most one actor per core."""
     decode_cpus = asked.decode_cpus or LOCAL_DECODE_CPUS
-    cores = cluster.cpus - BOOKKEEPING_CPUS
     if asked.ran_actors is None and asked.max_ran_actors is None:
-        room = _times(cores, max(1.0, decode_cpus + LOCAL_RAN_CPUS))
+        room = cluster.cpu_places(max(1.0, decode_cpus + LOCAL_RAN_CPUS), beside=BOOKKEEPING_CPUS)
         actors = asked.decode_actors or _pool(room, asked.max_decode_actors)
         return Resources(
             decode_actors=actors,
@@ -195,7 +215,10 @@ def _on_cpus(cluster: Cluster, asked: _Asked) -> Resources:
             max_decode_actors=asked.max_decode_actors,
             max_ran_actors=asked.max_decode_actors,
         )
-    spare_cpus = cores - WRITE_CPUS
+    cores = cluster.cpus - BOOKKEEPING_CPUS
+    # Of two sizes of actors the first may leave on every node a bit less than the second needs.
+    fragments = (len(cluster.node_cpus) - 1) * max(decode_cpus, LOCAL_RAN_CPUS) if cluster.node_cpus else 0.0
+    spare_cpus = cores - WRITE_CPUS - fragments
     if asked.decode_actors is None:
         for_ran = _times(spare_cpus, decode_cpus + LOCAL_RAN_CPUS)  # as many of each
     else:
@@ -236,8 +259,24 @@ def _check_fits(cluster: Cluster, resources: Resources, asked: _Asked) -> None:
             f"the job needs {resources.cpus:.1f} CPUs ({stages} + {BOOKKEEPING_CPUS:g} for Ray Data's own tasks), but "
             f"the cluster has {cluster.cpus:g}; {asked.lower(*counts, 'decode_cpus')}"
         )
-    if resources.gpus > cluster.gpus:
+    for count, cpus, flag in _cpu_pools(resources):
+        if count > (places := cluster.cpu_places(cpus)):
+            raise CapacityError(
+                f"{count} actors of {cpus:g} CPUs each don't fit: the largest of the cluster's {cluster.nodes} nodes "
+                f"has {max(cluster.node_cpus or (cluster.cpus,)):g}, and there is room for {places}; "
+                f"{asked.lower(flag, 'decode_cpus')}"
+            )
+    if resources.ran_gpus and resources.ran_actors > (places := cluster.gpu_places(resources.ran_gpus)):
         raise CapacityError(
-            f"{resources.ran_actors} RAN actors need {resources.gpus:g} GPUs, but the cluster has {cluster.gpus:g}; "
+            f"{resources.ran_actors} RAN actors of {resources.ran_gpus:g} GPUs each don't fit: an actor's share is of "
+            f"one GPU, or above 1 of one node's, and the cluster's {cluster.gpus:g} GPUs have room for {places}; "
             f"{asked.lower('ran_actors', 'ran_gpus')}"
         )
+
+
+def _cpu_pools(resources: Resources) -> list[tuple[int, float, str]]:
+    """Number of actors, share of each, and what of `_Asked` says the number, of the pools that reserve CPUs."""
+    if resources.is_fused:
+        return [(resources.decode_actors, resources.fused_cpus, "decode_actors")]
+    pools = [(resources.decode_actors, resources.decode_cpus, "decode_actors")]
+    return pools + ([(resources.ran_actors, resources.ran_cpus, "ran_actors")] if resources.ran_cpus else [])
