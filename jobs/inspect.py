@@ -11,7 +11,8 @@ import click
 from jobs.dataset import opened
 from jobs.options import json_option, storage_option
 from jobs.text import human_bytes, table
-from pipeline.ledger.runs import RUNS
+from pipeline.ledger.runs import RUNS, unfinished_runs
+from pipeline.ledger.state import LogState
 from pipeline.storage.store import Store
 from pipeline.urls import without_credentials
 from pipeline.views import current_model
@@ -42,7 +43,7 @@ def inspect_command(output: str, storage_options: tuple[str, ...], as_json: bool
             "models": [{"model_id": model, "segments": state.count(model)} for model in state.models],
             "expressions": query("SELECT expression, count(*) AS faces FROM faces GROUP BY 1 ORDER BY 2 DESC, 1"),
             "files": len(state.files()),
-            "runs": [_run(dataset.store, run_id, state.closed_runs) for run_id in state.runs],
+            "runs": _runs(dataset.store, state),
         }
     if as_json:
         click.echo(json.dumps(report, indent=2, default=str))
@@ -59,17 +60,26 @@ def inspect_command(output: str, storage_options: tuple[str, ...], as_json: bool
     click.echo("\n" + table(("model_id", "segments"), [tuple(row.values()) for row in report["models"]]))
     columns = ("run_id", "status", "model_id", "segments_done", "faces", "failed_sources", "elapsed_s")
     history = [tuple(run.get(column, "") for column in columns) for run in report["runs"]]
-    click.echo("\n" + table(("run", "ended as", "model", "segments", "faces", "failed sources", "seconds"), history))
+    click.echo("\n" + table(("run", "status", "model", "segments", "faces", "failed sources", "seconds"), history))
     extraction = ", ".join(f"{key} {value}" for key, value in report["extraction"].items() if key != "detector_sha256")
     click.echo(f"\nextraction: {extraction}")
 
 
-def _run(store: Store, run_id: str, closed: set[str]) -> dict[str, Any]:
-    """What a run left about itself; one that died left no summary."""
+def _runs(store: Store, state: LogState) -> list[dict[str, Any]]:
+    """Those that wrote to the log, in its order, then those that have not yet and are at work or died."""
+    live, stale = unfinished_runs(store, state)
+    unfinished = dict.fromkeys(live, "running") | dict.fromkeys(stale, "not finished")
+    quiet = sorted(unfinished.keys() - set(state.runs))
+    closed = dict.fromkeys(state.closed_runs, "closed by another run")
+    return [_run(store, run_id, (unfinished | closed).get(run_id, "no summary")) for run_id in [*state.runs, *quiet]]
+
+
+def _run(store: Store, run_id: str, status: str) -> dict[str, Any]:
+    """What a run left about itself; status: of one that has left no summary."""
     try:
         return {**json.loads(store.read_bytes(f"{RUNS}/{run_id}/summary.json")), "run_id": run_id}
     except (FileNotFoundError, ValueError):
-        return {"run_id": run_id, "status": "closed by another run" if run_id in closed else "no summary"}
+        return {"run_id": run_id, "status": status}
 
 
 @click.command("errors")

@@ -28,7 +28,10 @@ def checked_arguments(command: click.Command, name: str, given: Sequence[str]) -
     """
     with command.make_context(name, list(given)) as context:
         _refuse_what_stays_here(context)
-        travelling = [*_without_config(given), *_from_config(context)]
+        kept, inputs = list(_without_config(given)), list(_inputs_from_config(context))
+        # Flags first: behind a `--` they would be inputs. Inputs last: one may begin with a dash.
+        ending = inputs if not inputs or "--" in kept else ["--", *inputs]
+        travelling = [*_flags_from_config(context), *kept, *ending]
     for argument in travelling:
         _refuse_secret_url(argument)
     return travelling
@@ -65,25 +68,37 @@ def _refuse_secret_url(argument: str) -> None:
 def _without_config(given: Sequence[str]) -> Iterator[str]:
     rest = iter(given)
     for argument in rest:
-        if argument == "--config":
+        if argument == "--":
+            yield argument
+            yield from rest
+        elif argument == "--config":
             next(rest)
         elif not argument.startswith("--config="):
             yield argument
 
 
-def _from_config(context: click.Context) -> Iterator[str]:
-    """The options that a --config file gave, as flags, and its inputs."""
+def _flags_from_config(context: click.Context) -> Iterator[str]:
+    for parameter, values in _from_config(context):
+        if isinstance(parameter, click.Option) and parameter.is_flag:
+            assert parameter.name is not None
+            yield from parameter.opts[:1] if context.params[parameter.name] else parameter.secondary_opts[:1]
+        elif isinstance(parameter, click.Option):
+            yield from (f"{_long(parameter)}={item}" for item in values)
+
+
+def _inputs_from_config(context: click.Context) -> Iterator[str]:
+    for parameter, values in _from_config(context):
+        if isinstance(parameter, click.Argument):
+            yield from map(str, values)
+
+
+def _from_config(context: click.Context) -> Iterator[tuple[click.Parameter, list[Any]]]:
+    """The parameters that a --config file gave, and their values."""
     for parameter in context.command.params:
         if parameter.name is None or context.get_parameter_source(parameter.name) is not ParameterSource.DEFAULT_MAP:
             continue
         value: Any = (context.default_map or {})[parameter.name]
-        values = value if isinstance(value, list) else [value]
-        if isinstance(parameter, click.Argument):
-            yield from map(str, values)
-        elif isinstance(parameter, click.Option) and parameter.is_flag:
-            yield from parameter.opts[:1] if context.params[parameter.name] else parameter.secondary_opts[:1]
-        else:
-            yield from (f"{_long(parameter)}={item}" for item in values)
+        yield parameter, value if isinstance(value, list) else [value]
 
 
 def _long(option: click.Parameter) -> str:

@@ -22,7 +22,8 @@ DETECTORS = (DEFAULT_DETECTOR, "retinaface-resnet50")
 
 
 def read_config_file(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
-    """`--config FILE`: a YAML mapping of option names to values. Flags win over it.
+    """`--config FILE`: a YAML mapping of option names to values. Flags win over it; a name without a value (`limit:`)
+    leaves the option as it is.
 
     One file may serve several commands: what only `run` has is left out elsewhere, and said.
     """
@@ -50,11 +51,13 @@ def read_config_file(context: click.Context, parameter: click.Parameter, value: 
                 raise UsageError(f"--config {value} has the unknown key {key!r}; allowed are {allowed}")
             left_out.append(str(key))
             continue
+        if item is None:
+            continue
         if isinstance(item, dict):
             item = [f"{k}={v}" for k, v in item.items()]
         elif isinstance(item, list):
-            item = [str(part) for part in item]
-        elif item is not None and (option.multiple or option.nargs == -1):
+            item = [str(part) for part in item if part is not None]
+        elif option.multiple or option.nargs == -1:
             item = [str(item)]
         assert option.name is not None
         defaults[option.name] = item
@@ -232,7 +235,11 @@ def execution_options(command: Command) -> Command:
         click.option(
             "--max-ran-actors", type=int, help="Upper limit for inference processes on an autoscaling cluster."
         ),
-        click.option("--decode-cpus", type=float, help="CPUs that a decoding process reserves (default 1 with GPUs)."),
+        click.option(
+            "--decode-cpus",
+            type=float,
+            help="CPUs that a decoding process reserves: 1 with GPUs; without, .2, and .7 more for the other stages.",
+        ),
         click.option("--ran-gpus", type=float, help="GPUs of an inference process; .5 lets two share one (default 1)."),
         click.option(
             "--wait-for-nodes-s",

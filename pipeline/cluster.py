@@ -114,13 +114,19 @@ def _stderr_closed() -> Iterator[None]:
 
 
 def size_of_cluster() -> Cluster:
-    """What the nodes that are alive have together."""
+    """What the nodes that are alive have, together and each."""
     import ray
 
-    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    nodes = sum(node["Alive"] and "CPU" in node["Resources"] for node in ray.nodes())  # type: ignore[no-untyped-call]
-    memory_gib = total["memory"] / 2**30 if "memory" in total else None
-    return Cluster(cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0), nodes=nodes, memory_gib=memory_gib)
+    nodes: list[dict[str, float]] = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    cpus, gpus, memory = (tuple(node[name] for node in nodes if node.get(name)) for name in ("CPU", "GPU", "memory"))
+    return Cluster(
+        cpus=sum(cpus),
+        gpus=sum(gpus),
+        nodes=len(cpus),
+        memory_gib=sum(memory) / 2**30 if memory else None,
+        node_cpus=cpus,
+        node_gpus=gpus,
+    )
 
 
 def check_output_is_shared(store: Store) -> None:

@@ -22,12 +22,31 @@ GPU_RAN_CPUS = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """What there is: logical CPUs, GPUs and memory over all nodes. nodes: those that have CPUs."""
+    """What there is: logical CPUs, GPUs and memory over all nodes. nodes: those that have CPUs.
+
+    node_cpus, node_gpus: of each node that has any; empty: one node has all.
+    """
 
     cpus: float
     gpus: float
     nodes: int = 1
     memory_gib: float | None = None
+    node_cpus: tuple[float, ...] = ()
+    node_gpus: tuple[float, ...] = ()
+
+    def cpu_places(self, share: float, *, beside: float = 0.0) -> int:
+        """How many actors with such a share of CPUs have a place, each on one node, while one node has `beside` left
+        for others."""
+        sizes = self.node_cpus or (self.cpus,)
+        lost = min(_times(size, share) - _times(max(0.0, size - beside), share) for size in sizes)
+        return sum(_times(size, share) for size in sizes) - lost
+
+    def gpu_places(self, share: float) -> int:
+        """How many actors with such a share of GPUs have a place: on one GPU, or above 1 on whole GPUs of one node."""
+        sizes = self.node_gpus or (self.gpus,)
+        if share > 1:
+            return sum(_times(size, share) for size in sizes)
+        return sum(int(size) for size in sizes) * _times(1.0, share)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +125,24 @@ def this_machine() -> Cluster:
     return Cluster(cpus=local_cpus(), gpus=len(list(Path("/proc/driver/nvidia/gpus").glob("*"))), memory_gib=memory)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What the command says of its pools; None: the cluster decides."""
+
+    decode_actors: int | None
+    ran_actors: int | None
+    max_decode_actors: int | None
+    max_ran_actors: int | None
+    decode_cpus: float | None
+    ran_gpus: float | None
+
+    def lower(self, *names: str) -> str:
+        """What to do about too large a job: lower those of the flags that were given and can be less, or add nodes."""
+        given = [name for name in names if (getattr(self, name) or 0) > (1 if name.endswith("actors") else 0)]
+        flags = " or ".join(f"--{name.replace('_', '-')}" for name in given)
+        return f"lower {flags}, or add nodes" if flags else "add nodes"
+
+
 def share(
     cluster: Cluster,
     *,
@@ -118,45 +155,98 @@ def share(
     ran_gpus: float | None = None,
     may_grow: bool = False,
 ) -> Resources:
-    """Divides a cluster. Raises CapacityError, with the numbers and the flag to change, if the shares don't fit.
+    """Divides a cluster. Raises CapacityError, with the numbers and the given flags to change, if the shares don't fit.
 
-    Without GPUs there is one actor per core, or as many as decode_actors says, for all stages; asking for RAN actors
-    gives the stages pools of their own. A cluster that may_grow starts nodes for actors that wait: then the shares
-    need not fit today, and `device` "cuda" asks for GPUs that are not up yet.
+    Numbers of actors that are not given follow from the shares and are at most the maxima: as many as the cluster has
+    room for, one at least. Without GPUs there is one actor per core, or per its share of CPUs where that is more, for
+    all stages; asking for RAN actors gives the stages pools of their own. A cluster that may_grow starts nodes for
+    actors that wait: then the shares need not fit today, and `device` "cuda" asks for GPUs that are not up yet.
     """
     if device == "cuda" and cluster.gpus < 1 and not may_grow:
         raise CapacityError(
             "--device cuda needs a GPU and the cluster has none; use --device auto or cpu, another cluster, or "
             "--wait-for-nodes-s if this one starts GPU nodes on demand"
         )
-    cores = max(1.0, cluster.cpus - BOOKKEEPING_CPUS)
-    if device == "cuda" or (device == "auto" and cluster.gpus >= 1):
-        per_decoder, per_ran = decode_cpus or 1.0, ran_gpus or 1.0
-        ran = ran_actors or max(1, int(cluster.gpus / per_ran))
-        spare = int((cores - WRITE_CPUS - GPU_RAN_CPUS * ran) / per_decoder)
-        resources = Resources(
-            decode_actors=decode_actors or max(1, spare),
-            decode_cpus=per_decoder,
-            ran_actors=ran,
-            ran_cpus=0.0,
-            ran_gpus=per_ran,
-            max_decode_actors=max_decode_actors,
-            max_ran_actors=max_ran_actors,
-        )
-    else:
-        each = max(1, int(cores))
-        is_fused = ran_actors is None and max_ran_actors is None
-        resources = Resources(
-            decode_actors=decode_actors or each,
-            decode_cpus=decode_cpus or LOCAL_DECODE_CPUS,
-            ran_actors=ran_actors or (decode_actors if is_fused else None) or each,
+    asked = _Asked(
+        decode_actors=decode_actors,
+        ran_actors=ran_actors,
+        max_decode_actors=max_decode_actors,
+        max_ran_actors=max_ran_actors,
+        decode_cpus=decode_cpus,
+        ran_gpus=ran_gpus,
+    )
+    on_gpus = device == "cuda" or (device == "auto" and cluster.gpus >= 1)
+    resources = _on_gpus(cluster, asked) if on_gpus else _on_cpus(cluster, asked)
+    if not may_grow:
+        _check_fits(cluster, resources, asked)
+    return resources
+
+
+def _on_gpus(cluster: Cluster, asked: _Asked) -> Resources:
+    """RAN actors on the GPUs, decode actors on the CPUs that those leave."""
+    decode_cpus, ran_gpus = asked.decode_cpus or 1.0, asked.ran_gpus or 1.0
+    ran_actors = asked.ran_actors or _pool(cluster.gpu_places(ran_gpus), asked.max_ran_actors)
+    others = BOOKKEEPING_CPUS + WRITE_CPUS
+    spare_cpus = cluster.cpus - others - GPU_RAN_CPUS * ran_actors
+    for_decode = min(_times(spare_cpus, decode_cpus), cluster.cpu_places(decode_cpus, beside=others))
+    return Resources(
+        decode_actors=asked.decode_actors or _pool(for_decode, asked.max_decode_actors),
+        decode_cpus=decode_cpus,
+        ran_actors=ran_actors,
+        ran_cpus=0.0,
+        ran_gpus=ran_gpus,
+        max_decode_actors=asked.max_decode_actors,
+        max_ran_actors=asked.max_ran_actors,
+    )
+
+
+def _on_cpus(cluster: Cluster, asked: _Asked) -> Resources:
+    """One pool of actors for all stages, or two if RAN actors are asked for; in each at most one actor per core."""
+    decode_cpus = asked.decode_cpus or LOCAL_DECODE_CPUS
+    if asked.ran_actors is None and asked.max_ran_actors is None:
+        room = cluster.cpu_places(max(1.0, decode_cpus + LOCAL_RAN_CPUS), beside=BOOKKEEPING_CPUS)
+        actors = asked.decode_actors or _pool(room, asked.max_decode_actors)
+        return Resources(
+            decode_actors=actors,
+            decode_cpus=decode_cpus,
+            ran_actors=actors,
             ran_cpus=LOCAL_RAN_CPUS,
-            is_fused=is_fused,
-            max_decode_actors=max_decode_actors,
-            max_ran_actors=max_decode_actors if is_fused else max_ran_actors,
+            is_fused=True,
+            max_decode_actors=asked.max_decode_actors,
+            max_ran_actors=asked.max_decode_actors,
         )
-    if may_grow:
-        return resources
+    cores = cluster.cpus - BOOKKEEPING_CPUS
+    # Of two sizes of actors the first may leave on every node a bit less than the second needs.
+    fragments = (len(cluster.node_cpus) - 1) * max(decode_cpus, LOCAL_RAN_CPUS) if cluster.node_cpus else 0.0
+    spare_cpus = cores - WRITE_CPUS - fragments
+    if asked.decode_actors is None:
+        for_ran = _times(spare_cpus, decode_cpus + LOCAL_RAN_CPUS)  # as many of each
+    else:
+        for_ran = _times(spare_cpus - asked.decode_actors * decode_cpus, LOCAL_RAN_CPUS)
+    ran_actors = asked.ran_actors or _pool(min(for_ran, int(cores)), asked.max_ran_actors)
+    for_decode = _times(spare_cpus - ran_actors * LOCAL_RAN_CPUS, decode_cpus)
+    return Resources(
+        decode_actors=asked.decode_actors or _pool(min(for_decode, int(cores)), asked.max_decode_actors),
+        decode_cpus=decode_cpus,
+        ran_actors=ran_actors,
+        ran_cpus=LOCAL_RAN_CPUS,
+        max_decode_actors=asked.max_decode_actors,
+        max_ran_actors=asked.max_ran_actors,
+    )
+
+
+def _times(room: float, share: float) -> int:
+    """How many such shares there is room for; what binary fractions lose does not cost one."""
+    return int(room / share + 1e-9)
+
+
+def _pool(room: int, most: int | None) -> int:
+    """How many actors a pool starts with where the command doesn't say."""
+    return max(1, room if most is None else min(room, most))
+
+
+def _check_fits(cluster: Cluster, resources: Resources, asked: _Asked) -> None:
+    """Raises CapacityError."""
     if resources.cpus > cluster.cpus + 1e-6:
         stages = (
             f"{resources.decode_actors} actors for all stages × {resources.fused_cpus:g}"
@@ -164,14 +254,29 @@ def share(
             else f"{resources.decode_actors} decode actors × {resources.decode_cpus:g} + {resources.ran_actors} RAN "
             f"actors × {resources.ran_cpus:g} + {resources.write_cpus:g} for writing"
         )
-        flags = "--decode-actors" if resources.is_fused else "--decode-actors or --ran-actors"
+        counts = ("decode_actors", "ran_actors") if resources.ran_cpus else ("decode_actors",)
         raise CapacityError(
             f"the job needs {resources.cpus:.1f} CPUs ({stages} + {BOOKKEEPING_CPUS:g} for Ray Data's own tasks), but "
-            f"the cluster has {cluster.cpus:g}; lower {flags}, or add nodes"
+            f"the cluster has {cluster.cpus:g}; {asked.lower(*counts, 'decode_cpus')}"
         )
-    if resources.gpus > cluster.gpus:
+    for count, cpus, flag in _cpu_pools(resources):
+        if count > (places := cluster.cpu_places(cpus)):
+            raise CapacityError(
+                f"{count} actors of {cpus:g} CPUs each don't fit: the largest of the cluster's {cluster.nodes} nodes "
+                f"has {max(cluster.node_cpus or (cluster.cpus,)):g}, and there is room for {places}; "
+                f"{asked.lower(flag, 'decode_cpus')}"
+            )
+    if resources.ran_gpus and resources.ran_actors > (places := cluster.gpu_places(resources.ran_gpus)):
         raise CapacityError(
-            f"{resources.ran_actors} RAN actors need {resources.gpus:g} GPUs, but the cluster has {cluster.gpus:g}; "
-            "lower --ran-actors or --ran-gpus"
+            f"{resources.ran_actors} RAN actors of {resources.ran_gpus:g} GPUs each don't fit: an actor's share is of "
+            f"one GPU, or above 1 of one node's, and the cluster's {cluster.gpus:g} GPUs have room for {places}; "
+            f"{asked.lower('ran_actors', 'ran_gpus')}"
         )
-    return resources
+
+
+def _cpu_pools(resources: Resources) -> list[tuple[int, float, str]]:
+    """Number of actors, share of each, and what of `_Asked` says the number, of the pools that reserve CPUs."""
+    if resources.is_fused:
+        return [(resources.decode_actors, resources.fused_cpus, "decode_actors")]
+    pools = [(resources.decode_actors, resources.decode_cpus, "decode_actors")]
+    return pools + ([(resources.ran_actors, resources.ran_cpus, "ran_actors")] if resources.ran_cpus else [])

@@ -86,6 +86,10 @@ class RunConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UsageError(f"{name.replace('_', '-')} is {value}: it must be above 0")
+        if self.ran_gpus is not None and self.ran_gpus > 1 and self.ran_gpus % 1:
+            raise UsageError(
+                f"ran-gpus is {self.ran_gpus}: above 1 it must be a whole number, since Ray divides no GPU of several"
+            )
         for name in ("deadline_s", "decode_memory_gib", "scratch_gib", "commit_interval_s", "heartbeat_s"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"{name.replace('_', '-')} is {getattr(self, name)}: it must be above 0")

@@ -22,6 +22,7 @@ from typing import Any
 
 from pipeline.errors import StoreError, UsageError
 from pipeline.ledger.state import LogState
+from pipeline.storage.backend import FileInfo
 from pipeline.storage.store import Store
 from pipeline.urls import without_credentials
 
@@ -128,19 +129,31 @@ class Run:
 
 def other_runs(store: Store, state: LogState, run_id: str, stale_after_s: float) -> tuple[list[str], list[str]]:
     """Runs besides `run_id` that have neither finished nor been closed: (live, stale), by the store's clock."""
+    beats = _open_runs(store, state, run_id)
+    return _by_age(beats, store.now() - stale_after_s) if beats else ([], [])
+
+
+def unfinished_runs(store: Store, state: LogState, stale_after_s: float = STALE_AFTER_S) -> tuple[list[str], list[str]]:
+    """Runs that have neither finished nor been closed: (live, stale). To be shown, not to act on: nothing is written
+    to ask for the store's time, and this machine's clock may differ."""
+    beats = _open_runs(store, state)
+    newest = max((beat.modified for beat in beats.values() if beat is not None), default=0.0)
+    return _by_age(beats, max(time.time(), newest) - stale_after_s)
+
+
+def _open_runs(store: Store, state: LogState, but: str = "") -> dict[str, FileInfo | None]:
+    """The heartbeats of runs that have neither finished nor been closed, by run id."""
     infos = store.list_info(RUNS)
-    known = sorted({path.split("/")[2] for path in infos} - {run_id} - state.closed_runs)
-    open_runs = [other for other in known if f"{RUNS}/{other}/finished" not in infos]
-    if not open_runs:
-        return [], []
-    now = store.now()
-    live: list[str] = []
-    stale: list[str] = []
-    for other in open_runs:
-        beat = infos.get(f"{RUNS}/{other}/heartbeat")
-        fresh = beat is not None and now - beat.modified <= stale_after_s
-        (live if fresh else stale).append(other)
-    return live, stale
+    known = sorted({path.split("/")[2] for path in infos} - {but} - state.closed_runs)
+    return {
+        run_id: infos.get(f"{RUNS}/{run_id}/heartbeat") for run_id in known if f"{RUNS}/{run_id}/finished" not in infos
+    }
+
+
+def _by_age(beats: Mapping[str, FileInfo | None], oldest: float) -> tuple[list[str], list[str]]:
+    """(live, stale): whose heartbeat is of `oldest`, in seconds since the epoch, or later, and the others."""
+    live = [run_id for run_id, beat in beats.items() if beat is not None and beat.modified >= oldest]
+    return live, [run_id for run_id in beats if run_id not in live]
 
 
 def refuse_while_at_work(store: Store, state: LogState, stale_after_s: float, command: str, *, but: str = "") -> None:

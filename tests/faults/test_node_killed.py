@@ -92,7 +92,7 @@ def test_only_node_that_can_hold_the_actors_killed(
         kill(second_node)
         wait_for("its end", lambda: not any(map(is_alive, there)))
         hold.unlink()
-        with pytest.raises(StoreError, match=r"lost nodes, and the rest can't hold the job: .* --decode-actors"):
+        with pytest.raises(StoreError, match=r"lost nodes, and the rest can't hold the job: .* lower --decode-cpus,"):
             run.result(timeout=120)
     assert job.but(decoder=HELD).run(tmp_path / "out")["status"] == "done"
     assert_same_tables(undisturbed, tmp_path / "out", without=("decoder",))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,30 @@ def test_a_compaction_is_named_and_every_file_is_counted(tmp_path: Path) -> None
     assert (last["status"], last["files_after"]) == ("compacted", compacted["files_after"])
     text = CliRunner().invoke(inspect_command, [str(tmp_path)], catch_exceptions=False).stdout
     assert f"{last['run_id']}  compacted" in text
+
+
+def test_runs_at_work_and_dead_ones_are_told_apart_whether_they_committed_or_not(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    commit(store, MODEL, 1)
+    ended = CommitLog(store)
+    ended.refresh()
+    statuses = dict.fromkeys(ended.state.runs, "no summary")
+    for number, dies in ((2, False), (3, True), (None, False), (None, True)):
+        run = Run.create(store)
+        if number is not None:
+            committer = Committer(Dataset.open_or_create(store, Extraction()), CommitLog(store), run, MODEL)
+            committer.add(stage(store, run.run_id, [number]))
+            committer.commit()
+        if dies:
+            long_ago = time.time() - 2 * run.stale_after_s
+            os.utime(tmp_path / "_ran" / "runs" / run.run_id / "heartbeat", (long_ago, long_ago))
+        statuses[run.run_id] = "not finished" if dies else "running"
+    before = sorted(tmp_path.rglob("*"))
+    assert {run["run_id"]: run["status"] for run in inspected(tmp_path)["runs"]} == statuses
+    text = CliRunner().invoke(inspect_command, [str(tmp_path)], catch_exceptions=False).stdout
+    for run_id, status in statuses.items():
+        assert f"{run_id}  {status}" in text
+    assert sorted(tmp_path.rglob("*")) == before, "who only looks writes nothing"
 
 
 def told(dataset: Path) -> str:

@@ -74,3 +74,29 @@ def test_a_config_file_is_read_here_and_its_options_travel_as_flags(tmp_path: Pa
     file.write_text("output: s3://out\nstorage_option: {secret: hush}\n")
     with pytest.raises(UsageError, match="secret=…"):
         checked("s3://in", f"--config={file}")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--config", "FILE", "--", "s3://in/w.mp4", "-x.mp4", "--config", "--fps=1"],
+        ["--config=FILE", "--limit", "9", "s3://in/w.mp4"],
+        ["--fps", "3", "--config", "FILE"],
+        ["--config", "FILE", "--"],
+    ],
+)
+def test_what_travels_means_there_what_it_means_here(tmp_path: Path, given: list[str]) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        "inputs: [s3://in/a.mp4, -b.mp4]\noutput: s3://out\nkeep-crops: true\nlimit:\nscratch:\nfps:\nfrom-file:\n"
+        "max-error-rate: .5\nstorage_option: {endpoint: 'http://minio:9000'}\nquiet: false\n"
+    )
+    here = [argument.replace("FILE", str(file)) for argument in given]
+    with run_command.make_context("run", list(here)) as context:
+        meant = context.params
+    assert (meant["output"], meant["scratch"]) == ("s3://out", None)
+    assert meant["fps"] == ("3" if "3" in given else "5")
+    travelling = checked(*here)
+    assert str(file) not in " ".join(travelling)
+    with run_command.make_context("run", list(travelling)) as context:
+        assert context.params == meant
