@@ -3,7 +3,7 @@
 An actor whose node died is restarted where there is room: on a full cluster, once others have no work left. If no node
 that is left can hold it, what was given to it waits, and Ray Data only sees that nothing moves (`NO_PROGRESS_S`: a file
 may take so long to arrive). `ExecutionWatch` ends such an execution from within its own loop, and one whose results
-nobody wants any more. What it has not done runs again, on the nodes that are left (`pipeline.driver`).
+nobody wants any more. What it has not done runs again, on the nodes that are left (`pipeline.processing`).
 """
 
 from __future__ import annotations

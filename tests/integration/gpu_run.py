@@ -15,20 +15,21 @@ from jobs.leaving import leave
 from pipeline.driver import Driver
 from pipeline.infer import InferConfig
 from pipeline.prepare import prepare
+from pipeline.processing import Processing
 from pipeline.progress import ProgressReporter
 from pipeline.run_config import RunConfig
 from tests.faults.driver_process import extraction_of
 
 if __name__ == "__main__":
     source, output, model = sys.argv[1:]
-    infer_config = Driver._infer_config
+    infer_config = Processing._infer_config
 
-    def on_the_cpu(driver: Driver) -> InferConfig:
-        config = infer_config(driver)
+    def on_the_cpu(processing: Processing) -> InferConfig:
+        config = infer_config(processing)
         assert (config.device, config.batch_size) == ("cuda", 256)
         return replace(config, device="cpu")
 
-    Driver._infer_config = on_the_cpu  # type: ignore[method-assign]
+    Processing._infer_config = on_the_cpu  # type: ignore[method-assign]
     ray.init("local", num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False)
     config = RunConfig(inputs=(source,), output=output, model=model)
     with ProgressReporter(quiet=True) as progress:

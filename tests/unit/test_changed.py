@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from pipeline import planning
 from pipeline.changed import ChangedFiles
 from pipeline.config import Extraction
+from pipeline.driver import Driver
 from pipeline.ledger.commit import Committer
 from pipeline.ledger.dataset import Dataset
 from pipeline.ledger.entry import Entry
@@ -21,10 +22,11 @@ from pipeline.ledger.verify import verify
 from pipeline.media.sources import Listing, Source
 from pipeline.planning import Plan
 from pipeline.progress import ProgressReporter
+from pipeline.run_config import RunConfig
 from pipeline.segments import PLAN, segment_id
 from pipeline.storage.store import Store
 from tests.faulty_store import Died, FaultyStore, die, memory_url
-from tests.scripted_driver import ScriptedDriver
+from tests.scripted_processing import prepared_for
 from tests.staged_rows import OTHER_MODEL, table
 from tests.unit.test_planning import probed, row, source
 
@@ -63,7 +65,7 @@ def test_the_row_that_told_of_the_change_does_not_speak_for_the_new_content() ->
 
 def test_death_at_any_step_of_a_replacement_leaves_it_to_the_next_run(tiny_model: Path) -> None:
     url = memory_url()
-    made = ScriptedDriver(tiny_model, url, EXTRACTION)
+    made = prepared_for(tiny_model, Store(url), EXTRACTION)
     _made(made.dataset, made.model_id)
     counting = _copied(Store(url))
     steps = _replaced(tiny_model, counting)
@@ -127,14 +129,15 @@ def _segment(of: Source, model_id: str, status: str) -> pa.Table:
 def _replaced(model: Path, store: FaultyStore) -> int:
     """What a run does with the new content once it is probed and everything is checked; how many operations of the
     store that takes."""
-    driver = ScriptedDriver(model, store.url, EXTRACTION)
+    prepared = prepared_for(model, Store(store.url), EXTRACTION)
+    driver = Driver(RunConfig(inputs=("a",), output=store.url), prepared)
     driver._store, log = store, CommitLog(store)
     log.refresh(write_checkpoints=True)
     with Run.create(store) as run:
         driver.summary.run_id = run.run_id
         changed = ChangedFiles([NEW], replaces=True)
         changed.take(probed(row(NEW)))
-        committer = Committer(Dataset.open(store), log, run, driver.model_id)
+        committer = Committer(Dataset.open(store), log, run, prepared.model_id)
         committer.publish_missing()
         plan, known = Plan(todo=PLAN.empty_table(), total=0), planning.known_sources(store, log.state)
         store.count, progress = 0, ProgressReporter(quiet=True)

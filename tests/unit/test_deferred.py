@@ -1,10 +1,12 @@
 """Rows that a full block hands back are written by nobody, committed by nobody and forgotten by nobody.
 
-The driver's own loop and the real stages, in this process: what Ray would carry between them is handed over as it is.
+The real loop over passes and the real stages, in this process: what Ray would carry between them is handed over as it
+is.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,26 +17,27 @@ import pytest
 import ray
 
 from pipeline.config import Extraction
-from pipeline.driver import Driver, staged_set
 from pipeline.extract import BLOCK_PIXEL_BYTES, DecodeActor
 from pipeline.infer import InferConfig, RanActor
 from pipeline.ledger.commit import Committer
-from pipeline.ledger.dataset import Dataset
 from pipeline.ledger.log import CommitLog
 from pipeline.ledger.runs import Run
 from pipeline.media.probe import probe_source
 from pipeline.media.scratch import Scratch
-from pipeline.media.sources import Listing, list_sources
+from pipeline.media.sources import list_sources
 from pipeline.passes import Pass
 from pipeline.planning import Plan
-from pipeline.prepare import Prepared, load
+from pipeline.prepare import Prepared
+from pipeline.processing import Processing, staged_set, worker_config
 from pipeline.progress import ProgressReporter
 from pipeline.resources import Cluster, share
 from pipeline.run_config import RunConfig
 from pipeline.segments import PLAN, plan_segments
 from pipeline.stage import StageWriter
 from pipeline.storage.store import Store
+from pipeline.summary import Summary
 from tests.conftest import DEMO_MEDIA
+from tests.scripted_processing import prepared_for
 
 VIDEO = DEMO_MEDIA / "portrait.mp4"
 EXTRACTION = Extraction(segment_frames=8)
@@ -49,14 +52,15 @@ def plan() -> pa.Table:
     return pa.Table.from_pylist([segment.to_row() for segment in segments], schema=PLAN)
 
 
-class InProcess(Driver):
+class InProcess(Processing):
     """Its passes run here, each as one unit. manifests: all that came of them."""
 
     def __init__(self, config: RunConfig, prepared: Prepared, block_pixel_bytes: int) -> None:
-        super().__init__(config, prepared)
-        self.summary.resources = share(Cluster(cpus=3, gpus=0))
+        cluster = Cluster(cpus=3, gpus=0)
+        self.summary = Summary(model_id=prepared.model_id, output=config.output, resources=share(cluster))
+        super().__init__(config, prepared, self.summary, stop=threading.Event(), size=cluster)
         self.manifests: list[pa.Table] = []
-        self._decode = DecodeActor(self._worker_config(), 60, block_pixel_bytes)
+        self._decode = DecodeActor(worker_config(config, prepared), 60, block_pixel_bytes)
         self._ran = RanActor(prepared.model, InferConfig(device="cpu"))
 
     def _manifests(self, attempted: Pass, model: Any) -> Generator[pa.Table | BaseException | None]:
@@ -80,19 +84,18 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def processed(plan: pa.Table, model: Path, output: Path, block_pixel_bytes: int) -> InProcess:
-    """A driver that has done the plan."""
-    stored, model_id = load(str(model))
-    dataset = Dataset.open_or_create(Store(str(output)), EXTRACTION)
-    prepared = Prepared(listing=Listing(sources=[]), model=stored, model_id=model_id, dataset=dataset)
-    driver = InProcess(RunConfig(inputs=(str(VIDEO),), output=str(output)), prepared, block_pixel_bytes)
+    """The processing of the plan, done."""
+    prepared = prepared_for(model, Store(str(output)), EXTRACTION)
+    dataset = prepared.dataset
+    processing = InProcess(RunConfig(inputs=(str(VIDEO),), output=str(output)), prepared, block_pixel_bytes)
     try:
         with Run.create(dataset.store) as run:
-            driver.summary.run_id = run.run_id
-            committer = Committer(dataset, CommitLog(dataset.store), run, model_id)
-            driver._process(Plan(todo=plan, total=plan.num_rows), committer, ProgressReporter(quiet=True))
+            processing.summary.run_id = run.run_id
+            committer = Committer(dataset, CommitLog(dataset.store), run, prepared.model_id)
+            processing.run(Plan(todo=plan, total=plan.num_rows), committer, ProgressReporter(quiet=True))
     finally:
-        driver.close()
-    return driver
+        processing.close()
+    return processing
 
 
 @pytest.mark.usefixtures("no_ray")

@@ -20,7 +20,7 @@ from pipeline.resources import Cluster, Resources, share
 from pipeline.worker import WorkerConfig
 from ran_model.model_files import read_model_bytes
 from tests.conftest import DEMO_MEDIA
-from tests.scripted_driver import failed_start
+from tests.scripted_processing import failed_start
 
 
 def source(location: str, size_bytes: int) -> Source:

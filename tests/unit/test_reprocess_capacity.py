@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline import schema
+from pipeline.changed import ChangedFiles
 from pipeline.config import Extraction
 from pipeline.driver import Driver
 from pipeline.errors import CapacityError
@@ -73,7 +74,7 @@ def check_reprocess(output: Path, model: Path) -> int:
     driver.summary.resources = share(CLUSTER, decode_actors=8)
     log = CommitLog(prepared.dataset.store)
     log.refresh()
-    plan = driver._plan(known_sources(prepared.dataset.store, log.state), [], log.state, Failures())
+    plan = driver._plan(known_sources(prepared.dataset.store, log.state), ChangedFiles(), log.state, Failures())
     driver._check_capacity(plan, CLUSTER)
     return plan.todo.num_rows
 

@@ -1,7 +1,8 @@
-"""The driver's own loop without Ray: what comes of each pass is made up by the test."""
+"""The loop over passes without Ray: what comes of each pass is made up by the test."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ import pyarrow as pa
 import ray
 
 from pipeline.config import Extraction
-from pipeline.driver import Driver
 from pipeline.errors import ErrorCode, MediaError
 from pipeline.extract import append_results
 from pipeline.extraction import ExtractedSegment
@@ -24,25 +24,34 @@ from pipeline.media.sources import Listing
 from pipeline.passes import Pass
 from pipeline.planning import Plan
 from pipeline.prepare import Prepared, load
+from pipeline.processing import Processing
 from pipeline.progress import ProgressReporter
 from pipeline.resources import Cluster, share
 from pipeline.run_config import RunConfig
 from pipeline.segments import Segment
 from pipeline.stage import StageWriter
 from pipeline.storage.store import Store
+from pipeline.summary import Summary
 
 Answer = pa.Table | BaseException | None
 
 
-class ScriptedDriver(Driver):
+def prepared_for(model: Path, store: Store, extraction: Extraction) -> Prepared:
+    """A run's parts, without an input."""
+    stored, model_id = load(str(model))
+    dataset = Dataset.open_or_create(store, extraction)
+    return Prepared(listing=Listing(sources=[]), model=stored, model_id=model_id, dataset=dataset)
+
+
+class ScriptedProcessing(Processing):
     """passes: those that it ran so far. script: the manifests of a pass, and what broke it."""
 
     def __init__(self, model: Path, output: str, extraction: Extraction) -> None:
-        stored, model_id = load(str(model))
-        self.dataset = Dataset.open_or_create(Store(output), extraction)
-        prepared = Prepared(listing=Listing(sources=[]), model=stored, model_id=model_id, dataset=self.dataset)
-        super().__init__(RunConfig(inputs=("a",), output=output, commit_interval_s=1e-6), prepared)
-        self.summary.resources = share(Cluster(cpus=3, gpus=0))
+        prepared = prepared_for(model, Store(output), extraction)
+        self.dataset, self.stop, cluster = prepared.dataset, threading.Event(), Cluster(cpus=3, gpus=0)
+        self.summary = Summary(model_id=prepared.model_id, output=output, resources=share(cluster))
+        config = RunConfig(inputs=("a",), output=output, commit_interval_s=1e-6)
+        super().__init__(config, prepared, self.summary, stop=self.stop, size=cluster)
         self.log = CommitLog(self.dataset.store)
         self.passes: list[Pass] = []
         self.script: Callable[[Pass], Iterable[Answer]] = lambda attempted: []
@@ -60,7 +69,7 @@ class ScriptedDriver(Driver):
             self.summary.run_id = run.run_id
             committer = Committer(self.dataset, self.log, run, self._model_id)
             todo = Plan(todo=plan, total=plan.num_rows, told=told or [])
-            self._process(todo, committer, ProgressReporter(quiet=True))
+            self.run(todo, committer, ProgressReporter(quiet=True))
 
     def unit(self, rows: pa.Table, **answers: Callable[[Segment], Any]) -> pa.Table:
         """The manifest of a unit. answers: of each segment, what ExtractedSegment gets; an `error` is its code."""
