@@ -6,7 +6,9 @@ import contextlib
 import logging
 import os
 import secrets
+import signal
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -56,7 +58,11 @@ def connected(address: str | None) -> Iterator[Cluster]:
         if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
             os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     try:
-        with _stderr_closed(), _command_line_untold():  # the C++ part announces its own log level on stderr
+        with (
+            _stderr_closed(),
+            _command_line_untold(),
+            _sigterm_kept(),
+        ):  # the C++ part announces its own log level on stderr
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:  # Ray raises the bare class when its processes don't come up in time
         if address and _is_about_a_token(error):
@@ -97,6 +103,18 @@ def _command_line_untold() -> Iterator[None]:
         yield
     finally:
         utils.get_entrypoint_name = told
+
+
+@contextlib.contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Ray puts two handlers of its own over that of whoever calls it: one in Python that leaves at once, and a native
+    one that prints a trace and aborts the process after three seconds."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if callable(handler) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 @contextlib.contextmanager

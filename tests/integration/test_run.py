@@ -294,8 +294,9 @@ def test_a_second_model_stands_beside_the_first(
     assert crops["png"][0].startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_commits_what_is_staged_and_the_rest_comes_later(
-    media: Path, tiny_model: Path, tmp_path: Path, ray_address: str
+    media: Path, tiny_model: Path, tmp_path: Path, ray_address: str, number: signal.Signals
 ) -> None:
     """It comes in the middle of the second video, which waits there; the first is staged and not yet due."""
     folder, output = tmp_path / "in", tmp_path / "out"
@@ -314,7 +315,7 @@ def test_ctrl_c_commits_what_is_staged_and_the_rest_comes_later(
             assert line, "the run ended"
             done = re.search(r" ([1-3])/6 segments", line)
         assert not list(output.glob("segments/*/*.parquet"))
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         stderr = process.communicate(timeout=60)[1]
     assert process.returncode == 130, stderr
     assert "committing what is staged" in stderr

@@ -4,6 +4,8 @@ S3 server."""
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,9 +18,13 @@ import pytest
 from ray.job_submission import JobSubmissionClient
 from ray.util.state import list_actors
 
+from pipeline.ledger.log import CommitLog
 from pipeline.ledger.verify import verify
 from pipeline.storage.store import Store
 from tests.conftest import DEMO_MEDIA, ROOT, run_cli, run_cli_here
+from tests.faults.holding import held
+from tests.faults.processes import wait_for
+from tests.faults.stand_in_decoders import HELD
 from tests.ray_nodes import RayNodes, ray_head
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
@@ -84,6 +90,43 @@ def test_the_exit_code_is_the_jobs_own(cluster: RayNodes, bucket: str, tiny_mode
     failed = run_cli(*submit)
     assert failed.returncode == 3, failed.stderr
     assert "over --max-error-rate" in failed.stderr
+
+
+def test_a_stopped_job_commits_what_is_staged_and_the_same_command_finishes(
+    cluster: RayNodes, bucket: str, s3_server: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    """One of two videos can't be decoded until the job is stopped; of the other nothing is due to be committed."""
+    cluster.grow_to(2, cpus=1)
+    videos = [shutil.copy(DEMO_MEDIA / "portrait.mp4", tmp_path / f"{name}.mp4") for name in "ab"]
+    run = ["run", *map(str, videos), "-o", f"{bucket}/stopped", "--model", str(tiny_model), "--segment-frames", "4"]
+    run += ["--decoder", HELD, "--commit-interval-s", "3600", "--decode-actors", "2", "--decode-cpus", ".1"]
+    submit = ["submit", "--address", cluster.url, "--wait", "--", *run, "--ran-actors", "1"]
+    store = Store(f"{bucket}/stopped", {"endpoint": s3_server, "key": "test", "secret": "test"})
+    jobs = JobSubmissionClient(cluster.url)
+    command = [sys.executable, "-m", "jobs.cli", *submit]
+    with held(tmp_path):
+        follower = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert follower.stdout
+        job_id = follower.stdout.readline().strip()
+        told = wait_for("segments", lambda: re.search(r" ([1-9]\d*)/22 segments", jobs.get_job_logs(job_id)))
+        assert committed(store) == 0
+        assert jobs.stop_job(job_id)
+        log = follower.communicate(timeout=300)[1]
+    assert follower.returncode == 130, log
+    assert str(jobs.get_job_info(job_id).status) == "STOPPED"
+    assert int(told[1]) <= committed(store) < 22, log
+    again = run_cli(*submit)
+    assert again.returncode == 0, again.stderr
+    checked = verify(store)
+    assert checked.is_sound
+    assert (checked.segments, committed(store)) == (22, 22)
+
+
+def committed(store: Store) -> int:
+    """Segments by the log as it is now."""
+    log = CommitLog(store)
+    log.refresh()
+    return sum(map(log.state.count, log.state.models))
 
 
 def test_what_is_wrong_here_is_said_here() -> None:
