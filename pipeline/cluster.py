@@ -58,11 +58,8 @@ def connected(address: str | None) -> Iterator[Cluster]:
         if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
             os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     try:
-        with (
-            _stderr_closed(),
-            _command_line_untold(),
-            _sigterm_kept(),
-        ):  # the C++ part announces its own log level on stderr
+        # The C++ part announces its own log level on stderr.
+        with _stderr_closed(), _command_line_untold(), _sigterm_kept():
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:  # Ray raises the bare class when its processes don't come up in time
         if address and _is_about_a_token(error):
