@@ -2,13 +2,16 @@
 
     plan rows ──> attach ──> the same rows with a column `stored`
 
-Memory: the rows of one pass. Time: the first pass reads all of the model's files, each later one those that it needs.
-Of crops only three small columns are fetched, never the pictures.
+Memory: the rows of one pass and of the files that are read for it at once (AHEAD_BYTES of them), and 14 bytes per
+segment for each table that it is in. Time: the first pass reads all of the model's files, each later one those that it
+needs; many small files at once, since a store answers slowly. Of crops only three small columns are fetched, never the
+pictures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -17,12 +20,14 @@ import pyarrow.compute as pc
 from pipeline.extraction import FACE_COLUMNS
 from pipeline.ledger.entry import CommittedFile
 from pipeline.ledger.id_set import IdNumbers
-from pipeline.ledger.live import read_each, read_live_columns, sound_rows
+from pipeline.ledger.live import read_in_turn, read_live_columns, sound_rows
 from pipeline.ledger.state import SEGMENT_DIGITS, LogState
 from pipeline.schema import FACES, SEGMENTS
 from pipeline.segments import PLAN
 from pipeline.storage.store import Store
 from ran_model.config import ModelConfig
+
+AHEAD_BYTES = 256 << 20  # of files; in memory, rows take a few times that
 
 _SEGMENT_COLUMNS = (
     "frames", "timestamps", "members", "face_counts", "frame_errors", "status", "error_stage", "error_code",
@@ -43,14 +48,16 @@ STORED = pa.struct(
 
 class StoredSegments:
     """The rows of one model of a dataset, looked up by segment. The first look reads every file and keeps which of them
-    has each segment (14 bytes per segment and table), so that the next ones read only the files that they need."""
+    has each segment, so that the next ones read only the files that they need."""
 
     def __init__(self, store: Store, state: LogState, base_model_id: str, model: ModelConfig) -> None:
         self._store = store
         self._state = state
         self._base = base_model_id
         self._read_before: dict[str, tuple[list[CommittedFile], IdNumbers]] = {}  # by table
-        self._crops = dict(self._fitting_crops(model))
+        crops = state.files("crops")
+        self._crops_files = pa.array([file.path for file in crops], pa.string())
+        self._crops = IdNumbers(SEGMENT_DIGITS, read_in_turn(crops, functools.partial(self._fitting_crops, model)))
 
     def plan(self, planned: pa.Table, model_id: str) -> pa.Table:
         """Plan rows of what the base model has and `model_id` lacks, those with crops together file by file.
@@ -63,15 +70,14 @@ class StoredSegments:
         if rows.num_rows < state.count(self._base):
             rows = pa.concat_tables([rows, self._without_plan(rows["segment_id"])])
         rows = rows.filter(state.filter_uncommitted(model_id, rows["segment_id"]))
-        files = self._crops_of(rows["segment_id"])
-        numbered = pa.table({"file": files, "at": np.arange(len(files))})
-        order = pc.sort_indices(numbered, sort_keys=[("file", "ascending"), ("at", "ascending")])
-        return rows.take(order)
+        numbers = self._crops.each(rows["segment_id"])
+        numbers[numbers < 0] = len(self._crops_files)  # those without come last
+        return rows.take(pa.array(np.argsort(numbers, kind="stable")))
 
     def to_decode(self, planned: pa.Table) -> pa.Table:
         """Those of the plan rows whose faces are not among the crops, so that their sources are opened. The others have
         crops, no face, or an error of the probe."""
-        no_crops = pc.is_null(self._crops_of(planned["segment_id"]))
+        no_crops = pa.array(self._crops.each(planned["segment_id"]) < 0)
         rows = planned.filter(pc.and_(no_crops, pc.is_null(planned["error_code"])))
         if not rows.num_rows:
             return rows
@@ -80,10 +86,8 @@ class StoredSegments:
             found = read_live_columns(self._store, file, ("segment_id", "faces_kept"))
             return found.filter(pc.greater(found["faces_kept"], 0))["segment_id"].combine_chunks()
 
-        ids = pa.concat_arrays(
-            [pa.array([], pa.string()), *read_each(self._state.files("segments", self._base), with_faces)]
-        )
-        return rows.filter(pc.is_in(rows["segment_id"], ids))
+        ids = IdNumbers(SEGMENT_DIGITS, read_in_turn(self._state.files("segments", self._base), with_faces))
+        return rows.filter(pa.array(ids.each(rows["segment_id"]) >= 0))
 
     def attach(self, segments: pa.Table) -> pa.Table:
         """The plan rows with a column `stored` (STORED)."""
@@ -106,11 +110,12 @@ class StoredSegments:
             files = [files[number] for number in numbers.of(ids)]
         else:
             files = self._state.files(table, self._base)
-        has: list[pa.Array] = []
+        has = IdNumbers(SEGMENT_DIGITS)
         unsifted: list[pa.Table] = []
-        for number, file in enumerate(files, 1):
-            rows = sound_rows(self._store, file, columns)
-            has.append(pc.unique(rows["segment_id"]))
+        read = functools.partial(sound_rows, self._store, columns=columns)
+        for number, rows in enumerate(read_in_turn(files, read, ahead_bytes=AHEAD_BYTES), 1):
+            if table not in self._read_before:
+                has.add(pc.unique(rows["segment_id"]))
             unsifted.append(rows.cast(parts[0].schema))
             # each look for so many ids has a table of them to build, so it takes as many rows at once
             if sum(map(len, unsifted)) >= len(ids) or number == len(files):
@@ -118,27 +123,24 @@ class StoredSegments:
                 parts.append(together.filter(pc.is_in(together["segment_id"], ids)))
                 unsifted = []
         if table not in self._read_before:
-            self._read_before[table] = files, IdNumbers(SEGMENT_DIGITS, has)
+            self._read_before[table] = files, has
         return pa.concat_tables(parts)
 
-    def _fitting_crops(self, model: ModelConfig) -> Iterator[tuple[str, str]]:
-        """(segment, file) of crops that were aligned as the model wants them."""
+    def _fitting_crops(self, model: ModelConfig, file: CommittedFile) -> pa.Array:
+        """Segments of the file's crops that were aligned as the model wants them."""
         template = np.asarray(model.template, np.float32).ravel()
-        for file in self._state.files("crops"):
-            rows = read_live_columns(self._store, file, ("segment_id", "template", "size"))
-            templates = np.asarray(rows["template"].combine_chunks().flatten(), np.float32).reshape(-1, 10)
-            fits = (templates == template).all(axis=1) & (np.asarray(rows["size"]) == model.aligned_size)
-            for segment_id in pc.unique(rows.filter(pa.array(fits))["segment_id"]).to_pylist():
-                yield segment_id, file.path
+        rows = read_live_columns(self._store, file, ("segment_id", "template", "size"))
+        templates = np.asarray(rows["template"].combine_chunks().flatten(), np.float32).reshape(-1, 10)
+        fits = (templates == template).all(axis=1) & (np.asarray(rows["size"]) == model.aligned_size)
+        return pc.unique(rows.filter(pa.array(fits))["segment_id"])
 
-    def _crops_of(self, ids: pa.Array | pa.ChunkedArray) -> pa.Array:
-        if not self._crops:
-            return pa.nulls(len(ids), pa.string())
-        return pa.array([self._crops.get(one) for one in ids.to_pylist()], pa.string())
+    def _crops_of(self, ids: pa.Array) -> pa.Array:
+        """The path of each segment's crops; null where there are none that fit."""
+        numbers = self._crops.each(ids)
+        return self._crops_files.take(pa.array(numbers, mask=numbers < 0))
 
     def _without_plan(self, planned: pa.ChunkedArray) -> pa.Table:
-        known = set(planned.to_pylist())
-        missing = pa.array([one for one in self._state.committed(self._base) if one not in known], pa.string())
+        missing = pa.array(self._state.committed(self._base).less(planned), pa.string())
         names = ("segment_id", "source_id", "source_uri")
         rows = self._read("segments", names, missing).to_pylist()
         plain = {"location": "", "fingerprint": "", "kind": "unknown", "size_bytes": 0, "window": 0, "is_last": True}

@@ -80,17 +80,24 @@ class IdSet:
         made._sorted = items if bool(np.all(items[1:] > items[:-1])) else np.unique(items)
         return made
 
+    def less(self, values: Sequence[str] | pa.Array | pa.ChunkedArray) -> list[str]:
+        """The set's ids that are not among `values`, sorted."""
+        self._settle()
+        stays = np.ones(len(self._sorted), bool)
+        found = _found(self._sorted, self._pack(values))
+        stays[found[found >= 0]] = False
+        return self._texts(self._sorted[stays])
+
     def __iter__(self) -> Iterator[str]:
         self._settle()
-        width = self.digits // 2
-        return iter([item.ljust(width, b"\0").hex() for item in self._sorted.tolist()])
+        return iter(self._texts(self._sorted))
 
     def _in_array(self, packed: NDArray[np.bytes_]) -> NDArray[np.bool_]:
         """Which of the ids are in the sorted array, removed or not."""
-        if not len(self._sorted):
-            return np.zeros(len(packed), bool)
-        at = _search(self._sorted, packed)
-        return np.asarray(self._sorted[np.minimum(at, len(self._sorted) - 1)] == packed)
+        return _found(self._sorted, packed) >= 0
+
+    def _texts(self, packed: NDArray[np.bytes_]) -> list[str]:
+        return [item.ljust(self.digits // 2, b"\0").hex() for item in packed.tolist()]
 
     def _settle_if_large(self) -> None:
         if max(len(self._recent), len(self._gone)) > max(_MOST_RECENT, len(self._sorted) // 8):
@@ -125,24 +132,52 @@ class WantedIds:
 
 
 class IdNumbers:
-    """Which of several lists each id is in. Lists are numbered as they come; an id may be in one of them only."""
+    """Which of several lists each id is in, the first if there are more. Lists are numbered as they come. Takes four
+    bytes more for an id than `IdSet`."""
 
-    def __init__(self, digits: int, lists: Iterable[pa.Array]) -> None:
-        """Raises ValueError for an id of another length."""
+    def __init__(self, digits: int, lists: Iterable[pa.Array | pa.ChunkedArray] = ()) -> None:
+        """lists: taken one by one. Raises ValueError for an id of another length."""
         self._digits = digits
-        parts = [_packed(one, digits) for one in lists]
-        ids = np.concatenate([np.empty(0, f"S{digits // 2}"), *parts])
-        order = np.argsort(ids, kind="stable")
-        self._ids = ids[order]
-        self._numbers = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])[order]
+        self._ids: NDArray[np.bytes_] = np.empty(0, f"S{digits // 2}")
+        self._numbers: NDArray[np.int32] = np.empty(0, np.int32)
+        self._added: list[NDArray[np.bytes_]] = []
+        self._count = 0
+        for one in lists:
+            self.add(one)
+
+    def add(self, ids: pa.Array | pa.ChunkedArray) -> None:
+        """The next list. Raises ValueError for an id of another length."""
+        self._added.append(_packed(ids, self._digits))
 
     def of(self, values: Sequence[str] | pa.Array | pa.ChunkedArray) -> NDArray[np.int32]:
         """The numbers of the lists that have any of the ids, ascending."""
-        packed = _packed(values, self._digits)
-        at = _search(self._ids, packed)
-        found = at < len(self._ids)
-        at, packed = at[found], packed[found]
-        return np.unique(self._numbers[at[self._ids[at] == packed]])
+        numbers = np.unique(self.each(values))
+        return numbers[numbers >= 0]
+
+    def each(self, values: Sequence[str] | pa.Array | pa.ChunkedArray) -> NDArray[np.int32]:
+        """The number of each id's list, in their order; -1 for one that is in none."""
+        self._settle()
+        found = _found(self._ids, _packed(values, self._digits))
+        numbers = np.full(len(found), -1, np.int32)
+        numbers[found >= 0] = self._numbers[found[found >= 0]]
+        return numbers
+
+    def _settle(self) -> None:
+        if self._added:
+            ids = np.concatenate([self._ids, *self._added])
+            numbers = np.arange(self._count, self._count + len(self._added), dtype=np.int32)
+            numbers = np.concatenate([self._numbers, np.repeat(numbers, [len(one) for one in self._added])])
+            self._count, self._added = self._count + len(self._added), []
+            order = np.argsort(ids, kind="stable")
+            self._ids, self._numbers = ids[order], numbers[order]
+
+
+def _found(ordered: NDArray[np.bytes_], items: NDArray[np.bytes_]) -> NDArray[np.intp]:
+    """Where each item is among the ordered ones, the first of several; -1 where it is not."""
+    if not len(ordered):
+        return np.full(len(items), -1, np.intp)
+    at = _search(ordered, items)
+    return np.where(ordered[np.minimum(at, len(ordered) - 1)] == items, at, -1)
 
 
 def _search(ordered: NDArray[np.bytes_], items: NDArray[np.bytes_]) -> NDArray[np.intp]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -40,6 +41,27 @@ def read_each(files: Iterable[CommittedFile], read: Callable[[CommittedFile], T]
     """What `read` gives for each file, in their order; several are fetched at once."""
     with ThreadPoolExecutor(_READERS) as pool:
         return list(pool.map(read, files))
+
+
+def read_in_turn(
+    files: Iterable[CommittedFile], read: Callable[[CommittedFile], T], *, ahead_bytes: int | None = None
+) -> Iterator[T]:
+    """As `read_each`, one after the other, for what does not fit into memory together.
+
+    ahead_bytes: how large the files may be together that are in hand at once, if there is more than one of them.
+    """
+    in_hand: deque[tuple[int, Future[T]]] = deque()
+    with ThreadPoolExecutor(_READERS) as pool:
+        for file in files:
+            while in_hand and (len(in_hand) == _READERS or _is_over(ahead_bytes, in_hand, file)):
+                yield in_hand.popleft()[1].result()
+            in_hand.append((file.bytes, pool.submit(read, file)))
+        while in_hand:
+            yield in_hand.popleft()[1].result()
+
+
+def _is_over(most_bytes: int | None, in_hand: Iterable[tuple[int, object]], file: CommittedFile) -> bool:
+    return most_bytes is not None and sum(size for size, _ in in_hand) + file.bytes > most_bytes
 
 
 def read_live(store: Store, file: CommittedFile) -> bytes:

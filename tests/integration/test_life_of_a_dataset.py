@@ -99,7 +99,9 @@ def test_the_error_of_a_file_that_was_mended_leaves(media: Path, tiny_model: Pat
     assert _is_sound(output)
 
 
-def test_retry_keeps_crops_where_the_dataset_has_them(media: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_retry_keeps_crops_and_failures_that_it_was_not_asked_for(
+    media: Path, tiny_model: Path, tmp_path: Path
+) -> None:
     folder, output = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     face = (media / "astronaut.png").read_bytes()
@@ -108,13 +110,26 @@ def test_retry_keeps_crops_where_the_dataset_has_them(media: Path, tiny_model: P
             entry = tarfile.TarInfo(name)
             entry.size = len(data)
             archive.addfile(entry, io.BytesIO(data))
+    (folder / "empty.png").write_bytes(b"")
     _run(folder, output, tiny_model, "--keep-crops", code=3)
+    first = _runs_of_failures(output)
+    assert len(first) == 2
     crops = set(table(output, "crops")["face_id"].to_pylist())
     assert len(crops) == 2
-    again = run_cli_here("retry", output, "--model", tiny_model, "--json")
+    again = run_cli_here("retry", output, "--model", tiny_model, "--code", "archive_member", "--json")
     assert again.returncode == 3, again.stderr  # the damaged member is still one
+    second = _runs_of_failures(output)
+    assert second == first | {"archive_member": json.loads(again.stdout)["run_id"]} != first
     assert set(table(output, "crops")["face_id"].to_pylist()) == crops
     assert _is_sound(output)
+
+
+def _runs_of_failures(output: Path) -> dict[str, str]:
+    """The run that wrote the row of each error code."""
+    rows = table(output, "segments").to_pylist()
+    failed = [(row["error_code"], row["run_id"]) for row in rows if row["error_code"] is not None]
+    assert len(dict(failed)) == len(failed)
+    return dict(failed)
 
 
 def test_retry_detects_with_the_weights_of_the_dataset(undisturbed: Path, tiny_model: Path, tmp_path: Path) -> None:

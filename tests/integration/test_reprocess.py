@@ -17,7 +17,7 @@ from ran_model.config import ModelConfig
 from ran_model.network import RegionAttentionNetwork
 from ran_model.pretrained import save_model
 from tests.conftest import DEMO_MEDIA, run_cli_here
-from tests.datasets import RUN_COLUMNS, table
+from tests.datasets import RUN_COLUMNS, SAME_WEIGHTS_TOLERANCE, table
 
 pytestmark = pytest.mark.usefixtures("ray_address")
 
@@ -74,12 +74,12 @@ def _rows(output: Path, name: str, model_id: str) -> list[dict[str, object]]:
     return [{key: value for key, value in row.items() if key not in MODEL_COLUMNS} for row in rows]
 
 
-def _assert_same(left: list[dict[str, object]], right: list[dict[str, object]], *, tolerance: float = 1e-4) -> None:
+def _assert_same(left: list[dict[str, object]], right: list[dict[str, object]]) -> None:
     assert len(left) == len(right) > 0
     for one, other in zip(left, right, strict=True):
         for key, value in one.items():
             if isinstance(value, float):
-                assert other[key] == pytest.approx(value, abs=tolerance), key
+                assert other[key] == pytest.approx(value, rel=0, abs=SAME_WEIGHTS_TOLERANCE), key
             else:
                 assert other[key] == value, key
 

@@ -9,6 +9,7 @@ import pytest
 
 from jobs.cli import COMMANDS, cli
 from pipeline.errors import CapacityError, ErrorCode, ErrorRateError, StoreError, UsageError
+from tests.datasets import SAME_WEIGHTS_TOLERANCE
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -63,6 +64,12 @@ def test_every_command_but_overlay_has_json() -> None:
         assert command is not None
         has_json = any("--json" in parameter.opts for parameter in command.params)
         assert has_json is (name != "overlay"), name
+
+
+def test_how_far_the_same_weights_may_lie_apart_is_what_is_tested() -> None:
+    page = (ROOT / "docs" / "dataset.md").read_text()
+    (stated,) = re.findall(r"differ by no more than\s+([\d.]+)", page)
+    assert float(stated) == SAME_WEIGHTS_TOLERANCE
 
 
 def test_make_targets_in_the_readme_exist() -> None:

@@ -13,14 +13,14 @@ import pytest
 
 from jobs.retry import CODES
 from pipeline import planning, schema
-from pipeline.failures import find_failures
+from pipeline.failures import error_rows, find_failures
 from pipeline.ledger.commit import Committer
 from pipeline.ledger.dataset import Dataset
 from pipeline.ledger.entry import Entry
 from pipeline.ledger.log import CommitLog
 from pipeline.ledger.removal import Replacing, drop_segments
 from pipeline.ledger.runs import Run
-from pipeline.ledger.staging import StagedSet, stage_table, to_commit
+from pipeline.ledger.staging import StagedFile, StagedSet, stage_table, to_commit
 from pipeline.ledger.verify import verify
 from pipeline.media.sources import Listing, Source
 from pipeline.segments import plan_table
@@ -195,6 +195,34 @@ def test_what_changed_under_a_reader_is_tried_again_and_a_new_content_is_not(cod
     found = find_failures(store, log.state, "m", planning.known_sources(store, log.state), EXTRACTION, codes)
     assert found.rows == ({} if "corrupt" in codes else {failed: FILM.source_id})
     assert set(codes) <= set(CODES)
+
+
+def test_of_failures_in_one_file_those_without_the_code_stay() -> None:
+    store = Store(memory_url())
+    dataset, log = Dataset.open_or_create(store, EXTRACTION), CommitLog(store)
+    (slow, *_), (broken, *_) = ids_of(row(FILM)), ids_of(row(ARCHIVE))
+    failed = [
+        segment_row(of, "error") | {"segment_id": one, "run_id": "r", "error_code": code}
+        for of, one, code in ((FILM, slow, "timeout"), (ARCHIVE, broken, "corrupt"))
+    ]
+
+    def put(rows: list[dict[str, Any]], files: list[StagedFile], replacing: Replacing) -> None:
+        with Run.create(store) as run:
+            committer = Committer(dataset, log, run, "m", replacing=replacing)
+            staged = stage_table(store, run.run_id, "segments", pa.Table.from_pylist(rows, schema=schema.SEGMENTS))
+            committer.add(StagedSet(segment_ids=[one["segment_id"] for one in rows], files=[*files, staged]))
+            committer.commit()
+            committer.finish()
+
+    put(failed, [stage_table(store, "r", "sources", probed(row(FILM), row(ARCHIVE)))], Replacing())
+    assert len(log.state.files("segments")) == 1
+    found = find_failures(store, log.state, "m", planning.known_sources(store, log.state), EXTRACTION, ("timeout",))
+    assert found.rows == {slow: FILM.source_id}
+    put([segment_row(FILM, "ok") | {"segment_id": slow, "run_id": "r"}], [], found.replacing)
+    left = error_rows(store, log.state, ["segment_id", "error_code", "run_id"]).to_pylist()
+    assert left == [{"segment_id": broken, "error_code": "corrupt", "run_id": "r"}]
+    assert log.state.count("m") == 2
+    assert verify(store).findings == []
 
 
 def test_a_partial_row_makes_its_source_a_failed_one() -> None:

@@ -30,6 +30,7 @@ def test_behaves_like_a_set(steps: list[tuple[str, list[str]]]) -> None:
         assert len(ids) == len(model)
         assert ids.contains(values).tolist() == [value in model for value in values]
         assert ids.common(values) == model & set(values)
+        assert ids.less(values) == sorted(model - set(values))
     assert list(ids) == sorted(model)
 
 
@@ -87,6 +88,12 @@ def test_id_of_another_shape_is_refused(wrong: str) -> None:
 @given(st.dictionaries(IDS, st.integers(0, 3)), st.lists(IDS, max_size=6))
 def test_numbers_tell_in_which_lists_ids_are(owners: dict[str, int], asked: list[str]) -> None:
     lists = [pa.array([one for one, number in owners.items() if number == at], pa.string()) for at in range(4)]
-    numbers = IdNumbers(20, lists)
-    assert numbers.of(asked).tolist() == sorted({owners[one] for one in asked if one in owners})
-    assert IdNumbers(20, []).of(asked).tolist() == []
+    early = IdNumbers(20, lists[:2])
+    assert early.each(asked).tolist() == [number if number < 2 else -1 for number in (owners.get(a, 9) for a in asked)]
+    for one in lists[2:]:
+        early.add(one)
+    for numbers in (early, IdNumbers(20, lists)):
+        assert numbers.each(asked).tolist() == [owners.get(one, -1) for one in asked]
+        assert numbers.of(asked).tolist() == sorted({owners[one] for one in asked if one in owners})
+    assert IdNumbers(20).of(asked).tolist() == []
+    assert IdNumbers(20).each(asked).tolist() == [-1] * len(asked)
