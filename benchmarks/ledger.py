@@ -36,8 +36,6 @@ MOST_WINDOWS = 2 * WINDOWS - 1
 FILES_PER_FOLDER = 1000
 SOURCES_PER_COMMIT = 10_000  # what is probed is committed once a minute
 
-_NO_BYTES = hashlib.sha256(b"").hexdigest()
-
 
 @dataclass(frozen=True, kw_only=True)
 class Ledger:
@@ -141,29 +139,36 @@ def _segment_ids(listed: list[Source]) -> Iterator[str]:
 def _commit(
     log: CommitLog, run_id: str, model_id: str, segment_ids: list[str], output: Path, *, with_rows: bool
 ) -> None:
-    """One entry, its files where readers expect them."""
+    """One entry, its files where readers expect them, with the size and sha256 that they are read by."""
+    contents = {
+        table: _parquet(plain_rows(table, segment_ids, run_id, model_id)) if with_rows else b""
+        for table in ("faces", "segments")
+    }
     files = [
         to_commit(
             StagedFile(
                 table=table,
                 path=f"{STAGING}/{run_id}/{uuid.uuid4().hex}-{table}.parquet",
                 rows=len(segment_ids),
-                bytes=len(segment_ids) * 600,
-                sha256=_NO_BYTES,
+                bytes=len(content) or len(segment_ids) * 600,
+                sha256=hashlib.sha256(content).hexdigest(),
             ),
             run_id=run_id,
             model_id=model_id,
         )
-        for table in ("faces", "segments")
+        for table, content in contents.items()
     ]
     log.append(lambda _: Entry(run_id=run_id, model_id=model_id, segments=segment_ids, add=files))
-    for file in files:
+    for file, content in zip(files, contents.values(), strict=True):
         path = output / file.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        if with_rows:
-            pq.write_table(plain_rows(file.table, segment_ids, run_id, model_id), path)
-        else:
-            path.touch()
+        path.write_bytes(content)
+
+
+def _parquet(rows: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink)
+    return sink.getvalue().to_pybytes()
 
 
 def plain_rows(name: str, segment_ids: list[str], run_id: str, model_id: str) -> pa.Table:

@@ -351,7 +351,7 @@ class InFolder(CommitMachine):
 
 
 @pytest.mark.seeds(1)
-@pytest.mark.parametrize(("machine", "examples"), [(InMemory, 40), (InFolder, 10)])
+@pytest.mark.parametrize(("machine", "examples"), [(InMemory, 20), (InFolder, 10)])
 def test_any_interleaving_commits_exactly_once(
     machine: type[CommitMachine], examples: int, seed: int, record_property: Callable[[str, object], None]
 ) -> None:
