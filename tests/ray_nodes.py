@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -166,7 +167,9 @@ def _autoscaling(address: str, node_cpus: int, most_nodes: int) -> dict[str, Any
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nothing takes before Ray does: above those of its workers, below those of outgoing connections."""
+    for port in random.Random(os.urandom(8)).sample(range(20_000, 32_768), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("0.0.0.0", port))
+            return port
+    raise RuntimeError("No port between 20000 and 32768 is free")
