@@ -56,11 +56,35 @@ def test_ray_accepts_the_cluster_and_refuses_a_mistyped_one(aws: dict[str, Any])
         validate_config(prepare_config(aws | {"idle_timeout": 5}))
 
 
-def test_every_image_has_the_ray_of_the_constraints(aws: dict[str, Any], kuberay: dict[str, Any]) -> None:
-    images = [aws["docker"]["image"], aws["available_node_types"]["gpu"]["docker"]["worker_image"]]
-    assert images == [f"rayproject/ray:{RAY}-py311", f"rayproject/ray:{RAY}-py311-gpu"]
+def test_every_node_runs_the_image_of_the_dockerfile(aws: dict[str, Any], kuberay: dict[str, Any]) -> None:
+    """One that has the Ray of the constraints, is tagged by this version, and that the AWS machines may pull."""
     assert f"ARG RAY={RAY}\nFROM rayproject/ray:${{RAY}}-py311\n" in DOCKERFILE
     assert kuberay["spec"]["rayClusterSpec"]["rayVersion"] == RAY
+    image = f"/ran-pipeline:{__version__}"
+    cluster = kuberay["spec"]["rayClusterSpec"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        assert [one["image"] for one in group["template"]["spec"]["containers"]] == [f"REGISTRY{image}"]
+    registry = aws["docker"]["image"].removesuffix(image)
+    assert registry == f"ACCOUNT.dkr.ecr.{aws['provider']['region']}.amazonaws.com"
+    assert not [name for name, one in aws["available_node_types"].items() if "docker" in one]
+    (login,) = aws["initialization_commands"]
+    assert login.endswith(f" --password-stdin {registry}")
+    page = (ROOT / "docs" / "cluster.md").read_text()
+    build = "docker build --platform linux/amd64 -f deploy/Dockerfile -t "
+    assert {f"{build}REGISTRY{image}", f"{build}{registry}{image}"} <= set(re.findall(rf"{build}\S+:[\d.]+", page))
+    assert f"docker push {registry}{image}" in page
+    assert f"{build}REGISTRY{image} ." in DOCKERFILE
+
+
+def test_every_role_of_the_aws_cluster_is_made_on_the_page(aws: dict[str, Any]) -> None:
+    """Without one of its own Ray gives the head a role that may use every bucket and cannot pull the image."""
+    page = (ROOT / "docs" / "cluster.md").read_text()
+    roles = {
+        name: one["node_config"]["IamInstanceProfile"]["Name"] for name, one in aws["available_node_types"].items()
+    }
+    assert f"for role in {roles['decode']} {roles['head']}; do" in page
+    assert roles["gpu"] == roles["decode"] != roles["head"]
+    assert f'"Action":"iam:PassRole","Resource":"arn:aws:iam::*:role/{roles["decode"]}"' in page
 
 
 def test_the_pools_of_the_aws_cluster(aws: dict[str, Any]) -> None:
@@ -72,7 +96,7 @@ def test_the_pools_of_the_aws_cluster(aws: dict[str, Any]) -> None:
     assert aws["max_workers"] == types["decode"]["max_workers"] + types["gpu"]["max_workers"]
     target = next(iter(aws["file_mounts"]))
     assert aws["file_mounts"][target] == "."
-    assert f"-c {target}/constraints.txt {target}" in aws["setup_commands"][0]
+    assert aws["setup_commands"] == [f"pip install --no-cache-dir --no-deps --force-reinstall {target}"]
     assert {"**/.git", "**/.venv", "build", "*.egg-info"} <= set(aws["rsync_exclude"])
 
 
