@@ -5,7 +5,17 @@ from __future__ import annotations
 import importlib
 import sys
 
-BENCHMARKS = ("throughput", "decoders", "memory", "ceilings", "ledger_scale", "workers", "reprocess", "compare")
+BENCHMARKS = (
+    "throughput",
+    "decoders",
+    "memory",
+    "ceilings",
+    "ledger_scale",
+    "workers",
+    "reprocess",
+    "crop_on",
+    "compare",
+)
 ONLY_BY_NAME = ("input_sizes",)  # trains first: hours on a CPU
 
 if __name__ == "__main__":

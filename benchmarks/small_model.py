@@ -1,12 +1,12 @@
-"""A model of random weights and small pictures, where something else than the network is measured."""
+"""A model of random weights, small unless it is told otherwise, where something else than the network is measured."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 
-def small_model(folder: Path, *, aligned_size: int) -> Path:
-    """Saves it as a model directory."""
+def small_model(folder: Path, *, aligned_size: int, input_size: int = 32) -> Path:
+    """Saves it as a model directory, of pictures in colour."""
     import torch
 
     from ran_model.config import ModelConfig
@@ -14,6 +14,6 @@ def small_model(folder: Path, *, aligned_size: int) -> Path:
     from ran_model.pretrained import save_model
 
     torch.manual_seed(7)
-    config = ModelConfig(name="small", input_size=32, aligned_size=aligned_size)
+    config = ModelConfig(name="small", input_size=input_size, aligned_size=aligned_size)
     save_model(folder, config, RegionAttentionNetwork(config), "# A random model for a benchmark\n")
     return folder

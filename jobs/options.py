@@ -14,7 +14,7 @@ import yaml
 
 from pipeline.config import DEFAULT_DETECTOR
 from pipeline.errors import UsageError
-from pipeline.run_config import DEVICES, ON_CHANGED
+from pipeline.run_config import CROP_ON, DEVICES, ON_CHANGED
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -215,6 +215,13 @@ def execution_options(command: Command) -> Command:
             default="auto",
             show_default=True,
             help="Where the network runs; auto takes GPUs if there are any.",
+        ),
+        click.option(
+            "--crop-on",
+            type=click.Choice(CROP_ON),
+            default="device",
+            show_default=True,
+            help="Where a face's regions are cut: where the network runs, or before, by decoding processes.",
         ),
         click.option(
             "--decoder",

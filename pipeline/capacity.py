@@ -22,6 +22,7 @@ FACE_ROW_BYTES, SEGMENT_ROW_BYTES = 350, 600  # compressed, of real media
 CROP_BYTES_PER_PIXEL = 2.0  # PNG of a photographed face
 STAGING_FACTOR = 2  # staged files live beside the published ones until a commit
 DECODE_ACTOR_GIB, RAN_ACTOR_GIB = 0.8, 1.0  # resident, both processes of a decode actor
+CUTTER_GIB = 0.3  # torch, in a decode actor that cuts regions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,13 +55,14 @@ def estimate(
     videos = todo.filter(pc.equal(todo["kind"], "video")).num_rows
     pictures = todo.filter(pc.equal(todo["kind"], "picture")).num_rows
     frames = videos * extraction.segment_frames + members + pictures
+    cutter_gib = CUTTER_GIB if config.crop_on == "cpu" and not share.is_fused else 0.0
     per_face = FACE_ROW_BYTES + (CROP_BYTES_PER_PIXEL * model.aligned_size**2 if config.keep_crops else 0)
     rows = frames * FACES_PER_FRAME * per_face + todo.num_rows * SEGMENT_ROW_BYTES
     return Need(
         frames=frames,
         output_bytes=int(rows * STAGING_FACTOR),
         scratch_bytes=_scratch_bytes(todo if decoded is None else decoded, actors_of_node),
-        memory_gib=share.decode_actors * DECODE_ACTOR_GIB + share.ran_actors * RAN_ACTOR_GIB,
+        memory_gib=share.decode_actors * (DECODE_ACTOR_GIB + cutter_gib) + share.ran_actors * RAN_ACTOR_GIB,
     )
 
 

@@ -20,7 +20,8 @@ import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, Dataset
 
-from pipeline.extract import DecodeActor
+from pipeline.cut import RegionCutter, pixels_grow
+from pipeline.extract import BLOCK_PIXEL_BYTES, DecodeActor
 from pipeline.infer import InferConfig, RanActor
 from pipeline.rescore import RescoreActor
 from pipeline.resources import Resources
@@ -42,6 +43,7 @@ class GraphConfig:
     """The stages' configurations. `model` is a reference to ModelBytes in the object store.
 
     rescores: the units are stored segments (`pipeline.stored`) for another model; nothing is detected.
+    cuts_first: regions are cut where faces are aligned, not where the network runs.
     """
 
     worker: WorkerConfig
@@ -51,6 +53,7 @@ class GraphConfig:
     model: Any
     deadline_s: float
     rescores: bool = False
+    cuts_first: bool = False
 
 
 def build(units: list[pa.Table], config: GraphConfig) -> Dataset:
@@ -62,9 +65,7 @@ def build(units: list[pa.Table], config: GraphConfig) -> Dataset:
     """
     share = config.resources.at_most(len(units))
     plan = ray.data.from_blocks(units)
-    align: Stage = (DecodeActor, (config.worker, config.deadline_s))
-    if config.rescores:
-        align = (RescoreActor, (config.worker, config.deadline_s, config.stage.store))
+    align = _aligning(config)
     infer: Stage = (RanActor, (config.model, config.infer))
     write: Stage = (StageWriter, (config.stage,))
     if share.is_fused:
@@ -74,8 +75,18 @@ def build(units: list[pa.Table], config: GraphConfig) -> Dataset:
     return _actors(scored, write, share.write_pool, cpus=share.write_cpus)
 
 
+def _aligning(config: GraphConfig) -> Stage:
+    """The first stage: faces aligned, and their regions cut where the network shall not do it."""
+    cutter = RegionCutter, (config.worker.model_config, config.infer.keep_pixels)
+    block_bytes = int(BLOCK_PIXEL_BYTES / (pixels_grow(config.worker.model_config) if config.cuts_first else 1))
+    align: Stage = (DecodeActor, (config.worker, config.deadline_s, block_bytes))
+    if config.rescores:
+        align = (RescoreActor, (config.worker, config.deadline_s, config.stage.store, block_bytes))
+    return (FusedActor, (align, cutter)) if config.cuts_first else align
+
+
 class FusedActor:
-    """The three stages in turn, for a cluster without GPUs."""
+    """Stages in turn in one actor: all three on a cluster without GPUs."""
 
     def __init__(self, *stages: Stage) -> None:
         self._stages = [actor(*arguments) for actor, arguments in stages]

@@ -1,10 +1,13 @@
-"""The RAN stage: aligned faces in, expression probabilities and region attention out. A GPU actor, or a CPU one."""
+"""The RAN stage: faces in, expression probabilities and region attention out. A GPU actor, or a CPU one.
+
+Faces come aligned, and their regions are cut here; or cut already (`pipeline.cut`).
+"""
 
 from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +16,13 @@ import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 
+from pipeline.cut import crop_shape
 from pipeline.errors import UsageError
-from pipeline.pixels import face_pictures
+from pipeline.pixels import arrays_of, face_pictures, rows_of
 
 CPU_BATCH, GPU_BATCH = 16, 256  # faces per forward pass
+
+Answers = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 
 #: Columns that this stage adds: per face K probabilities, R self-attention and R final attention weights, flattened.
 PREDICTED = pa.schema(
@@ -83,17 +89,14 @@ class RanActor:
         model = self._model.config
         face = np.zeros((1, model.aligned_size, model.aligned_size, 3), np.uint8)
         whole = np.tile(np.array([0, 0, 1, 1], np.float32), (1, len(model.regions), 1))
-        self._predict([face], whole)
+        self._predict(1, lambda begin, end: self._model.predict(face, whole))
 
     def __call__(self, block: pa.Table) -> pa.Table:
         if self._refused is not None:
             raise self._refused
-        size, regions = self._model.config.aligned_size, len(self._model.config.regions)
         counts = [len(faces) for faces in block["faces"]]
-        pixels = face_pictures(block["pixels"], size)
-        boxes = np.array(block["region_boxes"].combine_chunks().flatten(), np.float32).reshape(-1, regions, 4)
         begun = time.perf_counter()
-        answers = self._predict(pixels, boxes)
+        answers = self._predict(sum(counts), self._asking(block))
         seconds_per_face = (time.perf_counter() - begun) / max(1, sum(counts))
         offsets = np.cumsum([0, *counts])
         for field, answer in zip(PREDICTED, answers, strict=False):
@@ -102,15 +105,25 @@ class RanActor:
                 field, pa.ListArray.from_arrays(pa.array(offsets * answer.shape[1], pa.int32()), flat)
             )
         infer_s = pa.array([count * seconds_per_face for count in counts], pa.float32())
-        block = block.append_column(PREDICTED.field("infer_s"), infer_s).drop_columns(["region_boxes"])
-        return block if self._config.keep_pixels else block.drop_columns(["pixels"])
+        block = block.append_column(PREDICTED.field("infer_s"), infer_s)
+        done_with = {"region_boxes", "crops"} if self._config.keep_pixels else {"region_boxes", "crops", "pixels"}
+        return block.drop_columns(sorted(done_with & set(block.column_names)))
 
-    def _predict(
-        self, pixels: Sequence[NDArray[np.uint8]], boxes_NR4: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    def _asking(self, block: pa.Table) -> Callable[[int, int], Answers]:
+        """What answers for faces begin…end of the block, in one forward pass."""
+        model = self._model.config
+        if "crops" in block.column_names:
+            crops = arrays_of(block["crops"], crop_shape(model))
+            return lambda begin, end: self._model.predict_crops(rows_of(crops, begin, end))
+        pixels = face_pictures(block["pixels"], model.aligned_size)
+        boxes = np.array(block["region_boxes"].combine_chunks().flatten(), np.float32).reshape(
+            -1, len(model.regions), 4
+        )
+        return lambda begin, end: self._model.predict(rows_of(pixels, begin, end), boxes[begin:end])
+
+    def _predict(self, total: int, ask: Callable[[int, int], Answers]) -> Answers:
         """Probabilities (N, K), self-attention (N, R) and attention (N, R) of all faces, in microbatches."""
         model = self._model.config
-        total = sum(len(part) for part in pixels)
         probabilities = np.empty((total, len(model.classes)), np.float32)
         self_attention = np.empty((total, len(model.regions)), np.float32)
         attention = np.empty((total, len(model.regions)), np.float32)
@@ -119,7 +132,7 @@ class RanActor:
             while done < total:
                 end = min(done + batch_size, total)
                 try:
-                    output = self._model.predict(_rows(pixels, done, end), boxes_NR4[done:end])
+                    output = ask(done, end)
                 except RuntimeError as error:  # torch.cuda.OutOfMemoryError is one
                     if "out of memory" not in str(error) or batch_size == 1:
                         raise
@@ -153,15 +166,3 @@ def without_predictions(block: pa.Table) -> pa.Table:
         empty: list[Any] = [0.0 if field.name == "infer_s" else []] * block.num_rows
         block = block.append_column(field, pa.array(empty, field.type))
     return block.drop_columns(["region_boxes"])
-
-
-def _rows(parts: Sequence[NDArray[np.uint8]], begin: int, end: int) -> NDArray[np.uint8]:
-    """Rows begin…end of the concatenation of `parts`, copying only those."""
-    taken: list[NDArray[np.uint8]] = []
-    offset = 0
-    for part in parts:
-        low, high = max(begin - offset, 0), min(end - offset, len(part))
-        if low < high:
-            taken.append(part[low:high])
-        offset += len(part)
-    return np.concatenate(taken)

@@ -237,6 +237,7 @@ class Processing:
             model=model,
             deadline_s=self._config.deadline_s,
             rescores=self._stored is not None,
+            cuts_first=self._config.crop_on == "cpu",
         )
         if self._stored is not None:
             attempted = Pass(segments=self._stored.attach(attempted.segments), unit_rows=attempted.unit_rows)

@@ -9,6 +9,7 @@ from pipeline.errors import UsageError
 from pipeline.media.decoders import check_decoder
 
 DEVICES = ("auto", "cpu", "cuda")
+CROP_ON = ("device", "cpu")
 ON_CHANGED = ("error", "replace")
 
 
@@ -24,6 +25,8 @@ class RunConfig:
     new rows in their place.
     limit: at most this many new segments. max_error_rate: see exit code 3.
     device, decode_actors, ran_actors, batch_size: speed only; None chooses by the cluster.
+    crop_on: where the regions of aligned faces are cut: where the network runs, or by the decode actors, which rounds
+    them.
     max_decode_actors, max_ran_actors, decode_cpus, ran_gpus: see `pipeline.resources.Resources`.
     wait_for_nodes_s: above 0, the cluster starts nodes on demand and may take so long; see `placement`.
     decoder: of videos, see `pipeline.media.decoders`; those that ship give the same frames.
@@ -44,6 +47,7 @@ class RunConfig:
     max_error_rate: float = 0.0
     on_changed: str = "error"
     device: str = "auto"
+    crop_on: str = "device"
     decoder: str = "pyav"
     decode_actors: int | None = None
     ran_actors: int | None = None
@@ -68,6 +72,8 @@ class RunConfig:
             raise UsageError("no input given: name files, folders, globs or s3:// URLs, or a list with --from-file")
         if self.device not in DEVICES:
             raise UsageError(f"device is {self.device!r}: it must be one of {', '.join(DEVICES)}")
+        if self.crop_on not in CROP_ON:
+            raise UsageError(f"crop-on is {self.crop_on!r}: it must be one of {', '.join(CROP_ON)}")
         check_decoder(self.decoder)
         if self.on_changed not in ON_CHANGED:
             raise UsageError(f"on-changed is {self.on_changed!r}: it must be one of {', '.join(ON_CHANGED)}")

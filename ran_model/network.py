@@ -13,9 +13,7 @@ from torch import Tensor, nn
 from ran_model.attention import RegionAttention
 from ran_model.backbones import build_backbone
 from ran_model.config import ModelConfig
-from ran_model.crops import crop_regions
-
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as OpenCV's grey
+from ran_model.crops import as_grey, crop_regions
 
 
 class RanOutput(NamedTuple):
@@ -37,21 +35,27 @@ class Trunk(nn.Module):
 
     def forward(self, faces_BCSS: Tensor, boxes_BR4: Tensor) -> Tensor:
         """Aligned faces (uint8, or float in 0-1; RGB or one grey channel) and boxes to features (B, R, D)."""
-        crops_BRCII = self.crops(faces_BCSS, boxes_BR4)
+        return self.features_of(self.crops(faces_BCSS, boxes_BR4))
+
+    def features_of(self, crops_BRCII: Tensor) -> Tensor:
+        """Features (B, R, D) of what `crops` returns."""
         batch = crops_BRCII.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         features_BRD: Tensor = self.backbone(batch).unflatten(0, crops_BRCII.shape[:2])
         return features_BRD
 
     def crops(self, faces_BCSS: Tensor, boxes_BR4: Tensor) -> Tensor:
         """What the backbone sees of faces, (B, R, C, I, I): in the model's colour, dtype and range. See `forward`."""
-        return crop_regions(self._normalised(faces_BCSS), boxes_BR4, self.config.input_size)
+        pixels = self._scaled(faces_BCSS)
+        coloured = as_grey(pixels) if self.config.colour == "grey" else pixels
+        return crop_regions(self.normalised(coloured), boxes_BR4, self.config.input_size)
 
-    def _normalised(self, faces_BCSS: Tensor) -> Tensor:
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Pixels in the model's colour, uint8 or float in 0-1, in the model's range and the trunk's dtype."""
+        return (self._scaled(pixels) - self.config.mean) / self.config.std
+
+    def _scaled(self, pixels: Tensor) -> Tensor:
         dtype = next(self.backbone.parameters()).dtype
-        pixels = faces_BCSS.to(dtype) / 255 if faces_BCSS.dtype == torch.uint8 else faces_BCSS.to(dtype)
-        if self.config.colour == "grey" and pixels.shape[1] == 3:
-            pixels = torch.einsum("bchw,c->bhw", pixels, pixels.new_tensor(LUMA)).unsqueeze(1)
-        return (pixels - self.config.mean) / self.config.std
+        return pixels.to(dtype) / 255 if pixels.dtype == torch.uint8 else pixels.to(dtype)
 
 
 class RegionAttentionNetwork(nn.Module):
@@ -72,8 +76,15 @@ class RegionAttentionNetwork(nn.Module):
 
     def forward(self, faces_BCSS: Tensor, boxes_BR4: Tensor) -> RanOutput:
         """See `Trunk.forward` for what goes in."""
-        attended = self.attention(self.trunk(faces_BCSS, boxes_BR4))
-        with torch.autocast(faces_BCSS.device.type, enabled=False):
+        return self._answer(self.trunk(faces_BCSS, boxes_BR4))
+
+    def forward_crops(self, crops_BRCII: Tensor) -> RanOutput:
+        """The answer to what `ran_model.crops.crop_pixels` has cut already."""
+        return self._answer(self.trunk.features_of(self.trunk.normalised(crops_BRCII)))
+
+    def _answer(self, features_BRD: Tensor) -> RanOutput:
+        attended = self.attention(features_BRD)
+        with torch.autocast(features_BRD.device.type, enabled=False):
             logits_BK = self.classifier(attended.features_BP)
         return RanOutput(logits_BK, attended.self_attention_BR, attended.attention_BR)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from ran_model.backbones import fold_batch_norm
 from ran_model.config import ModelConfig
 from ran_model.model_files import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, default_model_dir, model_id, read_model_bytes
-from ran_model.network import RegionAttentionNetwork, SinglePassNetwork, single_pass_from_ran
+from ran_model.network import RanOutput, RegionAttentionNetwork, SinglePassNetwork, single_pass_from_ran
 
 __all__ = [
     "LoadedModel",
@@ -54,10 +54,18 @@ class LoadedModel:
         faces = torch.from_numpy(np.ascontiguousarray(faces_NHWC)).to(self.device).permute(0, 3, 1, 2)
         if (boxes_NR4 == boxes_NR4[:1]).all():  # fixed regions: their resampling weights are made once for all faces
             boxes_NR4 = boxes_NR4[:1]
-        output = self.network(faces, torch.from_numpy(np.ascontiguousarray(boxes_NR4)).to(self.device))
-        answers = (output.logits_BK.softmax(dim=1), output.self_attention_BR, output.attention_BR)
-        probabilities, self_attention, attention = (answer.float().cpu().numpy() for answer in answers)
-        return probabilities, self_attention, attention
+        return _arrays(self.network(faces, torch.from_numpy(np.ascontiguousarray(boxes_NR4)).to(self.device)))
+
+    @torch.inference_mode()
+    def predict_crops(self, crops_NRCII: NDArray[np.uint8]) -> tuple[Float, Float, Float]:
+        """As `predict`, of regions that were cut before (`ran_model.crops.crop_pixels`)."""
+        return _arrays(self.network.forward_crops(torch.from_numpy(np.ascontiguousarray(crops_NRCII)).to(self.device)))
+
+
+def _arrays(output: RanOutput) -> tuple[Float, Float, Float]:
+    answers = (output.logits_BK.softmax(dim=1), output.self_attention_BR, output.attention_BR)
+    probabilities, self_attention, attention = (answer.float().cpu().numpy() for answer in answers)
+    return probabilities, self_attention, attention
 
 
 def load_model(directory: str | Path, *, device: str = "cpu", dtype: torch.dtype | None = None) -> LoadedModel:

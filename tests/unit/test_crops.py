@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from ran_model.config import ModelConfig
-from ran_model.crops import crop_regions
+from ran_model.crops import LUMA, crop_pixels, crop_regions
 from ran_model.regions import region_boxes
 
 
@@ -47,3 +47,19 @@ def test_crops_are_computed_in_the_faces_precision() -> None:
     crops = crop_regions(torch.rand(2, 1, 96, 96).bfloat16(), torch.from_numpy(region_boxes(ModelConfig(), 1)), 64)
     assert crops.dtype == torch.bfloat16
     assert torch.isfinite(crops).all()
+
+
+@pytest.mark.parametrize("colour", ["rgb", "grey"])
+def test_crops_that_travel_are_rounded_to_bytes_in_the_models_colour(colour: str) -> None:
+    torch.manual_seed(0)
+    faces = torch.randint(0, 256, (2, 3, 48, 48), dtype=torch.uint8)
+    boxes = torch.from_numpy(region_boxes(ModelConfig(), 1))
+    crops = crop_pixels(faces, boxes, 32, colour=colour)
+    assert crops.dtype == torch.uint8
+    coloured = faces.float()
+    if colour == "grey":
+        red, green, blue = (weight * coloured[:, [channel]] for channel, weight in enumerate(LUMA))
+        coloured = red + green + blue
+    exact = crop_regions(coloured, boxes, 32)
+    assert crops.shape == exact.shape
+    assert (crops.float() - exact).abs().max() <= 0.5 + 1e-3

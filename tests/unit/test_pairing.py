@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pipeline.config import Extraction
+from pipeline.cut import RegionCutter
 from pipeline.errors import UsageError
 from pipeline.extract import append_results
 from pipeline.extraction import FACE_COLUMNS, ExtractedSegment
@@ -78,12 +79,35 @@ def test_a_sliced_block_gives_the_slice_of_the_answers(
     np.testing.assert_allclose(flat(answer, "probabilities", 8), probabilities[first:last], atol=1e-5)
 
 
+@pytest.mark.parametrize(("begin", "length", "batch_size"), [(0, 8, 16), (0, 8, 3), (2, 4, 5), (1, 1, 1), (4, 1, 2)])
+def test_each_face_gets_its_own_answer_where_regions_were_cut_before(
+    tiny_model: Path, block: tuple[pa.Table, np.ndarray, np.ndarray], begin: int, length: int, batch_size: int
+) -> None:
+    table, probabilities, attention = block
+    config, weights = read_model_bytes(tiny_model)
+    cut = RegionCutter(config)(table.slice(begin, length))
+    assert not {"pixels", "region_boxes"} & set(cut.column_names)
+    actor = RanActor(ModelBytes(config, weights), InferConfig(device="cpu", batch_size=batch_size))
+    answer = actor(cut)
+    assert not {"crops", "pixels", "region_boxes"} & set(answer.column_names)
+    first, last = sum(COUNTS[:begin]), sum(COUNTS[: begin + length])
+    found = flat(answer, "probabilities", 8)
+    assert len(found) == last - first
+    if last > first:  # rounding moves an answer, but none as far as to another face's
+        distances = np.abs(found[:, None] - probabilities[None]).max(2)
+        assert distances.argmin(1).tolist() == list(range(first, last))
+    np.testing.assert_allclose(found, probabilities[first:last], atol=2e-3)
+    np.testing.assert_allclose(flat(answer, "attention", 6), attention[first:last], atol=2e-3)
+
+
 def test_crops_travel_on_only_when_they_are_kept(
     tiny_model: Path, block: tuple[pa.Table, np.ndarray, np.ndarray]
 ) -> None:
     model = ModelBytes(*read_model_bytes(tiny_model))
     assert "pixels" not in RanActor(model, InferConfig(device="cpu"))(block[0]).column_names
     assert "pixels" in RanActor(model, InferConfig(device="cpu", keep_pixels=True))(block[0]).column_names
+    cut = RegionCutter(model.config, keep_pixels=True)(block[0])
+    assert "pixels" in RanActor(model, InferConfig(device="cpu", keep_pixels=True))(cut).column_names
 
 
 def test_an_actor_that_cannot_infer_does_not_start(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
