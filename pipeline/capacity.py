@@ -70,7 +70,9 @@ def _scratch_bytes(decoded: pa.Table, actors: int) -> int:
     """What a node's scratch holds at once, when each of its actors is at another source and those are the largest:
     sources that are remote, and one copied video of an archive per actor."""
     size = pc.fill_null(pc.struct_field(pc.list_element(decoded["members"], 0), "size"), 0)
-    fetched = pc.if_else(pc.match_substring(decoded["location"], "://"), decoded["size_bytes"], 0)
+    is_local = pc.starts_with(decoded["location"], "file://")  # a name that isn't Unicode
+    is_remote = pc.and_not(pc.match_substring(decoded["location"], "://"), is_local)
+    fetched = pc.if_else(is_remote, decoded["size_bytes"], 0)
     needs = pa.table({"source": decoded["source_id"], "bytes": fetched})
     largest = needs.group_by("source").aggregate([("bytes", "max")])["bytes_max"].sort(order="descending")
     copied = pc.if_else(pc.equal(decoded["kind"], "video"), size, 0).sort(order="descending")

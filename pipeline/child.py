@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from pipeline.errors import ErrorCode, MediaError, RanError, StoreError
 from pipeline.extraction import ExtractedSegment, StoredDetections
+from pipeline.media.locations import local_path
 from pipeline.media.sniff import suffix
 from pipeline.media.sources import Source
 from pipeline.segments import Segment
@@ -124,7 +125,7 @@ class DecodeChild:
             raise
 
     def _deadline(self, source: Segment | Source) -> float:
-        is_at_hand = "://" not in source.location and suffix(source.location) != ".tgz"
+        is_at_hand = local_path(source.location) is not None and suffix(source.location) != ".tgz"
         if not is_at_hand:
             return self._fetch_deadline_s
         return self._deadline_s + source.size_bytes // SLOW_DISK_BYTES_PER_S  # a video's packets are all looked at

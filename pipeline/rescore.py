@@ -42,7 +42,7 @@ class RescoreActor:
 
     def __call__(self, plan: pa.Table) -> pa.Table:
         stored = dict(zip(plan["segment_id"].to_pylist(), plan["stored"].to_pylist(), strict=True))
-        crops = self._read_crops(plan["segment_id"], {row["crops"] for row in stored.values() if row and row["crops"]})
+        crops = self._read_crops({one: row["crops"] for one, row in stored.items() if row and row["crops"]})
 
         def restore(segment: Segment) -> tuple[ExtractedSegment, bytes | bytearray]:
             return self._restore(segment, stored[segment.segment_id], crops)
@@ -104,13 +104,13 @@ class RescoreActor:
         ]
         return np.concatenate(parts)
 
-    def _read_crops(self, segment_ids: pa.ChunkedArray, paths: set[str]) -> dict[str, bytes]:
-        """face_id -> PNG of the unit's segments. A file that is damaged, or was compacted away meanwhile, gives none:
-        then the source is read."""
+    def _read_crops(self, files: Mapping[str, str]) -> dict[str, bytes]:
+        """face_id -> PNG of the segments that have crops of this alignment, each in its file, where others may lie too.
+        A file that is damaged, or was compacted away meanwhile, gives none: then the source is read."""
         found: dict[str, bytes] = {}
-        ids = segment_ids.combine_chunks()
+        ids = pa.array(list(files), pa.string())
         before, self._crops = self._crops, {}
-        for path in sorted(paths):
+        for path in sorted(set(files.values())):
             try:
                 self._crops[path] = before.get(path) or KeptCrops(self._store, path)
                 found |= self._crops[path].pngs(ids)

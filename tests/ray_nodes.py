@@ -10,6 +10,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -25,7 +26,7 @@ import requests
 
 from tests.conftest import ROOT
 
-START_S = 180
+START_S = 240
 
 
 @dataclass(kw_only=True)
@@ -54,8 +55,9 @@ class RayNodes:
         self.processes.append(self._begin(arguments, without))
         while alive != len(self.processes):
             if self.processes[-1].poll() is not None:  # Ray gives a node 30 s, which a busy machine may not have
+                _kill_group(self.processes[-1])  # else what it has started keeps the head's ports, or joins too
                 self.processes[-1] = self._begin(arguments, without)
-            log = (self.folder / "start.txt").read_text()[-2000:]
+            log = (self.folder / "start.txt").read_text()[-4000:]
             assert time.monotonic() < until, f"{alive} of {len(self.processes)} nodes are up\n{log}"
             time.sleep(0.2)
             with contextlib.suppress(requests.RequestException, KeyError):
@@ -70,7 +72,7 @@ class RayNodes:
         if without is not None:
             hidden = ["sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(without)]
             command = ["unshare", "--mount", *hidden, *command]
-        with (self.folder / "start.txt").open("wb") as log:
+        with (self.folder / "start.txt").open("ab") as log:
             return subprocess.Popen(command, env=self.variables, stdout=log, stderr=log, start_new_session=True)
 
     def end(self) -> None:
@@ -164,6 +166,12 @@ def _autoscaling(address: str, node_cpus: int, most_nodes: int) -> dict[str, Any
         "rsync_exclude": [],
         "rsync_filter": [],
     }
+
+
+def _kill_group(leader: subprocess.Popen[bytes]) -> None:
+    """Ends what a process that has ended left behind."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader.pid, signal.SIGKILL)
 
 
 def _free_port() -> int:

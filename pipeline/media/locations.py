@@ -71,9 +71,12 @@ def path_of(given: str) -> str:
 
 def normalise(location: str) -> str:
     """The uri of a location: absolute, NFC, without user info and query."""
-    if is_remote(location):
-        return composed(without_secrets(location)).rstrip("/")
-    return composed(printable(path_of(location)))
+    return composed(spelled(location))
+
+
+def spelled(location: str) -> str:
+    """The uri of a location in the Unicode form that its name has there."""
+    return without_secrets(location).rstrip("/") if is_remote(location) else printable(path_of(location))
 
 
 def printable(path: str) -> str:

@@ -14,7 +14,16 @@ from pipeline.errors import UsageError
 from pipeline.media.found import HIDDEN, Found, Tally
 from pipeline.media.list_local import list_local, named
 from pipeline.media.list_remote import list_named, list_remote
-from pipeline.media.locations import MISSING, is_remote, local_path, normalise, open_filesystem, without_secrets
+from pipeline.media.locations import (
+    MISSING,
+    is_remote,
+    local_path,
+    normalise,
+    open_filesystem,
+    spelled,
+    without_secrets,
+)
+from pipeline.media.spellings import composed
 
 __all__ = ["MISSING", "Listing", "Source", "list_sources", "local_path", "open_filesystem", "source_id"]
 
@@ -85,14 +94,15 @@ def list_sources(
     """
     base = None if root is None else normalise(root)
     listing, tally = Listing(sources=[]), Tally()
-    found: dict[str, Found] = {}
+    found, twins = dict[str, Found](), dict[str, dict[str, Found]]()
     for given, items in _expanded(inputs, listed, tally, storage_options or {}):
         matched = False
         for item in items:
-            _add(found, item)
+            _add(found, twins, item)
             matched = True
         if not matched:
             listing.unmatched.append(without_secrets(given))
+    _name_apart(found, twins)
     if not found:
         names = ", ".join(without_secrets(name) for name in [*inputs, *listed][:20]) or "no input was given"
         raise UsageError(f"no video, picture or archive in: {names}. Check the path, or name the files themselves")
@@ -128,15 +138,25 @@ def _expanded(
             yield from zip(part, answers, strict=True)
 
 
-def _add(found: dict[str, Found], item: Found) -> None:
+def _add(found: dict[str, Found], twins: dict[str, dict[str, Found]], item: Found) -> None:
+    """Notes an item under its uri. twins: items by name, under the uri that they share, where their names differ."""
     uri = normalise(item.location)
-    other = found.get(uri)
-    if other is not None and uri in (other.location, item.location) and other.location != item.location:
-        # two files whose names differ only in Unicode form: the one that isn't normalised goes by its own
-        found[uri], other = (other, item) if other.location == uri else (item, other)
-        found[other.location] = other
-    else:
-        found[uri] = item
+    other = found.setdefault(uri, item)
+    if other is not item and spelled(other.location) != spelled(item.location):
+        same = twins.setdefault(uri, {spelled(other.location): other})
+        same[spelled(item.location)] = item
+
+
+def _name_apart(found: dict[str, Found], twins: Mapping[str, Mapping[str, Found]]) -> None:
+    """Gives files whose names differ in Unicode form alone a uri each. One has the composed one: the file that is
+    called so, or the one that comes nearest. Of the others, the parts in which the names differ stay as they are."""
+    for uri, by_name in twins.items():
+        names = sorted(by_name, key=lambda name: (sum(part != composed(part) for part in name.split("/")), name))
+        is_same = [len(set(parts)) == 1 for parts in zip(*(name.split("/") for name in names), strict=True)]
+        found[uri] = by_name[names[0]]
+        for name in names[1:]:
+            parts = zip(name.split("/"), is_same, strict=True)
+            found["/".join(composed(part) if same else part for part, same in parts)] = by_name[name]
 
 
 def location_of(uri: str, root: str | None) -> str:

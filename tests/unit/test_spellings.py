@@ -84,11 +84,32 @@ def test_of_two_forms_of_a_name_the_planned_content_is_opened(tmp_path: Path) ->
     assert code_of(tmp_path, known) == ErrorCode.SOURCE_CHANGED
 
 
-def test_two_forms_that_are_two_sources_stay_apart(tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", [COMPOSED, DECOMPOSED, "plain"])
+@pytest.mark.parametrize("is_relative", [False, True])
+def test_two_forms_that_are_two_sources_stay_apart(folder: str, is_relative: bool, tmp_path: Path) -> None:
+    (tmp_path / folder).mkdir()
     for name in (COMPOSED, DECOMPOSED):
-        (tmp_path / f"{name}.mp4").write_bytes(name.encode())
-    sources = list_sources([str(tmp_path)]).sources
-    assert {content(tmp_path, of_the_dataset(source)) for source in sources} == {COMPOSED.encode(), DECOMPOSED.encode()}
+        (tmp_path / folder / f"{name}.mp4").write_bytes(name.encode())
+    root = str(tmp_path) if is_relative else None
+    sources = list_sources([str(tmp_path)], root=root).sources
+    known = [of_the_dataset(source, root) for source in sources]
+    assert {content(tmp_path, one) for one in known} == {COMPOSED.encode(), DECOMPOSED.encode()}
+    reverse = [str(tmp_path / folder / f"{name}.mp4") for name in (DECOMPOSED, COMPOSED)]
+    for order in (reverse, reverse[::-1], reverse * 2):
+        assert list_sources(order, root=root).sources == sources
+
+
+def test_two_forms_of_a_folder_keep_their_files_apart(tmp_path: Path) -> None:
+    names = [f"{folder}/{file}" for folder in (COMPOSED, DECOMPOSED) for file in (COMPOSED, DECOMPOSED, "plain")]
+    names = [f"{name}.mp4" for name in names]
+    for count in range(1, len(names) + 1):  # one file more each time: of the first ones none has the composed name
+        for name in names[-count:]:
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_bytes(name.encode())
+        sources = list_sources([str(tmp_path)], root=str(tmp_path)).sources
+        assert len({source.uri for source in sources}) == count
+        known = [of_the_dataset(source, str(tmp_path)) for source in sources]
+        assert {content(tmp_path / "cache", one).decode() for one in known} == set(names[-count:])
 
 
 @pytest.mark.parametrize("folder", [COMPOSED, DECOMPOSED])
