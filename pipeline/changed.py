@@ -21,7 +21,8 @@ class ChangedFiles:
 
     def __init__(self, sources: Sequence[Source] = (), *, replaces: bool = False) -> None:
         self._sources = list(sources)
-        self._probed = schema.empty("sources")
+        self._ids = frozenset(source.source_id for source in sources)
+        self._parts = [schema.empty("sources")]
         self._replaces = replaces
 
     @property
@@ -32,9 +33,8 @@ class ChangedFiles:
     def take(self, probed: pa.Table) -> pa.Table:
         """Keeps of the probed rows of `sources` those of changed files, which are not to be committed yet. Returns the
         others."""
-        ids = pa.array([source.source_id for source in self._sources], pa.string())
-        is_theirs = pc.is_in(probed["source_id"], ids)
-        self._probed = pa.concat_tables([self._probed, probed.filter(is_theirs)])
+        is_theirs = pa.array([one in self._ids for one in probed["source_id"].to_pylist()], pa.bool_())
+        self._parts.append(probed.filter(is_theirs))
         return probed.filter(pc.invert(is_theirs))
 
     @property
@@ -61,6 +61,11 @@ class ChangedFiles:
             named.append(f"{count - MOST_NAMED} more")
         told = f"changed, but can't be read as they are now, so their old rows stay: {', '.join(named)}"
         return [told] if named else []
+
+    @property
+    def _probed(self) -> pa.Table:
+        self._parts = [pa.concat_tables(self._parts).combine_chunks()]
+        return self._parts[0]
 
     @property
     def _unreadable(self) -> pa.Table:

@@ -158,7 +158,8 @@ class Driver:
         uris = new["source_uri"].combine_chunks()
         is_old = pc.is_in(known["source_uri"], uris)
         old = known.filter(is_old)
-        log.refresh(write_checkpoints=True)
+        log.refresh(write_checkpoints=True)  # probing took its time: another run may be there by now
+        refuse_while_at_work(self._store, log.state, self._config.stale_after_s, "run", but=run.run_id)
         ids = {*old["source_id"].to_pylist(), *planning.change_rows(self._store, log.state, uris)}
         lost = drop_sources(self._store, log, run, ids, covered_segments(log.state, old, self._extraction))
         self._commit_sources([new], committer)

@@ -160,12 +160,15 @@ def drop_sources(
     only_errors: bool = False,
 ) -> list[str]:
     """Takes every row of the sources out of the dataset, whatever the model; returns the models that had some. covered:
-    their segments without a row. only_errors: they have nothing but error rows, so no other files are looked at."""
+    their segments without a row. only_errors: they have no other rows, but perhaps crops of rows that a removal which
+    was cut short had taken out; so no files of good rows are looked at."""
 
     def with_some(files: Iterable[CommittedFile]) -> tuple[list[CommittedFile], dict[str, frozenset[str]]]:
         """Files with rows of the sources, and of which."""
         looked_at = [
-            file for file in files if not only_errors or file.table == "sources" or file.path.endswith(ERRORS_SUFFIX)
+            file
+            for file in files
+            if not only_errors or file.table in ("sources", "crops") or file.path.endswith(ERRORS_SUFFIX)
         ]
         held = holders(store, looked_at, source_ids, "source_id")
         return [file for file in looked_at if file.path in held], held

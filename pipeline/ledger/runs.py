@@ -160,7 +160,10 @@ def refuse_while_at_work(store: Store, state: LogState, stale_after_s: float, co
     """Raises UsageError if the heartbeat of any run but `but` is fresh."""
     live, _ = other_runs(store, state, but, stale_after_s)
     if live:
-        raise UsageError(f"run {live[0]} is at work in {store.url}; `{command}` when it has ended")
+        raise UsageError(
+            f"run {live[0]} is at work in {store.url}; `{command}` when it has ended. If it was killed, or lost the "
+            f"store, it counts as ended {stale_after_s:g} s after that"
+        )
 
 
 def finished_runs(store: Store) -> set[str]:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from pipeline import planning
 from pipeline.changed import ChangedFiles
 from pipeline.config import Extraction
 from pipeline.driver import Driver
+from pipeline.errors import UsageError
 from pipeline.ledger.commit import Committer
 from pipeline.ledger.dataset import Dataset
 from pipeline.ledger.entry import Entry
 from pipeline.ledger.log import CommitLog, LogState
 from pipeline.ledger.publish import publish_missing
+from pipeline.ledger.removal import drop_sources
 from pipeline.ledger.runs import Run
 from pipeline.ledger.staging import StagedSet, stage_table
 from pipeline.ledger.verify import verify
@@ -32,6 +36,7 @@ from tests.unit.test_planning import probed, row, source
 
 EXTRACTION = Extraction()
 OLD, NEW = source(1), source(1, "22:22")
+SOON_S = 0.02  # until a run that died counts as dead
 
 
 def test_only_what_can_be_read_takes_the_place_of_old_rows() -> None:
@@ -45,6 +50,19 @@ def test_only_what_can_be_read_takes_the_place_of_old_rows() -> None:
     assert changed.staying == [broken]
     (note,) = changed.notes()
     assert note.endswith("their old rows stay: /2 (truncated)")
+
+
+def test_a_run_that_began_meanwhile_is_not_pulled_from_under(tiny_model: Path) -> None:
+    """Probing may take hours after the first look for other runs."""
+    store = Store(memory_url())
+    made = prepared_for(tiny_model, store, EXTRACTION)
+    _made(made.dataset, made.model_id)
+    before = set(store.list("segments"))
+    with Run.create(store) as other, pytest.raises(UsageError, match=f"{other.run_id} is at work"):
+        _replaced(tiny_model, FaultyStore(store.url))
+    assert set(store.list("segments")) == before
+    _replaced(tiny_model, FaultyStore(store.url))
+    assert _rows(store) == []
 
 
 def test_all_stay_where_nothing_is_to_be_replaced() -> None:
@@ -86,11 +104,17 @@ def test_death_at_any_step_of_a_replacement_leaves_it_to_the_next_run(tiny_model
         unknown, changed = planning.new_sources(store, state, _listing(), known)
         assert len(unknown + changed) + known["source_id"].to_pylist().count(NEW.source_id) == 1, step
         if changed:
-            _replaced(tiny_model, store)
+            time.sleep(3 * SOON_S)
+            _replaced(tiny_model, store, stale_after_s=SOON_S)
             state, known = _known(store)
         left = set(known["source_id"].to_pylist()) - {NEW.source_id}
         assert left <= planning.superseded(store, state, _listing(), known), step
         assert _rows(Store(store.url)) == [], step
+        with Run.create(store) as run:
+            log = CommitLog(store)
+            log.refresh()
+            drop_sources(store, log, run, left, [], only_errors=True)
+        assert list(Store(store.url).list("crops")) == [], step  # pictures of people's faces
         assert step % 5 or verify(Store(store.url)).is_sound, step
     assert died > 20
 
@@ -107,6 +131,7 @@ def _made(dataset: Dataset, model_id: str) -> None:
             files = [stage_table(dataset.store, run.run_id, "segments", _segment(one, model, status))]
             if name:
                 files.append(stage_table(dataset.store, run.run_id, name, probed(row(one))))
+                files.append(stage_table(dataset.store, run.run_id, "crops", _crop(one)))
             committer.add(StagedSet(segment_ids=[segment_id(one.source_id, 0, EXTRACTION.id)], files=files))
             committer.commit()
         committer.finish()
@@ -126,11 +151,16 @@ def _segment(of: Source, model_id: str, status: str) -> pa.Table:
     )
 
 
-def _replaced(model: Path, store: FaultyStore) -> int:
+def _crop(of: Source) -> pa.Table:
+    return table("crops", 1, segment_id=[segment_id(of.source_id, 0, EXTRACTION.id)], source_id=[of.source_id])
+
+
+def _replaced(model: Path, store: FaultyStore, *, stale_after_s: float = 60.0) -> int:
     """What a run does with the new content once it is probed and everything is checked; how many operations of the
     store that takes."""
     prepared = prepared_for(model, Store(store.url), EXTRACTION)
-    driver = Driver(RunConfig(inputs=("a",), output=store.url), prepared)
+    config = RunConfig(inputs=("a",), output=store.url, heartbeat_s=stale_after_s / 2, stale_after_s=stale_after_s)
+    driver = Driver(config, prepared)
     driver._store, log = store, CommitLog(store)
     log.refresh(write_checkpoints=True)
     with Run.create(store) as run:
@@ -164,7 +194,7 @@ def _rows(store: Store) -> list[str]:
 
 def _copied(store: Store) -> FaultyStore:
     copy = FaultyStore(memory_url())
-    for folder in ("faces", "segments", "sources", "_ran"):
+    for folder in ("faces", "segments", "sources", "crops", "_ran"):
         for path in store.list(folder):
             copy.write_bytes(path, store.read_bytes(path))
     copy.write_bytes("dataset.json", store.read_bytes("dataset.json"))

@@ -290,7 +290,7 @@ def test_for_sources_that_have_only_errors_no_good_row_is_read() -> None:
     with Run.create(store) as run:
         drop_sources(store, log, run, [source_id(3)], [], only_errors=True)
     tables = {path for path in store.touched if path.split("/")[0] in TABLES}
-    assert {path.split("/")[0] for path in tables} == {"segments", "sources"}
+    assert {path.split("/")[0] for path in tables} == {"segments", "sources", "crops"}
     assert all("-errors" in path for path in tables if path.startswith("segments"))
     assert source_id(3) not in log.state.sources
     assert segment_id(34) not in log.state.committed(MODEL)
