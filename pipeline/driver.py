@@ -106,6 +106,7 @@ class Driver:
             self._drop_superseded(known, log, run, progress)
             summary.failed_sources = planning.count_failed(self._store, log.state, self._model_id, listing)
             summary.models = len(log.state.models)
+            summary.notes = progress.notes
             summary.finish("interrupted" if self._stop.is_set() else "done")
             run.save_summary(summary.to_json())
         return summary

@@ -17,10 +17,14 @@ LINE_INTERVAL_S = 15.0
 
 
 class ProgressReporter:
-    """Context manager. `phase` names what is going on; `update` is called with the running summary."""
+    """Context manager. `phase` names what is going on; `update` is called with the running summary.
+
+    notes: all that `note` was told, shown or not.
+    """
 
     def __init__(self, *, quiet: bool = False, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
+        self.notes: list[str] = []
         self._quiet = quiet
         self._bar: Progress | None = None
         self._last_line = float("-inf")
@@ -58,7 +62,8 @@ class ProgressReporter:
             self._print(text)
 
     def note(self, text: str) -> None:
-        """A line that stays, above the bar."""
+        """A line that stays, above the bar; in the summary too."""
+        self.notes.append(text)
         if self._bar is not None:
             self._bar.console.print(printable(text), highlight=False, markup=False)  # causes may hold brackets
         elif not self._quiet:

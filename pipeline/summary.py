@@ -18,7 +18,7 @@ class Summary:
     """Tallied from manifest rows while the run goes on; written to runs/<run_id>/summary.json at the end.
 
     skipped_files: in folders, no media by their names. unmatched_inputs: patterns and folders that gave no source.
-    models: how many the dataset has rows of.
+    models: how many the dataset has rows of. notes: what was told beside the progress, such as rows that were replaced.
     Times are in seconds; fetch_s … infer_s are summed over actors. failed_sources counts live errors of this run's
     sources, from this run or an earlier one.
     """
@@ -40,6 +40,7 @@ class Summary:
     failed_sources: int = 0
     models: int = 0
     failures: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
     passes: int = 0
     startup_s: float = 0.0
     elapsed_s: float = 0.0
