@@ -12,9 +12,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from pipeline.errors import ErrorCode, MediaError, RanError, StoreError
+from pipeline.errors import ErrorCode, MediaError, StartError, StoreError
 from pipeline.extraction import ExtractedSegment, StoredDetections
 from pipeline.media.sniff import suffix
 from pipeline.media.sources import Source
@@ -23,10 +23,18 @@ from pipeline.worker import WorkerConfig
 
 T = TypeVar("T")
 
+DEADLINE = "--deadline-s"
 START_DEADLINE_S = 180.0  # imports and detector weights, on a machine under load
 SLOW_DISK_BYTES_PER_S = 20_000_000
 STDERR_TAIL_BYTES = 2000
 EXIT_DEADLINE_S = 10.0  # between closing its pipe and being gone
+
+
+class Patience(NamedTuple):
+    """How long an answer may take, and the option that changes it, if one does."""
+
+    seconds: float
+    option: str = ""
 
 
 class DeathError(MediaError):
@@ -57,7 +65,7 @@ class DecodeChild:
         """The segment's faces and their aligned pixels, N·S·S·3. Whatever the decoder does, it comes back as a row.
 
         stored: faces that were found before; then nothing is detected.
-        Raises StoreError when a remote source can't be had because its whole store is silent.
+        Raises StoreError when a remote source can't be had because its whole store is silent, and StartError.
         """
         try:
             return self._twice(lambda: self._extract(segment, stored))
@@ -69,7 +77,7 @@ class DecodeChild:
     def probe(self, source: Source) -> dict[str, Any]:
         """The source's row of the `sources` table, without run columns. A header that hangs or kills is an error.
 
-        Raises StoreError as `extract` does.
+        Raises StoreError and StartError as `extract` does.
         """
         try:
             return self._twice(lambda: self._probe(source))
@@ -98,18 +106,18 @@ class DecodeChild:
 
     def _extract(self, segment: Segment, stored: StoredDetections | None) -> tuple[ExtractedSegment, bytearray]:
         with self._asked((segment, stored)):
-            self._receive("started", within_s=self._deadline(segment))
+            self._receive("started", within=self._patience(segment))
             end = time.monotonic() + self._deadline_s
             pixels = bytearray()
             while True:
-                kind, payload = self._receive("faces", "done", within_s=self._deadline_s, end=end)
+                kind, payload = self._receive("faces", "done", within=Patience(self._deadline_s, DEADLINE), end=end)
                 if kind == "done":
                     return payload, pixels
                 pixels += payload
 
     def _probe(self, source: Source) -> dict[str, Any]:
         with self._asked(source):
-            row: dict[str, Any] = self._receive("done", within_s=self._deadline(source))[1]
+            row: dict[str, Any] = self._receive("done", within=self._patience(source))[1]
             return row
 
     @contextlib.contextmanager
@@ -123,25 +131,32 @@ class DecodeChild:
             self.stop()
             raise
 
-    def _deadline(self, source: Segment | Source) -> float:
+    def _patience(self, source: Segment | Source) -> Patience:
         is_at_hand = "://" not in source.location and suffix(source.location) != ".tgz"
         if not is_at_hand:
-            return self._fetch_deadline_s
-        return self._deadline_s + source.size_bytes // SLOW_DISK_BYTES_PER_S  # a video's packets are all looked at
+            return Patience(self._fetch_deadline_s)
+        # a video's packets are all looked at
+        return Patience(self._deadline_s + source.size_bytes // SLOW_DISK_BYTES_PER_S, DEADLINE)
 
     def _ensure_started(self) -> None:
         if self._process is None or self._process.poll() is not None:
             self._start()
 
     def _start(self) -> None:
-        """Raises RanError if the process does not come up, not even at the second attempt when the first was killed."""
+        """Raises StartError if the process does not come up, not even at the second attempt when the first died."""
+        told, node = "the decode process did not start", socket.gethostname()
         try:
             try:
                 self._launch()
             except DeathError:
                 self._launch()
         except MediaError as error:
-            raise RanError(f"the decode process did not start: {error.message}") from None
+            if error.code == ErrorCode.TIMEOUT:
+                why = f"within {START_DEADLINE_S:g} s on {node}, which may have too much to do"
+                raise StartError(f"{told} {why}") from None
+            raise StartError(f"{told} on {node}: {error.message}") from None
+        except OSError as error:  # no process, pipe or file to be had
+            raise StartError(f"{told} on {node}: {error}") from None
 
     def _launch(self) -> None:
         self.stop()
@@ -163,7 +178,7 @@ class DecodeChild:
             )
         try:
             self._send((self._config, self._warm))
-            self._receive("ready", within_s=START_DEADLINE_S)
+            self._receive("ready", within=Patience(START_DEADLINE_S))
         except MediaError:
             self.stop()
             raise
@@ -174,13 +189,13 @@ class DecodeChild:
         except OSError:
             raise self._death() from None
 
-    def _receive(self, *expected: str, within_s: float, end: float | None = None) -> tuple[str, Any]:
+    def _receive(self, *expected: str, within: Patience, end: float | None = None) -> tuple[str, Any]:
         """The next message, whose kind must be one of `expected`. end: when the time is over, if it runs already."""
-        left_s = within_s if end is None else max(0.0, end - time.monotonic())
+        left_s = within.seconds if end is None else max(0.0, end - time.monotonic())
         if not self._pipe.poll(left_s):
+            see = f" (see {within.option})" if within.option else ""
             raise MediaError(
-                ErrorCode.TIMEOUT,
-                f"no answer from the decoder within {within_s:g} s (see --deadline-s); it was killed",
+                ErrorCode.TIMEOUT, f"no answer from the decoder within {within.seconds:g} s{see}; it was killed"
             )
         try:
             kind, payload = self._pipe.recv()

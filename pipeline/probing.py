@@ -100,9 +100,9 @@ class Probing:
                 yield from self._by_actors(resources, stop)
         except Exception as error:
             cause = cause_of(error)
-            raise_for_users(cause)
             if did_not_start(cause):
                 raise actors_dont_start(cause) from error
+            raise_for_users(cause)
             if isinstance(cause, ray.exceptions.RayError):
                 raise StoreError(f"probing failed: {in_a_line(cause)}; run the same command again") from error
             raise

@@ -10,9 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline import schema
+from pipeline import child, schema
 from pipeline.config import Extraction
-from pipeline.errors import StoreError
+from pipeline.errors import StartError, StoreError
 from pipeline.execution import MOST_STARTS
 from pipeline.media.sources import Source, list_sources
 from pipeline.probing import MOST_BYTES_HERE, MOST_SOURCES_HERE, Probing, are_few, probe_here
@@ -37,9 +37,13 @@ def test_which_are_few() -> None:
     assert not are_few([source("s3://b/a.zip", MOST_BYTES_HERE // 2 + 1)] * 2)
 
 
-def test_rows_are_those_of_the_table(tiny_model: Path) -> None:
+@pytest.fixture
+def config(tiny_model: Path) -> WorkerConfig:
+    return WorkerConfig(extraction=Extraction(), model_config=read_model_bytes(tiny_model)[0])
+
+
+def test_rows_are_those_of_the_table(config: WorkerConfig) -> None:
     sources = list_sources([str(DEMO_MEDIA)]).sources
-    config = WorkerConfig(extraction=Extraction(), model_config=read_model_bytes(tiny_model)[0])
     rows = probe_here(sources, config, deadline_s=120, run_id="run")
     assert rows.schema == schema.SOURCES
     assert rows["source_id"].to_pylist() == [one.source_id for one in sources]
@@ -68,9 +72,12 @@ def scripted(*script: tuple[int, Exception | None]) -> Scripted:
     return probing
 
 
+def tables_of(probing: Probing, stop: threading.Event | None = None) -> list[pa.Table]:
+    return list(probing.tables(share(Cluster(cpus=3, gpus=0)), stop or threading.Event()))
+
+
 def probed(probing: Scripted) -> list[str]:
-    tables = probing.tables(share(Cluster(cpus=3, gpus=0)), threading.Event())
-    return [one for table in tables for one in table["source_id"].to_pylist()]
+    return [one for table in tables_of(probing) for one in table["source_id"].to_pylist()]
 
 
 def test_actors_that_do_not_start_at_once_are_tried_again_with_what_is_left() -> None:
@@ -84,6 +91,30 @@ def test_actors_that_never_start_are_told_with_the_reason() -> None:
     with pytest.raises(StoreError, match=r"^actors don't start on the cluster: ImportError: no av; mend that"):
         probed(probing)
     assert len(probing.asked) == MOST_STARTS
+
+
+def test_decode_processes_of_actors_that_do_not_come_up_are_tried_as_often() -> None:
+    probing = scripted((4, StartError("it did not start")), (5, None))
+    assert len(probed(probing)) == 9
+    probing = scripted(*[(0, StartError("it did not start"))] * MOST_STARTS)
+    with pytest.raises(StoreError, match=r"^it did not start; mend that and run the same command again to resume$"):
+        probed(probing)
+    assert len(probing.asked) == MOST_STARTS
+
+
+def test_the_drivers_own_decode_process_that_does_not_come_up_is_no_bug(
+    config: WorkerConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "START_DEADLINE_S", 1e-6)
+    sources = list_sources([str(DEMO_MEDIA / "astronaut.png")]).sources
+    told = r"^the decode process did not start within 1e-06 s .*; mend that"
+    with (
+        Probing(sources, config, deadline_s=120, run_id="run") as probing,
+        pytest.raises(StoreError, match=told) as caught,
+    ):
+        tables_of(probing)
+    assert caught.value.exit_code == 5
+    assert "--deadline-s" not in str(caught.value)
 
 
 def test_what_else_fails_ends_the_probing_at_once() -> None:
