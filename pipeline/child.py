@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
@@ -41,8 +42,12 @@ class DeathError(MediaError):
     """The child is gone, or must be: it crashed, was killed, or ran out of memory."""
 
 
+class AbandonedError(Exception):
+    """Nobody wants to know any more; it says nothing of the source."""
+
+
 class DecodeChild:
-    """One killable decode process. Not thread-safe; one per actor.
+    """One killable decode process. Not thread-safe but for `abandon`; one per actor.
 
     deadline_s: from the moment a segment's bytes are local until its faces are back; a large file may first be read
     from a slow disk.
@@ -58,6 +63,8 @@ class DecodeChild:
         self._fetch_deadline_s = fetch_deadline_s
         self._warm = warm
         self._process: subprocess.Popen[bytes] | None = None
+        self._is_abandoned = False
+        self._launching = threading.Lock()
         if warm:
             self._start()
 
@@ -85,6 +92,14 @@ class DecodeChild:
             from pipeline.media.probe import failed_probe  # loads FFmpeg, which actors don't need otherwise
 
             return failed_probe(source, error)
+
+    def abandon(self) -> None:
+        """From any thread: what is asked now, and all that follows, ends with AbandonedError instead of an answer."""
+        with self._launching:  # so that no process is overlooked that is just being started
+            self._is_abandoned = True
+            process = self._process
+        if process is not None:
+            process.kill()
 
     def stop(self) -> None:
         """Kills the child, if there is one."""
@@ -160,6 +175,18 @@ class DecodeChild:
 
     def _launch(self) -> None:
         self.stop()
+        with self._launching:
+            if self._is_abandoned:
+                raise AbandonedError
+            self._process = self._spawn()
+        try:
+            self._send((self._config, self._warm))
+            self._receive("ready", within=Patience(START_DEADLINE_S))
+        except MediaError:
+            self.stop()
+            raise
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
         ours, theirs = socket.socketpair()
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
         self._pipe = Connection(ours.detach())
@@ -168,7 +195,7 @@ class DecodeChild:
         for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             environment[variable] = str(self._config.threads)
         with theirs:
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 command,
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
@@ -176,12 +203,6 @@ class DecodeChild:
                 stderr=self._stderr,
                 env=environment,
             )
-        try:
-            self._send((self._config, self._warm))
-            self._receive("ready", within=Patience(START_DEADLINE_S))
-        except MediaError:
-            self.stop()
-            raise
 
     def _send(self, message: Any) -> None:
         try:
@@ -209,7 +230,10 @@ class DecodeChild:
         return kind, payload
 
     def _death(self) -> DeathError:
+        """What the process died of. Raises AbandonedError if it may have been by `abandon`."""
         assert self._process is not None
+        if self._is_abandoned:
+            raise AbandonedError
         try:
             code = self._process.wait(EXIT_DEADLINE_S)
         except subprocess.TimeoutExpired:  # it closed the pipe and lives on

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from pipeline import child as child_module
-from pipeline.child import DecodeChild
+from pipeline.child import AbandonedError, DecodeChild
 from pipeline.config import Extraction
 from pipeline.errors import StartError
 from pipeline.extract import DecodeActor
@@ -141,6 +141,21 @@ def test_a_child_that_can_not_even_be_tried_says_why(config: WorkerConfig, monke
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(StartError, match=r"did not start on .*/nowhere/python"):
         DecodeChild(config, warm=True)
+
+
+def test_a_child_that_is_abandoned_answers_nothing_and_is_not_started_again(
+    config: WorkerConfig, picture: Segment
+) -> None:
+    child = DecodeChild(config, deadline_s=60, warm=True)
+    try:
+        os.kill(pid_of(child), signal.SIGSTOP)
+        threading.Timer(0.5, child.abandon).start()
+        with pytest.raises(AbandonedError):
+            child.extract(picture)
+        with pytest.raises(AbandonedError):
+            child.extract(picture)
+    finally:
+        child.stop()
 
 
 def test_a_child_that_died_while_idle_is_replaced(child: DecodeChild, picture: Segment) -> None:

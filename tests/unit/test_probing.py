@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +20,9 @@ from pipeline.resources import Cluster, Resources, share
 from pipeline.worker import WorkerConfig
 from ran_model.model_files import read_model_bytes
 from tests.conftest import DEMO_MEDIA
+from tests.faults.processes import decode_children
 from tests.scripted_processing import failed_start
+from tests.silent_server import silent_server
 
 
 def source(location: str, size_bytes: int) -> Source:
@@ -115,6 +117,47 @@ def test_the_drivers_own_decode_process_that_does_not_come_up_is_no_bug(
         tables_of(probing)
     assert caught.value.exit_code == 5
     assert "--deadline-s" not in str(caught.value)
+
+
+@pytest.fixture
+def around() -> list[Source]:
+    """Two that can be read."""
+    return list_sources([str(DEMO_MEDIA / name) for name in ("astronaut.png", "portrait.mp4")]).sources
+
+
+def test_a_stop_leaves_out_the_source_that_hangs_and_those_behind_it(
+    around: list[Source], config: WorkerConfig, tmp_path: Path
+) -> None:
+    before, after = around
+    scratched = replace(config, scratch_dir=str(tmp_path))
+    stop = threading.Event()
+    with silent_server() as server:
+        sources = [before, server.source(), after]
+        with Probing(sources, scratched, deadline_s=120, run_id="run") as probing:
+            server.wait_for_reader()
+            stop.set()
+            (rows,) = tables_of(probing, stop)
+            assert not decode_children(), "nobody needs it any more"
+    assert rows["source_id"].to_pylist() == [before.source_id]
+    assert rows["error_code"].null_count == 1
+
+
+def _fail_within(probing: Probing, come_to_it: Callable[[], None]) -> None:
+    with probing:
+        come_to_it()
+        raise RuntimeError("no cluster")
+
+
+def test_an_error_elsewhere_does_not_wait_for_a_source_that_hangs(
+    around: list[Source], config: WorkerConfig, tmp_path: Path
+) -> None:
+    scratched = replace(config, scratch_dir=str(tmp_path))
+    with silent_server() as server:
+        probing = Probing([server.source(), *around], scratched, deadline_s=120, run_id="run")
+        with pytest.raises(RuntimeError, match="no cluster"):
+            _fail_within(probing, server.wait_for_reader)
+        assert not decode_children()
+        assert tables_of(probing)[0].num_rows == 0, "it was read to its end"
 
 
 def test_what_else_fails_ends_the_probing_at_once() -> None:
