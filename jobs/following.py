@@ -27,6 +27,10 @@ QUIET_S = 30.0  # without a word in the log, until the job's status is asked for
 END_S = 10.0  # for the last words of a job that has ended
 
 
+class LostJobError(StoreError):
+    """The cluster does not know a job that it has, or had, taken."""
+
+
 @dataclass
 class _Log:
     """What has been copied of a job's log over all connections. shown: characters. heard_at: when the cluster last said
@@ -40,7 +44,7 @@ class _Log:
 def follow(client: JobSubmissionClient, job_id: str) -> JobDetails:
     """Copies the job's log to standard error until the job has ended, through interruptions of the connection.
 
-    Raises StoreError when the cluster says nothing for SILENT_S.
+    Raises LostJobError as soon as the cluster does not know the job, StoreError when it says nothing for SILENT_S.
     """
     log = _Log()
     with _loop() as loop:
@@ -54,6 +58,17 @@ def follow(client: JobSubmissionClient, job_id: str) -> JobDetails:
                 if time.monotonic() - log.heard_at > SILENT_S:
                     raise StoreError(f"the cluster has not answered for {SILENT_S:g} s ({error})") from error
             time.sleep(POLL_S)
+
+
+def exists(client: JobSubmissionClient, job_id: str) -> bool:
+    """Whether the cluster knows the job; taken for granted while it does not answer: `follow` has the patience."""
+    try:
+        _details(client, job_id)
+    except LostJobError:
+        return False
+    except (OSError, RuntimeError):
+        return True
+    return True
 
 
 def answer(call: Callable[[], T]) -> T:
@@ -97,9 +112,21 @@ def _loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 
 def _status(client: JobSubmissionClient, job_id: str, log: _Log) -> JobDetails:
-    job = answer(lambda: client.get_job_info(job_id))
+    job = _details(client, job_id)
     log.heard_at = time.monotonic()
     return job
+
+
+def _details(client: JobSubmissionClient, job_id: str) -> JobDetails:
+    """Raises LostJobError for a job that the cluster does not know, which Ray only tells by its words."""
+    try:
+        return answer(lambda: client.get_job_info(job_id))
+    except RuntimeError as error:
+        if f"Job {job_id} does not exist" not in str(error):
+            raise
+        raise LostJobError(
+            f"the cluster has lost job {job_id} (its head was started anew): submit the same command again to resume"
+        ) from None
 
 
 def _copy(client: JobSubmissionClient, job_id: str, log: _Log, loop: asyncio.AbstractEventLoop) -> None:

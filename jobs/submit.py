@@ -60,7 +60,7 @@ def submit_command(
     if not followed and not as_json:
         click.echo(job_id)
     if wait or followed:
-        return _follow(client, job_id, address, as_json)
+        return _follow(client, job_id, address, as_json, is_new=not followed)
     if as_json:
         _echo_json(job_id, address)
     else:
@@ -116,12 +116,12 @@ def _submit(client: JobSubmissionClient, entrypoint: str, working_dir: str | Non
         raise StoreError(f"the cluster did not take the job: {error}") from None
 
 
-def _follow(client: JobSubmissionClient, job_id: str, address: str, as_json: bool) -> int:
-    from jobs.following import INTERRUPTED, exit_code, follow
+def _follow(client: JobSubmissionClient, job_id: str, address: str, as_json: bool, *, is_new: bool) -> int:
+    from jobs.following import INTERRUPTED, LostJobError, exists, exit_code, follow
 
     come_back = _come_back(address, job_id)
     try:
-        if not _exists(client, job_id):
+        if not is_new and not exists(client, job_id):
             raise UsageError(f"--follow {job_id}: the cluster at {address} has no such job; `ray job list` shows them")
         job = follow(client, job_id)
     except KeyboardInterrupt:
@@ -131,24 +131,14 @@ def _follow(client: JobSubmissionClient, job_id: str, address: str, as_json: boo
             err=True,
         )
         return INTERRUPTED
+    except LostJobError:
+        raise
     except StoreError as error:
         raise StoreError(f"{error}; the job may well go on, come back to it with: {come_back}") from None
     code = exit_code(job)
     if as_json:
         _echo_json(job_id, address, status=str(job.status), exit_code=code)
     return code
-
-
-def _exists(client: JobSubmissionClient, job_id: str) -> bool:
-    from jobs.following import answer
-
-    try:
-        answer(lambda: client.get_job_info(job_id))
-    except RuntimeError as error:
-        return "does not exist" not in str(error)
-    except OSError:  # silent for now; `follow` has the patience
-        return True
-    return True
 
 
 def _come_back(address: str, job_id: str) -> str:

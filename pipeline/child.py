@@ -9,12 +9,13 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from pipeline.errors import ErrorCode, MediaError, RanError, StoreError
+from pipeline.errors import ErrorCode, MediaError, StartError, StoreError
 from pipeline.extraction import ExtractedSegment, StoredDetections
 from pipeline.media.locations import local_path
 from pipeline.media.sniff import suffix
@@ -24,18 +25,30 @@ from pipeline.worker import WorkerConfig
 
 T = TypeVar("T")
 
+DEADLINE = "--deadline-s"
 START_DEADLINE_S = 180.0  # imports and detector weights, on a machine under load
 SLOW_DISK_BYTES_PER_S = 20_000_000
 STDERR_TAIL_BYTES = 2000
 EXIT_DEADLINE_S = 10.0  # between closing its pipe and being gone
 
 
+class Patience(NamedTuple):
+    """How long an answer may take, and the option that changes it, if one does."""
+
+    seconds: float
+    option: str = ""
+
+
 class DeathError(MediaError):
     """The child is gone, or must be: it crashed, was killed, or ran out of memory."""
 
 
+class AbandonedError(Exception):
+    """Nobody wants to know any more; it says nothing of the source."""
+
+
 class DecodeChild:
-    """One killable decode process. Not thread-safe; one per actor.
+    """One killable decode process. Not thread-safe but for `abandon`; one per actor.
 
     deadline_s: from the moment a segment's bytes are local until its faces are back; a large file may first be read
     from a slow disk.
@@ -51,6 +64,8 @@ class DecodeChild:
         self._fetch_deadline_s = fetch_deadline_s
         self._warm = warm
         self._process: subprocess.Popen[bytes] | None = None
+        self._is_abandoned = False
+        self._launching = threading.Lock()
         if warm:
             self._start()
 
@@ -58,7 +73,7 @@ class DecodeChild:
         """The segment's faces and their aligned pixels, N·S·S·3. Whatever the decoder does, it comes back as a row.
 
         stored: faces that were found before; then nothing is detected.
-        Raises StoreError when a remote source can't be had because its whole store is silent.
+        Raises StoreError when a remote source can't be had because its whole store is silent, and StartError.
         """
         try:
             return self._twice(lambda: self._extract(segment, stored))
@@ -70,7 +85,7 @@ class DecodeChild:
     def probe(self, source: Source) -> dict[str, Any]:
         """The source's row of the `sources` table, without run columns. A header that hangs or kills is an error.
 
-        Raises StoreError as `extract` does.
+        Raises StoreError and StartError as `extract` does.
         """
         try:
             return self._twice(lambda: self._probe(source))
@@ -78,6 +93,14 @@ class DecodeChild:
             from pipeline.media.probe import failed_probe  # loads FFmpeg, which actors don't need otherwise
 
             return failed_probe(source, error)
+
+    def abandon(self) -> None:
+        """From any thread: what is asked now, and all that follows, ends with AbandonedError instead of an answer."""
+        with self._launching:  # so that no process is overlooked that is just being started
+            self._is_abandoned = True
+            process = self._process
+        if process is not None:
+            process.kill()
 
     def stop(self) -> None:
         """Kills the child, if there is one."""
@@ -99,18 +122,18 @@ class DecodeChild:
 
     def _extract(self, segment: Segment, stored: StoredDetections | None) -> tuple[ExtractedSegment, bytearray]:
         with self._asked((segment, stored)):
-            self._receive("started", within_s=self._deadline(segment))
+            self._receive("started", within=self._patience(segment))
             end = time.monotonic() + self._deadline_s
             pixels = bytearray()
             while True:
-                kind, payload = self._receive("faces", "done", within_s=self._deadline_s, end=end)
+                kind, payload = self._receive("faces", "done", within=Patience(self._deadline_s, DEADLINE), end=end)
                 if kind == "done":
                     return payload, pixels
                 pixels += payload
 
     def _probe(self, source: Source) -> dict[str, Any]:
         with self._asked(source):
-            row: dict[str, Any] = self._receive("done", within_s=self._deadline(source))[1]
+            row: dict[str, Any] = self._receive("done", within=self._patience(source))[1]
             return row
 
     @contextlib.contextmanager
@@ -124,28 +147,47 @@ class DecodeChild:
             self.stop()
             raise
 
-    def _deadline(self, source: Segment | Source) -> float:
+    def _patience(self, source: Segment | Source) -> Patience:
         is_at_hand = local_path(source.location) is not None and suffix(source.location) != ".tgz"
         if not is_at_hand:
-            return self._fetch_deadline_s
-        return self._deadline_s + source.size_bytes // SLOW_DISK_BYTES_PER_S  # a video's packets are all looked at
+            return Patience(self._fetch_deadline_s)
+        # a video's packets are all looked at
+        return Patience(self._deadline_s + source.size_bytes // SLOW_DISK_BYTES_PER_S, DEADLINE)
 
     def _ensure_started(self) -> None:
         if self._process is None or self._process.poll() is not None:
             self._start()
 
     def _start(self) -> None:
-        """Raises RanError if the process does not come up, not even at the second attempt when the first was killed."""
+        """Raises StartError if the process does not come up, not even at the second attempt when the first died."""
+        told, node = "the decode process did not start", socket.gethostname()
         try:
             try:
                 self._launch()
             except DeathError:
                 self._launch()
         except MediaError as error:
-            raise RanError(f"the decode process did not start: {error.message}") from None
+            if error.code == ErrorCode.TIMEOUT:
+                why = f"within {START_DEADLINE_S:g} s on {node}, which may have too much to do"
+                raise StartError(f"{told} {why}") from None
+            raise StartError(f"{told} on {node}: {error.message}") from None
+        except OSError as error:  # no process, pipe or file to be had
+            raise StartError(f"{told} on {node}: {error}") from None
 
     def _launch(self) -> None:
         self.stop()
+        with self._launching:
+            if self._is_abandoned:
+                raise AbandonedError
+            self._process = self._spawn()
+        try:
+            self._send((self._config, self._warm))
+            self._receive("ready", within=Patience(START_DEADLINE_S))
+        except MediaError:
+            self.stop()
+            raise
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
         ours, theirs = socket.socketpair()
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
         self._pipe = Connection(ours.detach())
@@ -154,7 +196,7 @@ class DecodeChild:
         for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             environment[variable] = str(self._config.threads)
         with theirs:
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 command,
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
@@ -162,12 +204,6 @@ class DecodeChild:
                 stderr=self._stderr,
                 env=environment,
             )
-        try:
-            self._send((self._config, self._warm))
-            self._receive("ready", within_s=START_DEADLINE_S)
-        except MediaError:
-            self.stop()
-            raise
 
     def _send(self, message: Any) -> None:
         try:
@@ -175,13 +211,13 @@ class DecodeChild:
         except OSError:
             raise self._death() from None
 
-    def _receive(self, *expected: str, within_s: float, end: float | None = None) -> tuple[str, Any]:
+    def _receive(self, *expected: str, within: Patience, end: float | None = None) -> tuple[str, Any]:
         """The next message, whose kind must be one of `expected`. end: when the time is over, if it runs already."""
-        left_s = within_s if end is None else max(0.0, end - time.monotonic())
+        left_s = within.seconds if end is None else max(0.0, end - time.monotonic())
         if not self._pipe.poll(left_s):
+            see = f" (see {within.option})" if within.option else ""
             raise MediaError(
-                ErrorCode.TIMEOUT,
-                f"no answer from the decoder within {within_s:g} s (see --deadline-s); it was killed",
+                ErrorCode.TIMEOUT, f"no answer from the decoder within {within.seconds:g} s{see}; it was killed"
             )
         try:
             kind, payload = self._pipe.recv()
@@ -195,7 +231,10 @@ class DecodeChild:
         return kind, payload
 
     def _death(self) -> DeathError:
+        """What the process died of. Raises AbandonedError if it may have been by `abandon`."""
         assert self._process is not None
+        if self._is_abandoned:
+            raise AbandonedError
         try:
             code = self._process.wait(EXIT_DEADLINE_S)
         except subprocess.TimeoutExpired:  # it closed the pipe and lives on

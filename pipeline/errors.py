@@ -77,6 +77,11 @@ class StoreError(RanError):
     exit_code = 5
 
 
+class StartError(StoreError):
+    """A decode process did not come up: its node lacks something, or is too busy. What it was to read is not at fault.
+    The message only says why."""
+
+
 class DamageError(StoreError):
     """A file of the dataset is gone, or says something else than what was committed: `verify --repair` mends that.
 

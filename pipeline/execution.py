@@ -22,13 +22,13 @@ from ray.data import DataContext, Dataset
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.exceptions import SystemException
 
-from pipeline.errors import RanError, StoreError
+from pipeline.errors import RanError, StartError, StoreError
 
 if TYPE_CHECKING:
     from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
 ACTOR_START_S = 600
-MOST_STARTS = 3  # executions in a row of which no actor came up
+MOST_STARTS = 3  # executions in a row that gave nothing because an actor did not come up
 LOST_NODES_S = 300.0  # without any result after a node's death; new nodes take minutes to start
 NO_PROGRESS_S = 3600  # of a whole execution; a unit may wait so long for the bytes of its file
 LOOK_S = 5.0  # between two looks at the nodes
@@ -137,19 +137,24 @@ def raise_for_users(cause: BaseException) -> None:
 
 
 def did_not_start(cause: BaseException) -> bool:
-    """Whether it is an actor that failed in its constructor: what it is given to do is not at fault."""
-    return bool(getattr(cause, "actor_init_failed", False))
+    """Whether it is an actor that failed in its constructor, or whose decode process did not come up when it needed
+    one: what it is given to do is not at fault."""
+    return isinstance(cause, StartError) or bool(getattr(cause, "actor_init_failed", False))
 
 
 def actors_dont_start(cause: BaseException) -> StoreError:
-    """What the user is told once that has happened MOST_STARTS times in a row."""
-    return StoreError(f"actors don't start on the cluster: {in_a_line(cause)}; mend that and run again")
+    """What the user is told once that has happened MOST_STARTS times in a row; and of the driver's own decode process,
+    at once."""
+    who = "" if isinstance(cause, StartError) else "actors don't start on the cluster: "
+    return StoreError(f"{who}{in_a_line(cause)}; mend that and run the same command again to resume")
 
 
 def in_a_line(cause: BaseException) -> str:
     """An exception for a message of ours. What failed in an actor's constructor Ray tells as the text of a traceback,
     whose end names the exception."""
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [""]
+    if isinstance(cause, StartError):
+        return lines[0]
     return lines[-1] if did_not_start(cause) else f"{type(cause).__name__}: {lines[0]}"
 
 

@@ -6,13 +6,13 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import pyarrow as pa
 import ray
 
 from pipeline import __version__, schema
-from pipeline.child import DecodeChild
+from pipeline.child import AbandonedError, DecodeChild
 from pipeline.errors import StoreError
 from pipeline.media.locations import local_path
 from pipeline.media.sniff import guess_kind
@@ -21,6 +21,7 @@ from pipeline.resources import Resources
 from pipeline.worker import WorkerConfig
 
 UNIT_SOURCES = 32  # one actor's portion
+POLL_S = 0.5
 #: Probed by the driver: more would keep actors waiting; and fetched by it, whose node may have little disk.
 MOST_SOURCES_HERE, MOST_BYTES_HERE = 32, 256 << 20
 
@@ -36,7 +37,8 @@ _SOURCE = pa.schema(
 
 
 class Prober:
-    """Source rows in, rows of the `sources` table out. Headers are foreign bytes too, so a child reads them."""
+    """Source rows in, rows of the `sources` table out; once it is abandoned, only of what was read by then. Headers are
+    foreign bytes too, so a child reads them."""
 
     def __init__(self, config: WorkerConfig, deadline_s: float, run_id: str) -> None:
         self._child = DecodeChild(config, deadline_s=deadline_s)
@@ -45,9 +47,16 @@ class Prober:
     def __call__(self, sources: pa.Table) -> pa.Table:
         rows = []
         for row in sources.to_pylist():
-            probed = self._child.probe(Source(**row))
+            try:
+                probed = self._child.probe(Source(**row))
+            except AbandonedError:
+                break
             rows.append({**probed, "run_id": self._run_id, "pipeline_version": __version__})
         return pa.Table.from_pylist(rows, schema=schema.SOURCES)
+
+    def abandon(self) -> None:
+        """From another thread: kills the child, whatever it waits for. The source that it reads is left out."""
+        self._child.abandon()
 
     def close(self) -> None:
         """Ends the child."""
@@ -63,12 +72,17 @@ def are_few(sources: Sequence[Source]) -> bool:
 
 def probe_here(sources: Sequence[Source], config: WorkerConfig, *, deadline_s: float, run_id: str) -> pa.Table:
     """Rows of the `sources` table, from one child of this process."""
-    with contextlib.closing(Prober(config, deadline_s, run_id)) as prober:
+    return _probe_with(Prober(config, deadline_s, run_id), sources)
+
+
+def _probe_with(prober: Prober, sources: Sequence[Source]) -> pa.Table:
+    with contextlib.closing(prober):
         return prober(_table(sources))
 
 
 class Probing:
-    """The probing of a run's new sources. As a context it begins with few of them while Ray starts."""
+    """The probing of a run's new sources. As a context it begins with few of them while Ray starts; leaving it ends
+    that, finished or not."""
 
     def __init__(self, sources: Sequence[Source], config: WorkerConfig, *, deadline_s: float, run_id: str) -> None:
         self._sources = sources
@@ -76,33 +90,37 @@ class Probing:
         self._deadline_s = deadline_s
         self._run_id = run_id
         self._thread = ThreadPoolExecutor(1, "probing")
+        self._here = Prober(config, deadline_s, run_id)
         self._few: Future[pa.Table] | None = None
 
     def __enter__(self) -> Probing:
         if self._sources and are_few(self._sources):
-            self._few = self._thread.submit(
-                probe_here, self._sources, self._config, deadline_s=self._deadline_s, run_id=self._run_id
-            )
+            self._few = self._thread.submit(_probe_with, self._here, self._sources)
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._here.abandon()
         self._thread.shutdown()
 
     def tables(self, resources: Resources, stop: threading.Event) -> Iterator[pa.Table]:
-        """Rows of the `sources` table, as they are ready, until `stop` is set. Raises StoreError where the cluster
-        fails."""
+        """Rows of the `sources` table, as they are ready, until `stop` is set: what is not done by then has none.
+        Raises StoreError where the cluster fails."""
         from pipeline.execution import actors_dont_start, cause_of, did_not_start, in_a_line, raise_for_users
 
         try:
             if self._few is not None:
+                while not wait([self._few], timeout=POLL_S).done:
+                    if stop.is_set():
+                        self._here.abandon()
+                        break
                 yield self._few.result()
             else:
                 yield from self._by_actors(resources, stop)
         except Exception as error:
             cause = cause_of(error)
-            raise_for_users(cause)
             if did_not_start(cause):
                 raise actors_dont_start(cause) from error
+            raise_for_users(cause)
             if isinstance(cause, ray.exceptions.RayError):
                 raise StoreError(f"probing failed: {in_a_line(cause)}; run the same command again") from error
             raise

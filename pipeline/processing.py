@@ -19,7 +19,7 @@ import ray
 from pipeline import execution, graph, planning, resources
 from pipeline.cluster import size_of_cluster
 from pipeline.covered import CoveredWindows
-from pipeline.errors import CapacityError, ErrorCode, MediaError, StoreError
+from pipeline.errors import CapacityError, ErrorCode, MediaError, StartError, StoreError
 from pipeline.execution import (
     MOST_STARTS,
     LostNodesError,
@@ -101,7 +101,7 @@ class Processing:
         self._keeps_crops = config.keep_crops or prepared.keeps_crops
         self._stop, self._size, self._stored = stop, size, stored
         self._is_proved = False  # something has come through the whole chain
-        self._failed_starts = 0  # passes in a row of which no actor came up
+        self._failed_starts = 0  # passes in a row that gave nothing because an actor did not come up
         self._covered = CoveredWindows(self._extraction.id)
 
     def run(self, plan: planning.Plan, committer: Committer, progress: ProgressReporter) -> None:
@@ -182,7 +182,7 @@ class Processing:
         """Plans what a broken pass has left to do. Returns what broke it, in a line, and the rows to be blamed."""
         cause = cause_of(broken)
         why, nothing = in_a_line(cause), missing.slice(0, 0)
-        if not isinstance(cause, LostNodesError):
+        if not isinstance(cause, LostNodesError | StartError):
             raise_for_users(cause)
         if self._divide_anew() or isinstance(cause, LostNodesError):
             passes.again(attempted, missing)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from pipeline.detect import MOBILENET_PATH
 from pipeline.errors import StoreError
 from tests.faults.comparison import assert_same_tables
+from tests.faults.holding import held, waiting
 from tests.faults.job import Job
+from tests.faults.processes import kill, wait_for
+from tests.faults.stand_in_decoders import HELD
 
 
 def test_actors_do_not_start(job: Job, undisturbed: Path, tmp_path: Path) -> None:
@@ -20,3 +25,23 @@ def test_actors_do_not_start(job: Job, undisturbed: Path, tmp_path: Path) -> Non
     assert not list(tmp_path.glob("out/segments/**/*.parquet")), "no input is at fault"
     job.run(tmp_path / "out")
     assert_same_tables(undisturbed, tmp_path / "out")
+
+
+def test_a_decode_process_does_not_come_up_again(job: Job, media: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """It dies under way, and by then the detector's file is damaged where its actor is."""
+    weights = tmp_path / "weights.onnx"
+    shutil.copy(MOBILENET_PATH, weights)
+    disturbed = job.but(decoder=HELD, detector_weights=str(weights))
+    with held(media):
+        run = disturbed.beside(tmp_path / "out")
+        (victim,) = wait_for("a frame of b.mp4", lambda: waiting(media))
+        weights.write_bytes(b"cut off")
+        kill(victim)
+        with pytest.raises(
+            StoreError, match=r"the decode process did not start on .*run the same command again"
+        ) as told:
+            run.result()
+    assert told.value.exit_code == 5
+    shutil.copy(MOBILENET_PATH, weights)
+    disturbed.run(tmp_path / "out")
+    assert_same_tables(undisturbed, tmp_path / "out", without=("decoder",))

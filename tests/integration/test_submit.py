@@ -18,6 +18,7 @@ import pytest
 from ray.job_submission import JobSubmissionClient
 from ray.util.state import list_actors
 
+from jobs.following import LostJobError, follow
 from pipeline.ledger.log import CommitLog
 from pipeline.ledger.verify import verify
 from pipeline.storage.store import Store
@@ -135,3 +136,11 @@ def test_what_is_wrong_here_is_said_here() -> None:
     assert run_cli_here(*nobody, "--", "rnu", "in").returncode == 2
     assert run_cli_here("submit", "--address", "auto", "--", "run", "in", "-o", "out").returncode == 2
     assert run_cli_here(*nobody, "--", "run", "in", "-o", "out").returncode == 5
+
+
+def test_a_job_that_the_cluster_does_not_know_is_told_by_rays_own_words(cluster: RayNodes) -> None:
+    unknown = run_cli_here("submit", "--address", cluster.url, "--follow", "run-nobody")
+    assert unknown.returncode == 2, unknown.stderr
+    assert f"the cluster at {cluster.url} has no such job" in unknown.stderr
+    with pytest.raises(LostJobError, match="lost job run-nobody"):
+        follow(JobSubmissionClient(cluster.url), "run-nobody")

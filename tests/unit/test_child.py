@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,12 +16,14 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from pipeline.child import DecodeChild
+from pipeline import child as child_module
+from pipeline.child import AbandonedError, DecodeChild
 from pipeline.config import Extraction
+from pipeline.errors import StartError
 from pipeline.extract import DecodeActor
 from pipeline.media.probe import probe_source
 from pipeline.media.scratch import Scratch
-from pipeline.media.sources import list_sources
+from pipeline.media.sources import Source, list_sources
 from pipeline.quality import sharpness_brightness
 from pipeline.segments import PLAN, Segment, plan_segments
 from pipeline.worker import WorkerConfig
@@ -81,7 +84,7 @@ def test_a_child_that_hangs_is_killed_and_the_next_segment_is_fine(config: Worke
         os.kill(pid_of(child), signal.SIGSTOP)  # as deaf as a native loop that holds the GIL
         result, pixels = child.extract(picture)
         assert (result.status, result.error_code, pixels) == ("error", "timeout", bytearray())
-        assert "1.5 s" in (result.error_message or "")
+        assert "within 1.5 s (see --deadline-s)" in (result.error_message or "")
         assert child.extract(picture)[0].status == "ok"
     finally:
         child.stop()
@@ -113,6 +116,44 @@ def test_a_child_that_is_killed_while_it_starts_is_started_again(config: WorkerC
         killer.join()
         assert pid_of(child) not in killed
         assert child.extract(picture)[0].status == "ok"
+    finally:
+        child.stop()
+
+
+def test_a_child_that_does_not_come_up_again_in_time_is_no_segments_fault(
+    config: WorkerConfig, picture: Segment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = DecodeChild(config, deadline_s=60, warm=True)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(child_module, "START_DEADLINE_S", 1e-6)
+            os.kill(pid_of(child), signal.SIGKILL)
+            with pytest.raises(StartError, match=r"the decode process did not start within 1e-06 s on ") as caught:
+                child.extract(picture)
+        assert caught.value.exit_code == 5
+        assert "--deadline-s" not in str(caught.value), "that option can't mend it"
+        assert child.extract(picture)[0].status == "ok"
+    finally:
+        child.stop()
+
+
+def test_a_child_that_can_not_even_be_tried_says_why(config: WorkerConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(StartError, match=r"did not start on .*/nowhere/python"):
+        DecodeChild(config, warm=True)
+
+
+def test_a_child_that_is_abandoned_answers_nothing_and_is_not_started_again(
+    config: WorkerConfig, picture: Segment
+) -> None:
+    child = DecodeChild(config, deadline_s=60, warm=True)
+    try:
+        os.kill(pid_of(child), signal.SIGSTOP)
+        threading.Timer(0.5, child.abandon).start()
+        with pytest.raises(AbandonedError):
+            child.extract(picture)
+        with pytest.raises(AbandonedError):
+            child.extract(picture)
     finally:
         child.stop()
 
@@ -209,13 +250,27 @@ def test_a_large_file_has_the_time_to_be_read(config: WorkerConfig) -> None:
         hasty.stop()
 
 
-def test_unpacking_has_the_time_of_a_fetch(config: WorkerConfig, tmp_path: Path) -> None:
-    packed = write_tar(tmp_path / "a.tar.gz", [(f"{index}.png", picture_bytes(index)) for index in range(3)])
-    (source,) = list_sources([str(packed)]).sources
+@pytest.fixture
+def packed(tmp_path: Path) -> Source:
+    path = write_tar(tmp_path / "a.tar.gz", [(f"{index}.png", picture_bytes(index)) for index in range(3)])
+    return list_sources([str(path)]).sources[0]
+
+
+def test_unpacking_has_the_time_of_a_fetch(config: WorkerConfig, packed: Source, tmp_path: Path) -> None:
     hasty = DecodeChild(replace(config, scratch_dir=str(tmp_path / "scratch")), deadline_s=1e-6, fetch_deadline_s=60)
     try:
-        row = hasty.probe(source)
+        row = hasty.probe(packed)
     finally:
         hasty.stop()
     assert row["error_code"] is None, row["error_message"]
     assert len(row["index"]) == 3
+
+
+def test_the_time_of_a_fetch_is_not_told_as_an_option(config: WorkerConfig, packed: Source) -> None:
+    hasty = DecodeChild(config, deadline_s=60, fetch_deadline_s=1e-6)
+    try:
+        row = hasty.probe(packed)
+    finally:
+        hasty.stop()
+    assert row["error_code"] == "timeout"
+    assert row["error_message"] == "no answer from the decoder within 1e-06 s; it was killed"

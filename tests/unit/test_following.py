@@ -14,7 +14,8 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from jobs import following
 from jobs.following import exit_code, follow
-from pipeline.errors import StoreError
+from jobs.submit import submit_command
+from pipeline.errors import StoreError, UsageError
 
 
 def job(status: JobStatus, code: int | None, message: str | None = None) -> JobDetails:
@@ -53,14 +54,15 @@ class Dashboard:
     keeps all connections and says nothing.
 
     logs: what happens on each connection to the log, on the last one for all that follow: words, seconds of waiting, a
-    new status of the job, BREAK, SILENCE of the whole server, END of the log. Without the last the connection stays.
+    new status of the job, BREAK, SILENCE of the whole server, FORGET (like a head that was started anew),
+    END of the log. Without the last the connection stays.
     """
 
-    BREAK, SILENCE, END = object(), object(), object()
+    BREAK, SILENCE, FORGET, END = object(), object(), object(), object()
 
     def __init__(self, *logs: list[object], status: JobStatus = JobStatus.RUNNING) -> None:
         self.status = status
-        self.is_silent = False
+        self.is_silent = self.has_forgotten = False
         self.connections = 0
         self._logs = logs
 
@@ -93,9 +95,11 @@ class Dashboard:
     async def _version(self, _: web.Request) -> web.Response:
         return web.json_response({"version": "4", "ray_version": "2.60.0", "ray_commit": "", "session_name": ""})
 
-    async def _info(self, _: web.Request) -> web.Response:
+    async def _info(self, request: web.Request) -> web.Response:
         while self.is_silent:
             await asyncio.sleep(0.05)
+        if self.has_forgotten:  # in the words of Ray's own dashboard
+            return web.Response(text=f"Job {request.match_info['job']} does not exist", status=404)
         return web.json_response(vars(job(self.status, None)) | {"type": "SUBMISSION", "status": self.status.value})
 
     async def _tail(self, request: web.Request) -> web.StreamResponse:
@@ -112,6 +116,8 @@ class Dashboard:
                 await asyncio.sleep(event)
             elif event is self.SILENCE:
                 self.is_silent = True
+            elif event is self.FORGET:
+                self.has_forgotten = True
             elif event is self.END:
                 await socket.close()
                 return socket
@@ -188,3 +194,32 @@ def test_a_job_that_is_long_silent_is_followed_on(capsys: pytest.CaptureFixture[
     assert isinstance(ended, JobDetails), ended
     assert dashboard.connections >= 3
     assert capsys.readouterr().err == "one\ntwo\n"
+
+
+LOST = "the cluster has lost job run-1 (its head was started anew): submit the same command again to resume"
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize("then", [[Dashboard.BREAK], []])
+def test_a_job_that_the_cluster_has_forgotten_is_lost_and_the_cluster_is_not_silent(then: list[object]) -> None:
+    """Whether the connection to the log broke with the old head, or nobody told."""
+    ended = followed(Dashboard(["one\n", Dashboard.FORGET, *then]))
+    assert isinstance(ended, StoreError), ended
+    assert (str(ended), ended.exit_code) == (LOST, 5)
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_lost_job_is_nothing_to_come_back_to() -> None:
+    dashboard = Dashboard(["one\n", Dashboard.FORGET, Dashboard.BREAK])
+    with dashboard.serving() as client, pytest.raises(StoreError) as caught:
+        submit_command.main(["--address", client.get_address(), "--follow", "run-1"], standalone_mode=False)
+    assert str(caught.value) == LOST
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_job_that_the_cluster_never_had_is_a_mistake_in_the_command() -> None:
+    dashboard = Dashboard()
+    dashboard.has_forgotten = True
+    told = r"--follow run-1: the cluster at http://.* has no such job"
+    with dashboard.serving() as client, pytest.raises(UsageError, match=told):
+        submit_command.main(["--address", client.get_address(), "--follow", "run-1"], standalone_mode=False)

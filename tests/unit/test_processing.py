@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import Extraction
-from pipeline.errors import StoreError
+from pipeline.errors import StartError, StoreError
 from pipeline.execution import MOST_STARTS
 from pipeline.passes import Pass
 from pipeline.planning import dispatch_units
@@ -127,6 +127,27 @@ def test_actors_that_do_not_start_end_the_run_with_the_reason(processing: Script
         processing.process(films(8))
     assert len(processing.passes) == MOST_STARTS
     assert committed(processing) == {}
+
+
+def test_decode_processes_that_do_not_come_up_again_are_told_as_actors_are(processing: ScriptedProcessing) -> None:
+    processing.script = lambda attempted: [StartError("the decode process did not start within 180 s on n1")]
+    told = r"^the decode process did not start within 180 s on n1; mend that and run the same command again to resume$"
+    with pytest.raises(StoreError, match=told) as caught:
+        processing.process(films(8))
+    assert caught.value.exit_code == 5
+    assert len(processing.passes) == MOST_STARTS
+    assert committed(processing) == {}
+
+
+def test_a_decode_process_that_comes_up_later_is_enough(processing: ScriptedProcessing) -> None:
+    def script(attempted: Pass) -> Iterable[Answer]:
+        if len(processing.passes) < MOST_STARTS:
+            return [StartError("the decode process did not start within 180 s on n1")]
+        return [processing.unit(attempted.segments)]
+
+    processing.script = script
+    processing.process(films(8))
+    assert committed(processing) == {("ok", None): 8}
 
 
 def broken_from(first: int, windows: pa.Table, processing: ScriptedProcessing) -> pa.Table:

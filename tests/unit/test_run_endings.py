@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ import ray
 
 from jobs.run import check_error_rate, conclude
 from pipeline import driver as driver_module
-from pipeline import execution
+from pipeline import execution, planning
 from pipeline.config import Extraction
 from pipeline.driver import Driver
 from pipeline.errors import ErrorRateError
 from pipeline.infer import ModelBytes
 from pipeline.ledger.dataset import Dataset
-from pipeline.media.sources import Listing, Source
+from pipeline.ledger.log import CommitLog
+from pipeline.media.sources import Listing, Source, list_sources
 from pipeline.prepare import Prepared, load
 from pipeline.probing import Probing
 from pipeline.progress import ProgressReporter
@@ -29,7 +31,9 @@ from pipeline.resources import Cluster
 from pipeline.run_config import RunConfig
 from pipeline.storage.store import Store
 from pipeline.summary import Summary
+from tests.conftest import DEMO_MEDIA
 from tests.faulty_store import memory_url
+from tests.silent_server import silent_server
 from tests.unit.test_planning import probed, row
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
@@ -106,6 +110,44 @@ def test_the_first_signal_stops_the_run_and_the_second_leaves_at_once(
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
+@pytest.fixture
+def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For runs that end before anything is processed."""
+    size = contextlib.nullcontext(Cluster(cpus=3, gpus=0))
+    monkeypatch.setattr(driver_module, "connected", lambda address: size)
+    monkeypatch.setattr(driver_module, "check_output_is_shared", lambda store: None)
+    monkeypatch.setattr(execution, "configure_ray_data", lambda **_: None)
+    monkeypatch.setattr(ray, "put", lambda value: value)
+
+
+def driver_for(sources: list[Source], model: Path, folder: Path) -> Driver:
+    stored, model_id = load(str(model))
+    dataset = Dataset.open_or_create(Store(str(folder / "out")), Extraction())
+    prepared = Prepared(listing=Listing(sources=sources), model=stored, model_id=model_id, dataset=dataset)
+    return Driver(RunConfig(inputs=("s3://b",), output=str(folder / "out"), scratch=str(folder / "scratch")), prepared)
+
+
+@pytest.mark.usefixtures("no_cluster")
+def test_a_stop_while_a_source_hangs_ends_the_run_and_blames_no_source(tiny_model: Path, tmp_path: Path) -> None:
+    (good,) = list_sources([str(DEMO_MEDIA / "astronaut.png")]).sources
+    with silent_server() as server, ThreadPoolExecutor(1) as beside:
+        driver = driver_for([good, server.source()], tiny_model, tmp_path)
+
+        def stop_once_it_hangs() -> None:
+            server.wait_for_reader()
+            driver._stop.set()
+
+        beside.submit(stop_once_it_hangs)
+        with ProgressReporter(quiet=True) as progress:
+            summary = driver.run(progress)
+    assert (summary.status, summary.failed_sources, summary.sources_probed) == ("interrupted", 0, 1)
+    log = CommitLog(driver._store)
+    log.refresh()
+    known = planning.known_sources(driver._store, log.state)
+    assert known["source_id"].to_pylist() == [good.source_id], "the next run has to probe the other"
+
+
+@pytest.mark.usefixtures("no_cluster")
 def test_a_stop_while_sources_are_probed_is_no_lack_of_room(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,10 +156,7 @@ def test_a_stop_while_sources_are_probed_is_no_lack_of_room(
         Source(source_id=f"{n:016x}", uri=uri, location=uri, fingerprint="1:1", size_bytes=1 << 60)
         for n, uri in enumerate(("s3://b/0.mp4", "s3://b/1.mp4"))
     )
-    model, model_id = load(str(tiny_model))
-    dataset = Dataset.open_or_create(Store(str(tmp_path / "out")), Extraction())
-    prepared = Prepared(listing=Listing(sources=[one, other]), model=model, model_id=model_id, dataset=dataset)
-    driver = Driver(RunConfig(inputs=("s3://b",), output=str(tmp_path / "out")), prepared)
+    driver = driver_for([one, other], tiny_model, tmp_path)
 
     def tables(*_: Any) -> Iterator[pa.Table]:
         driver._stop.set()
@@ -125,11 +164,6 @@ def test_a_stop_while_sources_are_probed_is_no_lack_of_room(
 
     monkeypatch.setattr(Probing, "__enter__", lambda probing: probing)
     monkeypatch.setattr(Probing, "tables", tables)
-    size = contextlib.nullcontext(Cluster(cpus=3, gpus=0))
-    monkeypatch.setattr(driver_module, "connected", lambda address: size)
-    monkeypatch.setattr(driver_module, "check_output_is_shared", lambda store: None)
-    monkeypatch.setattr(execution, "configure_ray_data", lambda **_: None)
-    monkeypatch.setattr(ray, "put", lambda value: value)
     with ProgressReporter(quiet=True) as progress:
         assert driver.run(progress).status == "interrupted"
     assert driver.summary.segments_planned > 0
