@@ -36,7 +36,7 @@ _MEANINGS = {
     ErrorCode.CORRUPT: "the file is damaged",
     ErrorCode.TRUNCATED: "the file ends early",
     ErrorCode.TOO_LARGE: "more pixels or bytes than allowed",
-    ErrorCode.TIMEOUT: "reading it took longer than `--deadline-s`",
+    ErrorCode.TIMEOUT: "reading it took longer than `--deadline-s`, or fetching it an hour",
     ErrorCode.DECODER_CRASH: "its decoder died",
     ErrorCode.ARCHIVE_MEMBER: "a member of the archive can't be read",
     ErrorCode.UNSUPPORTED: "media of a kind that is not read here",
