@@ -121,8 +121,8 @@ def test_units_of_one_file_look_its_keys_up_once_and_a_file_that_is_gone_gives_n
     actor = RescoreActor(config, 60.0, store)
 
     def read(*numbers: int) -> set[str]:
-        ids = pa.chunked_array([[segment_id(number) for number in numbers]], pa.string())
-        return {face_id.partition("-")[0] for face_id in actor._read_crops(ids, {file.path, "crops/gone"})}
+        files = {segment_id(number): file.path for number in numbers} | {"another": "crops/gone"}
+        return {face_id.partition("-")[0] for face_id in actor._read_crops(files)}
 
     assert read(1, 2) == {"1", "2"}
     store.read = 0

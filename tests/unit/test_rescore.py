@@ -102,7 +102,7 @@ def test_of_a_damaged_file_of_crops_nothing_is_taken(
         raise error
 
     monkeypatch.setattr(rescore, "KeptCrops", opened)
-    assert actor._read_crops(pa.chunked_array([["s"]]), {"crops/x.parquet"}) == {}
+    assert actor._read_crops({"s": "crops/x.parquet"}) == {}
 
 
 def test_a_store_that_fails_is_no_damaged_file(actor: RescoreActor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +111,7 @@ def test_a_store_that_fails_is_no_damaged_file(actor: RescoreActor, monkeypatch:
 
     monkeypatch.setattr(rescore, "KeptCrops", opened)
     with pytest.raises(StoreError):
-        actor._read_crops(pa.chunked_array([["s"]]), {"crops/x.parquet"})
+        actor._read_crops({"s": "crops/x.parquet"})
 
 
 def test_a_window_of_a_video_that_opens_no_more_has_its_own_error(
