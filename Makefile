@@ -26,9 +26,9 @@ demo: setup
 	rm -rf $(DEMO_OUT)
 	$(BIN)/python examples/demo.py $(DEMO_OUT)
 
-# Three at a time on two cores: half of the time goes by waiting for processes to start.
+# Two at a time: half of the time goes by waiting for processes to start. Three on two cores took as long.
 test: setup lint types
-	$(BIN)/python -m pytest -n 3 --dist loadfile tests/unit tests/integration tests/faults tests/hostile
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/integration tests/faults tests/hostile
 
 # All of the hostile files in one run, and many more mutations of archives and videos; then hundreds of seeds of
 # everything that tests/faults breaks: hours, of which SOAK_MINUTES=30 takes as many as that allows.
