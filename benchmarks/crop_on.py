@@ -25,7 +25,7 @@ def main() -> None:
     """Prints bytes per face between the pools, faces/s, and what the network's stage takes of a second."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        large = small_model(folder / "large", aligned_size=224, input_size=224)
+        large = small_model(folder / "large", aligned_size=224, input_size=224, colour="rgb")
         for title, model in (("default", default_model_dir()), ("224 px", large)):
             config = ModelConfig.from_json(read_model_bytes(model)[0])
             sizes = {"device": config.aligned_size**2 * 3, "cpu": math.prod(crop_shape(config))}
