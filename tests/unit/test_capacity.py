@@ -52,6 +52,7 @@ def archive(location: str, size: int, *members: tuple[str, int, int]) -> tuple[s
     ("sources", "expected"),
     [
         ([video(LOCAL + "a.mp4", 100)], 0),
+        ([video("file:///in/%E9.mp4", 100)], 0),  # local too: a name that isn't Unicode
         ([video(REMOTE + "a.mp4", 100)], 100),  # ninety segments, one file
         ([video(REMOTE + f"{size}.mp4", size) for size in (100, 7, 60)], 160),
         ([archive(LOCAL + "a.tar", 500, ("a.png", 0, 9), ("b.mp4", 9, 40), ("c.mp4", 49, 30), ("d.mp4", 79, 3))], 70),
