@@ -32,7 +32,7 @@ from pipeline.ledger.runs import RUNS, STALE_AFTER_S, Run, refuse_while_at_work
 from pipeline.ledger.staging import StagedSet, stage_table
 from pipeline.ledger.state import LogState
 from pipeline.ledger.sweep import sweep
-from pipeline.ledger.verify import Verification, verify
+from pipeline.ledger.verify import Verification, public_files, verify
 from pipeline.media.locations import is_remote, normalise
 from pipeline.segments import plan_table, segment_id
 from pipeline.storage.store import Store
@@ -226,7 +226,7 @@ def _append(
 def _recover_strays(store: Store, log: CommitLog, run: Run, before: Verification, result: Repair) -> None:
     """Commits anew what only lost entries named: stray files of known runs. Then the strays are set aside."""
     runs = {path.split("/")[2] for path in store.list(RUNS)}
-    listed = {path for table in schema.TABLES for path in store.list(table)}
+    listed = public_files(store)
     log.refresh(write_checkpoints=True)  # after the listing: what a run publishes now is no stray
     strays = sorted(path for path in listed - log.state.live.keys() if path not in log.state.removed_files)
     ours = [path for path in strays if any(f"/part-{run_id}-" in path for run_id in runs)]

@@ -69,6 +69,12 @@ class Verification:
         self.findings.append(Finding(kind=kind, path=path, problem=problem))
 
 
+def public_files(store: Store) -> set[str]:
+    """Parquet files where a plain glob reads a table. What else lies there, such as pictures in a folder of the same
+    name, is somebody else's."""
+    return {path for table in schema.TABLES for path in store.list(table) if path.endswith(".parquet")}
+
+
 def verify(store: Store) -> Verification:
     """Looks at everything in a dataset. Raises UsageError where there is none or a newer version's, and StoreError if
     the store fails: what it does not give is not called damaged.
@@ -76,7 +82,7 @@ def verify(store: Store) -> Verification:
     While a run is at work, files that it has just committed may be named as not public yet.
     """
     _check_is_dataset(store)
-    listed = {path for table in schema.TABLES for path in store.list(table)}
+    listed = public_files(store)
     result = Verification(replayed=replay(store))
     state = result.replayed.state
     try:

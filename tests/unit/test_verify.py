@@ -198,6 +198,15 @@ def test_a_copied_file_doubles_no_row_after_repair(output: Path, whole: Path) ->
     assert _check_repaired(output, whole) == 0
 
 
+def test_what_is_no_parquet_is_somebody_elses(output: Path) -> None:
+    """A project's own folder may be called `sources`."""
+    picture = output / "sources" / "holiday.jpg"
+    picture.write_bytes(b"dear to somebody")
+    assert verify(Store(str(output))).findings == []
+    assert repair(Store(str(output))).moved == []
+    assert picture.read_bytes() == b"dear to somebody"
+
+
 def test_a_lost_source_row_is_planned_again(output: Path) -> None:
     for file in (output / "sources").glob("*.parquet"):
         file.unlink()
