@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.capacity import Need, check, estimate
+from pipeline.capacity import CUTTER_GIB, Need, check, estimate
 from pipeline.config import Extraction
+from pipeline.cut import pixels_grow
 from pipeline.errors import CapacityError
 from pipeline.media.scratch import Scratch
 from pipeline.resources import Cluster, Resources
@@ -109,3 +111,23 @@ def test_the_disk_here_says_nothing_of_other_nodes(tmp_path: Path) -> None:
     small = RunConfig(inputs=("x",), output="out", scratch=str(tmp_path), scratch_gib=1.0)
     with pytest.raises(CapacityError, match="over --scratch-gib 1 "):
         check(need, store, small, Cluster(cpus=8, gpus=0, nodes=2))
+
+
+def test_a_decode_actor_that_cuts_regions_needs_memory_for_torch() -> None:
+    todo = plan_table([], locations={}, extraction=Extraction())
+    share = Resources(decode_actors=10, decode_cpus=1.0, ran_actors=1, ran_cpus=0.0, ran_gpus=1.0)
+    cluster = Cluster(cpus=12, gpus=1)
+
+    def memory_gib(crop_on: str, of: Resources) -> float:
+        run = RunConfig(inputs=("x",), output="out", crop_on=crop_on)
+        return estimate(todo, Extraction(), ModelConfig(name="m"), run, cluster, of).memory_gib
+
+    assert memory_gib("cpu", share) - memory_gib("device", share) == pytest.approx(10 * CUTTER_GIB)
+    fused = replace(share, is_fused=True)  # has torch anyway
+    assert memory_gib("cpu", fused) == memory_gib("device", fused)
+
+
+def test_how_much_larger_regions_are_than_their_face() -> None:
+    large = ModelConfig(name="m", colour="rgb", input_size=224, aligned_size=224)
+    assert pixels_grow(large.to_json()) == 6  # so a unit defers its segments after a sixth of the faces
+    assert pixels_grow(replace(large, colour="grey", input_size=64, aligned_size=96).to_json()) == 1
