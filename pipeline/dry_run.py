@@ -64,6 +64,8 @@ def dry_run(config: RunConfig, extraction: Extraction) -> DryRun:
         log = CommitLog(store)
         log.refresh()
         state = log.state
+    else:
+        Dataset.check_place(store)
     known = planning.known_sources(store, state)
     unknown, different = planning.new_sources(store, state, listing, known)
     changed = ChangedFiles(different, replaces=config.on_changed == "replace")

@@ -11,7 +11,7 @@ from pipeline.config import Extraction
 from pipeline.errors import DamageError, NewerVersionError, StoreError, UsageError
 from pipeline.ledger.log import LOG
 from pipeline.ledger.seal import is_sealed, sealed, unsealed
-from pipeline.schema import SCHEMA_VERSION
+from pipeline.schema import SCHEMA_VERSION, TABLES
 from pipeline.storage.store import Store
 
 DATASET_FILE = "dataset.json"
@@ -65,10 +65,22 @@ class Dataset:
         Raises UsageError as `open` does, and if the store can't hold a dataset.
         """
         if not cls.exists(store):
-            cls._refuse_within_another(store)
+            cls.check_place(store)
             store.probe()
             store.put_if_absent(DATASET_FILE, dataset_file(extraction, root))
         return cls.open(store, extraction, root=root)
+
+    @classmethod
+    def check_place(cls, store: Store) -> None:
+        """Raises UsageError if `store`, which holds no dataset, can't become one beside what is there already."""
+        cls._refuse_within_another(store)
+        for table in TABLES:
+            files = store.list(table)
+            if files and not cls.exists(store):  # else it was made at this moment
+                raise UsageError(
+                    f"{store.url} is no dataset, but its folder {table} has files ({files[0]}), and rows would go "
+                    "there: choose another -o"
+                )
 
     @staticmethod
     def _refuse_within_another(store: Store) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -90,7 +91,7 @@ def list_sources(
 
     A file that is named is taken whatever its suffix; directories, and globs that end in `*`, give known media only.
     Hidden files in directories are skipped. listed: more inputs, of which none is a glob, however many.
-    Raises UsageError when nothing at all is found, or outside of `root`.
+    Raises UsageError when nothing at all is found, no input is there, or one is outside of `root`.
     """
     base = None if root is None else normalise(root)
     listing, tally = Listing(sources=[]), Tally()
@@ -106,6 +107,9 @@ def list_sources(
     if not found:
         names = ", ".join(without_secrets(name) for name in [*inputs, *listed][:20]) or "no input was given"
         raise UsageError(f"no video, picture or archive in: {names}. Check the path, or name the files themselves")
+    if all(_is_absent(item) for item in found.values()):
+        names = ", ".join(item.location for item in list(found.values())[:MOST_NAMED])
+        raise UsageError(f"not one of the inputs is there, or may be looked at: {names}. Check the path")
     listing.skipped = tally.skipped
     for uri, item in sorted(found.items()):
         uri = _relative(uri, base) if base is not None else uri
@@ -136,6 +140,12 @@ def _expanded(
             part = far[start : start + NAMES_AT_ONCE]
             answers = threads.map(lambda given: list_named(given, tally, storage_options), part)
             yield from zip(part, answers, strict=True)
+
+
+def _is_absent(item: Found) -> bool:
+    """Whether a local path leads nowhere; among others that are there, such a one gets an error row."""
+    path = local_path(item.location) if item.fingerprint == MISSING else None
+    return path is not None and not os.path.lexists(path)
 
 
 def _add(found: dict[str, Found], twins: dict[str, dict[str, Found]], item: Found) -> None:

@@ -65,6 +65,33 @@ def test_a_dataset_does_not_lie_in_another(store: Store, tmp_path: Path) -> None
     assert not (tmp_path / "faces").exists()
 
 
+@pytest.mark.parametrize("folder", ["faces", "sources", "segments", "crops"])
+def test_a_folder_of_somebodys_files_where_rows_would_go_is_refused(store: Store, tmp_path: Path, folder: str) -> None:
+    (tmp_path / folder).mkdir()
+    Dataset.check_place(store)  # nothing is in it
+    (tmp_path / folder / "portrait.png").write_bytes(b"mine")
+    with pytest.raises(UsageError, match=f"its folder {folder} has files .*portrait.png.*: choose another -o"):
+        Dataset.open_or_create(store, Extraction())
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["portrait.png"]
+
+
+def test_a_dataset_made_at_this_moment_is_no_folder_of_somebodys_files(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another driver may make it, and write rows, between the first look and the second."""
+    (tmp_path / "faces").mkdir()
+    (tmp_path / "faces" / "part-1.parquet").write_bytes(b"")
+    refuse = Dataset._refuse_within_another
+
+    def made_meanwhile(store: Store) -> None:
+        refuse(store)
+        store.put_if_absent("dataset.json", dataset_file(Extraction(), None))
+
+    monkeypatch.setattr(Dataset, "_refuse_within_another", staticmethod(made_meanwhile))
+    assert Dataset.open_or_create(store, Extraction()).extraction == Extraction()
+
+
+
 def test_newer_schema_is_refused(store: Store) -> None:
     Dataset.open_or_create(store, Extraction())
     values = json.loads(store.read_bytes("dataset.json"))

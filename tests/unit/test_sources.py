@@ -155,9 +155,17 @@ def test_links_are_not_resolved_and_loops_end(tree: Path) -> None:
     assert {source.fingerprint for source in listing.sources if source.uri.endswith("broken.mp4")} == {MISSING}
 
 
-def test_a_named_file_that_is_not_there_is_a_source(tree: Path) -> None:
-    listing = list_sources(["gone.mp4", "a.mp4"])
-    assert [source.fingerprint == MISSING for source in listing.sources] == [False, True]
+def test_a_named_file_that_is_not_there_is_a_source_among_others(tree: Path) -> None:
+    missing = next(one for one in list_sources(["gone.mp4", "a.mp4"]).sources if one.uri.endswith("gone.mp4"))
+    assert (missing.fingerprint, missing.size_bytes) == (MISSING, 0)
+
+
+def test_inputs_of_which_none_is_there_are_a_slip(tree: Path) -> None:
+    for inputs, listed in ((["gone.mp4", f"file://{tree}/away"], []), ([], ["gone.mp4", "away"])):
+        with pytest.raises(UsageError, match=r"not one of the inputs is there.*: .*gone\.mp4, .*away\. Check the path"):
+            list_sources(inputs, listed=listed)
+    (tree / "link.mp4").symlink_to("gone.mp4")
+    assert [one.fingerprint for one in list_sources(["link.mp4"]).sources] == [MISSING], "a name that is there"
 
 
 def test_nothing_at_all_is_an_error_that_names_the_inputs(tree: Path) -> None:
