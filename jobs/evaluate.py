@@ -10,7 +10,7 @@ import click
 
 from jobs.intervals import about_groups, percent_difference
 from jobs.options import json_option
-from jobs.text import points, table
+from jobs.text import counted, points, table
 from pipeline.errors import UsageError
 from ran_model.datasets import LAYOUTS, read_listing
 
@@ -22,6 +22,13 @@ from ran_model.datasets import LAYOUTS, read_listing
 )
 @click.option("--layout", type=click.Choice(["auto", *LAYOUTS]), default="auto", show_default=True)
 @click.option("--labels", type=click.Path(path_type=Path), help="CSV of labels for kept crops.")
+@click.option(
+    "--all",
+    "all_pictures",
+    is_flag=True,
+    help="Score every labelled picture, not the test lists and validation part alone: for data that the model was "
+    "neither trained nor chosen on.",
+)
 @click.option(
     "--single-pass",
     type=click.Path(path_type=Path),
@@ -38,12 +45,14 @@ def evaluate_command(
     data: Path,
     layout: str,
     labels: Path | None,
+    all_pictures: bool,
     single_pass: Path | None,
     work: Path,
     figure: Path | None,
     as_json: bool,
 ) -> None:
-    """Score a model on the test lists of a labelled data set, which must not have been used to choose it."""
+    """Score a model on the test lists of a labelled data set, which must not have been used to choose it, and on its
+    validation part."""
     import torch
 
     from jobs.align_faces import aligned_faces
@@ -65,6 +74,8 @@ def evaluate_command(
             )
     try:
         listing = read_listing(data, layout=layout, labels=labels)
+        if all_pictures:
+            listing = listing.all_tested()
         loaded = load_model(directory, device=device, dtype=torch.float32)
         if not any(listing.lists.values()) and not listing.of("validation", loaded.config.classes):
             hint = "; a column `split` in --labels says which faces are for `test`" if labels else ""
@@ -94,7 +105,8 @@ def evaluate_command(
 def describe(result: dict[str, Any]) -> str:
     """The evaluation for people."""
     lines = [f"{result['model']} ({result['model_id']}) on {result['data']['name']}"]
-    lines += [f"note: {note}" for note in (*result["data"]["notes"], not_found(result["data"]["found_fraction"]))]
+    data = result["data"]
+    lines += [f"note: {note}" for note in (*data["notes"], not_found(data["found_fraction"]), *_not_scored(data))]
     twin = result.get("single_pass", {}).get("lists", {})
     has_copies = any(scores["without_copies"] for scores in result["lists"].values())
     header = (
@@ -136,7 +148,8 @@ def describe(result: dict[str, Any]) -> str:
             (each["cover"], points(each["accuracy"]), *(points(each["attention"][region]) for region in regions))
             for each in probes
         ]
-        lines += ["", table(("covered", "accuracy", *regions), covers)]
+        covered = f"{counted(probes[0]['n'], 'face')}, covered"
+        lines += ["", table((covered, "accuracy", *regions), covers)]
     return "\n".join(lines)
 
 
@@ -144,6 +157,17 @@ def not_found(found_fraction: float) -> str:
     """How many pictures the model sees whole, for people: many mean that it is trained or judged on something else than
     faces."""
     return f"no face was found in {1 - found_fraction:.1%} of the pictures, which are taken whole"
+
+
+def _not_scored(data: dict[str, Any]) -> list[str]:
+    """For people who gave more labels than are asked about."""
+    left = data["pictures"] - data["scored"]
+    if not left:
+        return []
+    return [
+        f"{data['scored']} of {counted(data['pictures'], 'picture')} are scored, the others are there for training; "
+        "--all scores every one, for a model that saw none of them"
+    ]
 
 
 def _difference(comparison: dict[str, Any] | None) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ran_model.data import FaceSet, LabelledFaces
+from ran_model.datasets import Listing
 from ran_model.evaluate import over_expressions, predict_probabilities, score_lists
 from ran_model.labels import EXPRESSIONS
 from ran_model.network import RegionAttentionNetwork, SinglePassNetwork
@@ -39,6 +40,7 @@ def evaluation(
         "data": {
             "name": data.listing.name,
             "pictures": len(data.listing.items),
+            "scored": _scored(data.listing, network.config.classes),
             "found_fraction": round(data.found_fraction, 4),
             "notes": data.listing.notes,
         },
@@ -74,6 +76,12 @@ def recorded_single_pass(directory: Path, result: dict[str, Any]) -> dict[str, A
         return {"single_pass": kept["single_pass"] | {"recorded": True}, "comparison": kept["comparison"]}
     except (OSError, ValueError, KeyError):  # none is there, or one of an older form
         return {}
+
+
+def _scored(listing: Listing, classes: tuple[str, ...]) -> int:
+    """How many pictures are in a test list or the validation part."""
+    keys = {item.key for item in listing.of("validation", classes)}
+    return len(keys.union(*listing.lists.values()))
 
 
 def _clean_faces(data: LabelledFaces, classes: tuple[str, ...], most: int) -> FaceSet:

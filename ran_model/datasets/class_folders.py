@@ -26,7 +26,8 @@ from ran_model.datasets.splits import any_split, train_or_validation
 NEEDS = "a folder of folders named after expressions, alone or in train/, val/ and test/ (SFEW and others)"
 CUT_OUT = "_aligned_faces"
 DRAWN = (
-    "parts were drawn picture by picture: pictures of one person or clip may be in several; give train/, val/, test/"
+    "parts were drawn picture by picture (80, 10 and 10 %): pictures of one person or clip may be in several; give "
+    "train/, val/, test/"
 )
 DRAWN_VALIDATION = (
     "validation was drawn from train picture by picture: pictures of one person or clip may be in both; give val/ and "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ran_model.labels import EXPRESSIONS
@@ -89,6 +89,11 @@ class Listing:
         if split not in SPLITS:
             raise ValueError(f"split is {split!r}: it must be one of {', '.join(SPLITS)}")
         return [item for item in self.items if item.split == split and EXPRESSIONS[item.label] in classes]
+
+    def all_tested(self) -> Listing:
+        """The same pictures, all of them in the test part and its full list; other lists stay as they are."""
+        items = [replace(item, split="test") for item in self.items]
+        return replace(self, items=items, lists=self.lists | full_list(items))
 
 
 def full_list(items: Iterable[Item]) -> dict[str, dict[str, int]]:

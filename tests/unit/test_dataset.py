@@ -91,7 +91,6 @@ def test_a_dataset_made_at_this_moment_is_no_folder_of_somebodys_files(
     assert Dataset.open_or_create(store, Extraction()).extraction == Extraction()
 
 
-
 def test_newer_schema_is_refused(store: Store) -> None:
     Dataset.open_or_create(store, Extraction())
     values = json.loads(store.read_bytes("dataset.json"))

@@ -36,6 +36,16 @@ def test_splits_and_classes_of_a_listing() -> None:
         faces.of("val")
 
 
+def test_all_pictures_can_be_test_ones() -> None:
+    faces = listing(
+        item("a", label=6), item("b", "test", 1), item("c", "validation", 2), full={"b": 3}, pose30={"b": 4}
+    )
+    tested = faces.all_tested()
+    assert {each.key for each in tested.of("test")} == {"a", "b", "c"}
+    assert tested.lists == {"full": {"a": 6, "b": 1, "c": 2}, "pose30": {"b": 4}}
+    assert [each.split for each in faces.items] == ["train", "test", "validation"]
+
+
 def test_a_listing_is_checked() -> None:
     with pytest.raises(ValueError, match="key 'a' twice"):
         listing(item("a"), item("b"), item("a"))
