@@ -42,7 +42,7 @@ def evaluation(
             "pictures": len(data.listing.items),
             "scored": _scored(data.listing, network.config.classes),
             "found_fraction": round(data.found_fraction, 4),
-            "notes": data.listing.notes,
+            "notes": data.listing.told,
         },
         "lists": {name: scores.to_json() for name, scores in score_lists(network, data).items()},
     }

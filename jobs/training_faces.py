@@ -22,7 +22,7 @@ def training_faces(recipe: Recipe, work: Path) -> LabelledFaces:
     """
     check_starts(recipe)
     listing = read_listing(recipe.data, layout=recipe.layout, labels=recipe.labels)
-    _tell(listing.notes)
+    _tell(listing.told)
     check_faces(recipe, listing)
     faces = aligned_faces(listing, recipe.model, work)
     _tell(faces.listing.notes[len(listing.notes) :])  # on copies, which are seen in the pixels

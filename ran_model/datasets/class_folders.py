@@ -75,8 +75,13 @@ def read(path: Path) -> Listing:
             notes.add("validation folders that are test here, as no test folder has labels", child.name)
     if not items:
         raise DataError(f"{path} has no pictures in class folders: it must be {NEEDS}")
-    drawn = [DRAWS[there][1]] if there in DRAWS else []
-    return Listing(name=path.resolve().name, items=items, lists=full_list(items), notes=[*notes.lines(), *drawn])
+    return Listing(
+        name=path.resolve().name,
+        items=items,
+        lists=full_list(items),
+        notes=notes.lines(),
+        parts_note=DRAWS[there][1] if there in DRAWS else "",
+    )
 
 
 def _part(folder: Path) -> str | None:

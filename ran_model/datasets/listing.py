@@ -57,6 +57,7 @@ class Listing:
     name: for people; it may be that of a folder. layout: how it lies on disk, one of `ran_model.datasets.LAYOUTS`.
     lists: test lists by name ("full", "occlusion", "pose30", "pose45"), each with labels of its own: key -> label.
     notes: what was left out and why, a line each with the count and the first examples.
+    parts_note: how parts were drawn that the data set does not give, and what follows; else empty.
     smallest_face: the share of a picture's height that its face must have; ONE_FACE where each picture is one face.
     """
 
@@ -64,6 +65,7 @@ class Listing:
     items: list[Item]
     lists: dict[str, dict[str, int]]
     notes: list[str]
+    parts_note: str = ""
     layout: str = ""
     smallest_face: float = 0.0
 
@@ -93,7 +95,12 @@ class Listing:
     def all_tested(self) -> Listing:
         """The same pictures, all of them in the test part and its full list; other lists stay as they are."""
         items = [replace(item, split="test") for item in self.items]
-        return replace(self, items=items, lists=self.lists | full_list(items))
+        return replace(self, items=items, lists=self.lists | full_list(items), parts_note="")
+
+    @property
+    def told(self) -> list[str]:
+        """All that somebody should hear who uses it."""
+        return [*self.notes, self.parts_note] if self.parts_note else self.notes
 
 
 def full_list(items: Iterable[Item]) -> dict[str, dict[str, int]]:

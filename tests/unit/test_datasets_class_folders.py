@@ -39,7 +39,7 @@ def test_sfew_reports_on_val_and_holds_validation_out_of_train(tmp_path: Path) -
     assert {item.key for item in listing.of("test")} == set(expected)
     assert len(listing.of("train")) + len(listing.of("validation")) == 84
     assert 1 <= len(listing.of("validation")) <= 20
-    assert listing.notes == [
+    assert listing.told == [
         "pictures outside class folders: 1 (Test/unlabelled.png)",
         "validation folders that are test here, as no test folder has labels: 1 (Val)",
         DRAWN_VALIDATION,
@@ -55,7 +55,7 @@ def test_sfews_faces_are_preferred_over_its_frames(tmp_path: Path) -> None:
     assert {item.key.split("/")[0] for item in listing.of("test")} == {"Val_Aligned_Faces_new"}
     assert {item.key.split("/")[0] for item in listing.items} == {"Train_Aligned_Faces", "Val_Aligned_Faces_new"}
     assert len(listing.of("train")) + len(listing.of("validation")) == 84
-    assert "folders of whole frames, whose faces are there cut out: 2 (Train, Val)" in listing.notes
+    assert "folders of whole frames, whose faces are there cut out: 2 (Train, Val)" in listing.told
 
 
 def test_three_parts_are_taken_as_they_are(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_three_parts_are_taken_as_they_are(tmp_path: Path) -> None:
         "test/fearful/c.PNG": ("test", "fear"),
         "test/contempt/d.bmp": ("test", "contempt"),
     }
-    assert listing.notes == []
+    assert listing.told == []
     assert all(isinstance(item.picture, Path) and item.picture.is_file() for item in listing.items)
 
 
@@ -87,7 +87,7 @@ def test_parts_that_are_drawn_picture_by_picture_are_said_to_be(tmp_path: Path) 
         ("all", ("train/", "val/", "test/"), []),
     ):
         write_pictures(tmp_path / folder, *(f"{part}happy/{number}.png" for part in parts for number in range(3)))
-        assert read_listing(tmp_path / folder).notes == notes
+        assert read_listing(tmp_path / folder).told == notes
     assert "pictures of one person or clip may be in several; give train/, val/, test/" in DRAWN
 
 
@@ -110,7 +110,7 @@ def test_other_files_and_folders_are_noted(tmp_path: Path) -> None:
     (tmp_path / "train" / ".cache").mkdir()
     listing = read_listing(tmp_path)
     assert {item.key for item in listing.items} == {"train/happy/a.png", "train/happy/deeper/b.png", "test/sad/c.png"}
-    assert listing.notes == [
+    assert listing.told == [
         "folders beside train, val and test: 1 (masks)",
         "files that are no pictures: 2 (train/list.csv, train/happy/readme.txt)",
         DRAWN_VALIDATION,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -44,6 +45,8 @@ def test_all_pictures_can_be_test_ones() -> None:
     assert {each.key for each in tested.of("test")} == {"a", "b", "c"}
     assert tested.lists == {"full": {"a": 6, "b": 1, "c": 2}, "pose30": {"b": 4}}
     assert [each.split for each in faces.items] == ["train", "test", "validation"]
+    assert replace(faces, parts_note="drawn").told == ["drawn"]
+    assert replace(faces, parts_note="drawn").all_tested().told == []
 
 
 def test_a_listing_is_checked() -> None:
