@@ -77,7 +77,7 @@ def main() -> None:
         code = error.exit_code
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # whoever read the output left (`| head`): click ends so
         code = 0
     except Exception:
         traceback.print_exc()

@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,13 @@ from pipeline.errors import UsageError
 from pipeline.views import VIEWS
 
 MOST_TABLE_ROWS = 1000
+FORMATS = ("table", "csv", "json", "parquet")
 
 
 @click.command("query")
 @click.argument("output", metavar="OUT")
 @click.argument("sql", metavar='"SQL"')
-@click.option("--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]), show_default="table")
+@click.option("--format", "form", type=click.Choice(FORMATS), show_default="by the suffix of --to, else table")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json. Bytes are in base64, NaN is null.")
 @click.option("--to", metavar="FILE", help="Write there instead of stdout; may be an s3:// URL.")
 @storage_option
@@ -36,7 +38,9 @@ def query_command(
     """DuckDB SQL over the views faces, frames, segments, sources, errors, all_faces, all_segments and crops."""
     if as_json and form not in (None, "json"):
         raise UsageError(f"--json and --format {form} are two formats: give one")
-    form = "json" if as_json else form or "table"
+    form = "json" if as_json else form or _form_of(to)
+    if not sql.strip():
+        raise UsageError('no SQL was given: for instance "SELECT * FROM faces LIMIT 5"')
     if form == "parquet" and to is None and sys.stdout.isatty():
         raise UsageError("--format parquet is binary: say where with --to FILE, or > FILE")
     with opened(output, storage_options) as dataset:
@@ -44,6 +48,8 @@ def query_command(
         def answer() -> None:
             relation = dataset.connection.sql(sql)
             if relation is None:
+                if as_json or to is not None:
+                    raise UsageError("this SQL gives no table to write: begin with SELECT, FROM or DESCRIBE")
                 return
 
             def write(path: Path) -> None:
@@ -58,6 +64,12 @@ def query_command(
             dataset.following(answer)
         except duckdb.Error as error:
             raise UsageError(f"{error}\nviews: {', '.join(VIEWS)}") from None
+
+
+def _form_of(to: str | None) -> str:
+    """The format that a file's name promises."""
+    suffix = Path(to or "").suffix[1:].lower()
+    return suffix if suffix in FORMATS else "table"
 
 
 def _write(relation: duckdb.DuckDBPyRelation, form: str, path: Path) -> None:
@@ -92,8 +104,8 @@ def _jsonable(value: Any) -> Any:
     """The value as JSON has it: bytes in base64, null for numbers that JSON lacks, text for what it has no type for."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
+    if isinstance(value, float | Decimal):
+        return float(value) if math.isfinite(value) else None
     if isinstance(value, dict):
         return {str(key): _jsonable(of) for key, of in value.items()}
     if isinstance(value, list | tuple):

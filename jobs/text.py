@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 from pipeline.terminal import printable
@@ -15,7 +16,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     widths = [
         max(len(header[i]), *(len(row[i]) for row in cells)) if cells else len(header[i]) for i in range(len(header))
     ]
-    numeric = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(header))]
+    numeric = [
+        bool(rows) and all(isinstance(row[i], int | float | Decimal) for row in rows) for i in range(len(header))
+    ]
     lines = ["  ".join(name.ljust(width) for name, width in zip(header, widths, strict=True)).rstrip()]
     lines.append("  ".join("─" * width for width in widths))
     for row in cells:

@@ -86,6 +86,14 @@ def test_every_format_goes_to_a_file_or_says_why_not(dataset: Path, tmp_path: Pa
     assert os.listdir(tmp_path) == ["x"], "nothing half-written is left"
 
 
+@pytest.mark.parametrize("form", ["csv", "json", "parquet"])
+def test_a_files_suffix_is_its_format(dataset: Path, tmp_path: Path, form: str) -> None:
+    query(dataset, COUNT, "--to", tmp_path / f"x.{form.upper()}")
+    assert (tmp_path / f"x.{form.upper()}").read_bytes() == query(dataset, COUNT, "--format", form)
+    query(dataset, COUNT, "--to", tmp_path / f"y.{form}", "--format", "table")
+    assert (tmp_path / f"y.{form}").read_bytes() == query(dataset, COUNT)
+
+
 @pytest.mark.parametrize("form", ["table", "csv", "json", "parquet"])
 def test_every_format_goes_to_a_store(
     dataset: Path, s3_server: str, monkeypatch: pytest.MonkeyPatch, form: str
@@ -106,6 +114,35 @@ def test_every_format_goes_to_a_store(
 def test_bytes_are_base64_in_json(dataset: Path) -> None:
     rows = json.loads(query(dataset, "SELECT png, [png] AS pngs FROM crops ORDER BY png DESC LIMIT 1", "--json"))
     assert base64.b64decode(rows[0]["png"]) == base64.b64decode(rows[0]["pngs"][0]) == b"\x89PNG of nothing"
+
+
+@pytest.mark.parametrize("sql", ["", " "])
+def test_no_sql_is_a_slip(dataset: Path, sql: str) -> None:
+    assert "no SQL was given" in refused(dataset, sql)
+
+
+def test_sql_that_gives_no_table_has_nothing_to_write(dataset: Path, tmp_path: Path) -> None:
+    sql = "CREATE TABLE mine AS SELECT 1"
+    assert query(dataset, sql) == b""
+    assert "gives no table to write" in refused(dataset, sql, "--json")
+    assert "gives no table to write" in refused(dataset, sql, "--to", tmp_path / "x")
+
+
+def test_times_and_decimals(dataset: Path) -> None:
+    sql = "SELECT TIMESTAMPTZ '2026-01-02 03:04:05+00' AS at, 0.25 AS share, 'nan'::DOUBLE AS none"
+    assert json.loads(query(dataset, f"{sql}", "--json"))[0]["share"] == 0.25
+    assert "2026-01-02" in query(dataset, sql).decode()
+
+
+def test_who_reads_only_the_beginning_is_no_error(dataset: Path) -> None:
+    command = [sys.executable, "-m", "jobs.cli", "query", str(dataset), "SELECT range FROM range(2000000)"]
+    process = subprocess.Popen([*command, "--format", "csv"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline() == b"range\n"
+    process.stdout.close()
+    assert process.wait(timeout=120) == 0
+    assert process.stderr.read() == b""
 
 
 def test_one_format_at_a_time(dataset: Path) -> None:
