@@ -39,8 +39,6 @@ def query_command(
     if as_json and form not in (None, "json"):
         raise UsageError(f"--json and --format {form} are two formats: give one")
     form = "json" if as_json else form or _form_of(to)
-    if not sql.strip():
-        raise UsageError('no SQL was given: for instance "SELECT * FROM faces LIMIT 5"')
     if form == "parquet" and to is None and sys.stdout.isatty():
         raise UsageError("--format parquet is binary: say where with --to FILE, or > FILE")
     with opened(output, storage_options) as dataset:
@@ -48,9 +46,7 @@ def query_command(
         def answer() -> None:
             relation = dataset.connection.sql(sql)
             if relation is None:
-                if as_json or to is not None:
-                    raise UsageError("this SQL gives no table to write: begin with SELECT, FROM or DESCRIBE")
-                return
+                raise UsageError('no SQL was given: for instance "SELECT * FROM faces LIMIT 5"')
 
             def write(path: Path) -> None:
                 _write(relation, form, path)
