@@ -116,7 +116,7 @@ def test_bytes_are_base64_in_json(dataset: Path) -> None:
     assert base64.b64decode(rows[0]["png"]) == base64.b64decode(rows[0]["pngs"][0]) == b"\x89PNG of nothing"
 
 
-@pytest.mark.parametrize("sql", ["", " ", "-- SELECT 1"])
+@pytest.mark.parametrize("sql", ["", " ", "/* all */"])
 def test_no_sql_is_a_slip(dataset: Path, sql: str) -> None:
     assert "no SQL was given" in refused(dataset, sql)
 
