@@ -23,7 +23,7 @@ from pipeline.ledger.state import SEGMENT_DIGITS, LogState
 from pipeline.storage.store import Store
 
 _KEYS = {
-    "segments": ["segment_id", "faces_kept"],
+    "segments": ["segment_id", "faces_kept", "status"],
     "faces": ["segment_id", "face_id"],
     "sources": ["source_id"],
     "crops": ["segment_id", "face_id"],
@@ -103,7 +103,7 @@ def verify(store: Store) -> Verification:
         segments, faces = rows_of("segments", model_id), rows_of("faces", model_id)
         if model_id in state.models:
             _check_model(state, model_id, segments, faces, result)
-        cropped = _most_faces(cropped, segments.filter(pa.array(state.crops.contains(segments["segment_id"]))))
+        cropped = _counts(cropped, segments.filter(pa.array(state.crops.contains(segments["segment_id"]))))
         del segments, faces
     _check_sources(state, rows_of("sources"), result)
     _check_crops(state, rows_of("crops"), cropped, result)
@@ -198,19 +198,30 @@ def _check_sources(state: LogState, sources: pa.Table, result: Verification) -> 
         result.lost_sources = sorted({*result.lost_sources, *doubled})
 
 
-def _most_faces(*parts: pa.Table) -> pa.Table:
-    """One row per segment, with the most faces that a model has of it."""
-    most = pa.concat_tables(parts).group_by("segment_id").aggregate([("faces_kept", "max")])
-    return most.rename_columns(_KEYS["segments"]).cast(parts[0].schema)
+def _counts(*parts: pa.Table) -> pa.Table:
+    """Rows of `segments` with how many faces models have of a segment, each number once; of one that none has whole,
+    the largest."""
+    rows = pa.concat_tables(parts)
+    is_whole = pc.equal(rows["status"], "ok")
+    whole = rows.filter(is_whole).group_by(rows.column_names).aggregate([])
+    is_theirs = pc.is_in(rows["segment_id"], whole["segment_id"].combine_chunks())
+    broken = rows.filter(pc.invert(pc.or_(is_whole, is_theirs)))
+    most = broken.group_by("segment_id").aggregate([("faces_kept", "max"), ("status", "max")])
+    return pa.concat_tables([part.rename_columns(rows.column_names).cast(rows.schema) for part in (whole, most)])
 
 
 def _check_crops(state: LogState, crops: pa.Table, segments: pa.Table, result: Verification) -> None:
-    """Each face of a segment whose crops are kept has one, whatever model found it. segments: those."""
+    """The faces of a segment whose crops are kept have one each: all those of one model, since another may have found
+    more, or fewer, when it was tried again. segments: those, as `_counts` gives them."""
     if not len(state.crops) and not crops.num_rows:
         return
     foreign = crops.filter(pa.array(~state.crops.contains(crops["segment_id"])))["segment_id"].to_pylist()
-    of_rows = crops.filter(pc.is_in(crops["segment_id"], segments["segment_id"].combine_chunks()))
-    wrong = {*_faces_short(segments, of_rows), *_doubled_segments(crops), *foreign}
+    there = crops.group_by("segment_id").aggregate([("face_id", "count")])
+    both = segments.join(there, "segment_id", join_type="left outer")
+    is_right = pc.equal(pc.cast(both["faces_kept"], pa.int64()), pc.fill_null(both["face_id_count"], 0))
+    right = both.filter(is_right)["segment_id"].combine_chunks()
+    wrong = set(segments.filter(pc.invert(pc.is_in(segments["segment_id"], right)))["segment_id"].to_pylist())
+    wrong.update(_doubled_segments(crops), foreign)
     if wrong:
         problem = f"{len(wrong)} segments have more or fewer kept faces than they say, first {min(wrong)}"
         result.found("missing_rows", "crops", problem)

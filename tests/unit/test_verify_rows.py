@@ -22,7 +22,18 @@ from pipeline.ledger.state import LogState
 from pipeline.ledger.verify import Verification, verify
 from pipeline.storage.store import Store
 from tests.faulty_store import memory_url
-from tests.staged_rows import MODEL, crops, faces, segment_id, segments_table, source_id, sources, stage
+from tests.staged_rows import (
+    MODEL,
+    OTHER_MODEL,
+    crops,
+    faces,
+    segment_id,
+    segments_table,
+    source_id,
+    sources,
+    stage,
+    table,
+)
 
 SOUND = [segment_id(number) for number in range(5)]
 EMPTY, OTHER, CROWDED = (segment_id(number) for number in (12, 15, 11))  # without a face, likewise, with two of them
@@ -42,14 +53,16 @@ def store() -> Store:
     return store
 
 
-def append(store: Store, tables: dict[str, pa.Table], *, is_public: bool = True, **names: list[str]) -> None:
+def append(
+    store: Store, tables: dict[str, pa.Table], *, is_public: bool = True, model_id: str = MODEL, **names: list[str]
+) -> None:
     """Commits files with these rows; names: the ids that the entry says are in them."""
     files = [
-        to_commit(stage_table(store, "by-hand", table, rows), run_id="by-hand", model_id=MODEL)
-        for table, rows in tables.items()
+        to_commit(stage_table(store, "by-hand", name, rows), run_id="by-hand", model_id=model_id)
+        for name, rows in tables.items()
     ]
     log = CommitLog(store)
-    entry = log.append(lambda _: Entry(run_id="by-hand", model_id=MODEL, add=files, **names))
+    entry = log.append(lambda _: Entry(run_id="by-hand", model_id=model_id, add=files, **names))
     assert entry is not None
     if is_public:
         publish_entry(store, log, entry)
@@ -147,8 +160,8 @@ def assert_repaired(store: Store, *, gone: set[str]) -> None:
     assert committed(store) == before - gone
     assert report.lost == len(before & gone)
     assert not {path for path in store.list("") if path.startswith("_ran/staging")}
-    for table in schema.TABLES:
-        assert set(store.list(table)) == {file.path for file in state(store).files(table)}
+    for name in schema.TABLES:
+        assert set(store.list(name)) == {file.path for file in state(store).files(name)}
 
 
 def committed(store: Store) -> set[str]:
@@ -159,3 +172,34 @@ def state(store: Store) -> LogState:
     log = CommitLog(store)
     log.refresh()
     return log.state
+
+
+@pytest.mark.parametrize(
+    ("models", "kept", "is_sound"),
+    [
+        ([("ok", 2), ("ok", 3)], 2, True),
+        ([("ok", 2), ("ok", 1)], 2, True),
+        ([("ok", 2), ("ok", 3)], 1, False),
+        ([("ok", 2), ("partial", 1)], 1, False),
+        ([("partial", 1), ("partial", 2)], 2, True),
+        ([("partial", 1), ("partial", 2)], 1, False),
+        ([("partial", 2), ("error", 0)], 2, True),
+        ([("ok", 2), ("error", 0)], 0, False),
+    ],
+)
+def test_kept_crops_are_all_of_one_model(
+    store: Store, models: list[tuple[str, int]], kept: int, is_sound: bool
+) -> None:
+    """Who tries a segment again, for another model, may find more faces, or fewer."""
+    number = segment_id(20)
+    for model_id, (status, count) in zip((MODEL, OTHER_MODEL), models, strict=True):
+        of_faces = {"face_id": [f"f{one}" for one in range(count)], "segment_id": [number] * count}
+        tables = {
+            "segments": table("segments", 1, segment_id=[number], status=[status], faces_kept=[count]),
+            "faces": table("faces", count, **of_faces, model_id=[model_id] * count),
+        }
+        append(store, tables, model_id=model_id, segments=[number])
+    crops = table("crops", kept, face_id=[f"f{one}" for one in range(kept)], segment_id=[number] * kept)
+    append(store, {"crops": crops}, model_id="", crops=[number])
+    assert verify(store).is_sound == is_sound
+    assert verify(store).lost_crops == ([] if is_sound else [number])
