@@ -10,8 +10,9 @@ import click
 
 from jobs.intervals import about_groups, percent_difference
 from jobs.options import json_option
-from jobs.text import counted, points, table
+from jobs.text import points, table
 from pipeline.errors import UsageError
+from pipeline.terminal import counted
 from ran_model.datasets import LAYOUTS, read_listing
 
 

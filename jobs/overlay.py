@@ -13,9 +13,8 @@ from jobs.moments import most_telling, nearest_to
 from jobs.options import parse_storage_options, storage_option
 from jobs.redecode import answers, redecode
 from jobs.source_frames import SourceFrames, read_source
-from jobs.text import counted
 from pipeline.errors import UsageError
-from pipeline.terminal import printable
+from pipeline.terminal import counted, printable
 
 MOMENTS = 6
 

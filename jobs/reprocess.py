@@ -17,7 +17,8 @@ from pipeline.progress import ProgressReporter
 @click.option(
     "--base",
     metavar="MODEL_ID",
-    help="Whose faces to take, by an id or its beginning (default: the newest other model that has every segment).",
+    help="Whose faces to take, by an id or its beginning (default: the other model with the most answers that are no "
+    "errors, the newest among equals).",
 )
 @execution_options
 @json_option
@@ -26,8 +27,8 @@ def reprocess_command(as_json: bool, quiet: bool, base: str | None, **options: A
     """Score every face in the dataset OUT with another model; the old model's rows stay beside the new ones.
 
     Nothing is detected again: faces come from kept crops where the new model aligns faces the same way, else the frames
-    are decoded once more and aligned by the stored landmarks. MODEL_ID may be the beginning of one. Run the same
-    command again after a crash.
+    are decoded once more and aligned by the stored landmarks. Run the same command again after a crash, or to read
+    once more what the new model has an error for and the base has not.
     """
     from pipeline.driver import Driver
     from pipeline.prepare import prepare_reprocess

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobs.options import extraction_options, json_option, parse_storage_options, read_list, run_options
-from jobs.text import counted, human_bytes, human_seconds, table
+from jobs.text import human_bytes, human_seconds, table
 from pipeline.errors import ErrorRateError
 from pipeline.progress import ProgressReporter
 from pipeline.run_config import RunConfig
 from pipeline.summary import Summary
+from pipeline.terminal import counted
 from pipeline.urls import without_credentials
 
 if TYPE_CHECKING:

@@ -57,11 +57,6 @@ def human_bytes(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
-def counted(count: int, noun: str) -> str:
-    """1 source, 2 sources."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def human_seconds(seconds: float) -> str:
     """75.2 as 1 min 15 s."""
     if seconds < 60:

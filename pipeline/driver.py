@@ -8,8 +8,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
 import pyarrow as pa
@@ -19,10 +20,10 @@ from pipeline import capacity, execution, planning, resources
 from pipeline.changed import ChangedFiles
 from pipeline.cluster import check_output_is_shared, connected
 from pipeline.config import Extraction
-from pipeline.failures import Failures, covered_segments, find_failures
+from pipeline.failures import Failures, covered_segments, find_failures, find_overtaken
 from pipeline.ledger.commit import Committer
 from pipeline.ledger.log import CommitLog
-from pipeline.ledger.removal import drop_segments, drop_sources
+from pipeline.ledger.removal import Replacing, drop_segments, drop_sources
 from pipeline.ledger.runs import Run, other_runs, refuse_while_at_work
 from pipeline.ledger.staging import StagedSet, stage_table
 from pipeline.ledger.state import LogState
@@ -35,7 +36,22 @@ from pipeline.run_config import RunConfig
 from pipeline.segments import plan_table
 from pipeline.stored import StoredSegments
 from pipeline.summary import Summary
+from pipeline.terminal import counted
 from pipeline.urls import without_credentials
+
+
+@dataclass(kw_only=True)
+class Ledger:
+    """How a run reads and changes its dataset. failures: what of it gives way to the run's new rows."""
+
+    log: CommitLog
+    run: Run
+    committer: Committer
+    failures: Failures
+
+    @property
+    def state(self) -> LogState:
+        return self.log.state
 
 
 class Driver:
@@ -77,9 +93,10 @@ class Driver:
             committer = Committer(self._dataset, log, run, self._model_id, replacing=failures.replacing)
             committer.publish_missing()
             committer.sweep()
-            known, unknown, changed = self._look_up(failures, log, run)
+            ledger = Ledger(log=log, run=run, committer=committer, failures=failures)
+            known, unknown, changed = self._look_up(ledger)
             summary.sources = len(listing.sources)
-            plan = self._plan(known, changed, log.state, failures)
+            plan = self._plan(known, changed, ledger)
             to_probe = unknown + changed.to_probe
             if to_probe or plan.todo.num_rows:
                 if to_probe:
@@ -92,18 +109,18 @@ class Driver:
                     execution.configure_ray_data(wait_for_nodes_s=self._config.wait_for_nodes_s)
                     if to_probe:
                         known = pa.concat_tables([known, *self._probe(probing, committer, changed)])
-                        plan = self._plan(known, changed, log.state, failures)
-                    self._begin(plan, progress)
+                        plan = self._plan(known, changed, ledger)
+                    self._begin(plan, failures, progress)
                     self._check_capacity(plan, size)
-                    known = self._replace(changed, known, plan, log, run, committer, progress)
+                    known = self._replace(changed, known, plan, ledger, progress)
                     processing = Processing(
                         self._config, self._prepared, summary, stop=self._stop, size=size, stored=self._stored
                     )
                     processing.run(plan, committer, progress)
             else:
-                self._begin(plan, progress)
-            self._drop_unplanned(plan, failures, log, run)
-            self._drop_superseded(known, log, run, progress)
+                self._begin(plan, failures, progress)
+            self._drop_unplanned(plan, ledger)
+            self._drop_superseded(known, ledger, progress)
             summary.failed_sources = planning.count_failed(self._store, log.state, self._model_id, listing)
             summary.models = len(log.state.models)
             summary.notes = progress.notes
@@ -112,27 +129,36 @@ class Driver:
         return summary
 
     def _failures(self, log: CommitLog) -> Failures:
-        """What `retry` replaces; nothing for other commands."""
+        """What `retry` replaces, and `reprocess` where the base knows better by now; nothing for `run`."""
+        if self._base_model_id is not None:
+            return Failures(replacing=self._overtaken(log.state, self._base_model_id))
         if self._retry_codes is None:
             return Failures()
         refuse_while_at_work(self._store, log.state, self._config.stale_after_s, "retry", but=self.summary.run_id)
         known = planning.known_sources(self._store, log.state)
         return find_failures(self._store, log.state, self._model_id, known, self._extraction, self._retry_codes)
 
-    def _look_up(self, failures: Failures, log: CommitLog, run: Run) -> tuple[pa.Table, list[Source], ChangedFiles]:
+    def _overtaken(self, state: LogState, base_model_id: str) -> Replacing:
+        """Nothing beside another run, which may be replacing the same rows; the next `reprocess` has them."""
+        if self._others_at_work(state):
+            return Replacing()
+        known = planning.known_sources(self._store, state)
+        return find_overtaken(self._store, state, self._model_id, base_model_id, known, self._extraction)
+
+    def _look_up(self, ledger: Ledger) -> tuple[pa.Table, list[Source], ChangedFiles]:
         """Rows of `sources` that the dataset has, inputs to probe, and those that changed since. `retry` keeps of the
         inputs what failed, and probes what could not be."""
-        listing = self._listing
-        known = planning.known_sources(self._store, log.state)
+        listing, failures = self._listing, ledger.failures
+        known = planning.known_sources(self._store, ledger.state)
         if self._retry_codes is not None:
             listing.sources = [one for one in listing.sources if one.source_id in failures.source_ids]
             again = [one for one in listing.sources if one.source_id in failures.probe]
             probed = pa.array(sorted(failures.probe), pa.string())
             return known.filter(pc.invert(pc.is_in(known["source_id"], probed))), again, ChangedFiles()
-        unknown, changed = planning.new_sources(self._store, log.state, listing, known)
+        unknown, changed = planning.new_sources(self._store, ledger.state, listing, known)
         replaces = self._config.on_changed == "replace"
         if changed and replaces:
-            refuse_while_at_work(self._store, log.state, self._config.stale_after_s, "run", but=run.run_id)
+            self._refuse_beside_others("run", ledger)
         return known, unknown, ChangedFiles(changed, replaces=replaces)
 
     def _replace(
@@ -140,9 +166,7 @@ class Driver:
         changed: ChangedFiles,
         known: pa.Table,
         plan: planning.Plan,
-        log: CommitLog,
-        run: Run,
-        committer: Committer,
+        ledger: Ledger,
         progress: ProgressReporter,
     ) -> pa.Table:
         """`--on-changed replace`, once everything is checked: all rows of the old content leave, and the error rows
@@ -159,12 +183,15 @@ class Driver:
         uris = new["source_uri"].combine_chunks()
         is_old = pc.is_in(known["source_uri"], uris)
         old = known.filter(is_old)
-        log.refresh(write_checkpoints=True)  # probing took its time: another run may be there by now
-        refuse_while_at_work(self._store, log.state, self._config.stale_after_s, "run", but=run.run_id)
-        ids = {*old["source_id"].to_pylist(), *planning.change_rows(self._store, log.state, uris)}
-        lost = drop_sources(self._store, log, run, ids, covered_segments(log.state, old, self._extraction))
-        self._commit_sources([new], committer)
-        progress.note(f"the old rows of {new.num_rows} changed files were taken out; new ones follow")
+        ledger.log.refresh(write_checkpoints=True)  # probing took its time: another run may be there by now
+        self._refuse_beside_others("run", ledger)
+        # one that begins now may still see the old rows, and tell of the change
+        ledger.failures.replacing.awaited = changed.error_segments(self._extraction)
+        ids = {*old["source_id"].to_pylist(), *planning.change_rows(self._store, ledger.state, uris)}
+        covered = covered_segments(ledger.state, old, self._extraction)
+        lost = drop_sources(self._store, ledger.log, ledger.run, ids, covered)
+        self._commit_sources([new], ledger.committer)
+        progress.note(f"the old rows of {counted(new.num_rows, 'changed file')} were taken out; new ones follow")
         others = [model_id for model_id in lost if model_id != self._model_id]
         if others:
             progress.note(
@@ -173,15 +200,15 @@ class Driver:
             )
         return pa.concat_tables([known.filter(pc.invert(is_old)), new])
 
-    def _drop_unplanned(self, plan: planning.Plan, failures: Failures, log: CommitLog, run: Run) -> None:
+    def _drop_unplanned(self, plan: planning.Plan, ledger: Ledger) -> None:
         """Failed rows of segments that the sources don't have any more: they told of a probe that works now."""
-        listed = {source.source_id for source in self._listing.sources}
+        failures, listed = ledger.failures, {source.source_id for source in self._listing.sources}
         failed = {segment_id for segment_id, source_id in failures.rows.items() if source_id in listed}
         unplanned = _absent(failed, plan.todo)
         if unplanned and not self._stop.is_set() and self._config.limit is None:
-            drop_segments(self._store, log, run, self._model_id, failures.replacing, unplanned)
+            drop_segments(self._store, ledger.log, ledger.run, self._model_id, failures.replacing, unplanned)
 
-    def _drop_superseded(self, known: pa.Table, log: CommitLog, run: Run, progress: ProgressReporter) -> None:
+    def _drop_superseded(self, known: pa.Table, ledger: Ledger, progress: ProgressReporter) -> None:
         """Errors of files that were mended since leave, once the files' new content has its rows.
 
         While another run is at work they stay: the next one takes them out.
@@ -189,18 +216,27 @@ class Driver:
         is_whole_run = self._retry_codes is None and self._base_model_id is None and self._config.limit is None
         if not is_whole_run or self._stop.is_set():
             return
-        log.refresh()
-        gone = planning.superseded(self._store, log.state, self._listing, known)
-        if gone and not other_runs(self._store, log.state, run.run_id, self._config.stale_after_s)[0]:
+        ledger.log.refresh()
+        gone = planning.superseded(self._store, ledger.state, self._listing, known)
+        if gone and not self._others_at_work(ledger.state):
             old = known.filter(pc.is_in(known["source_id"], pa.array(sorted(gone), pa.string())))
-            covered = covered_segments(log.state, old, self._extraction)
-            drop_sources(self._store, log, run, gone, covered, only_errors=True)
-            progress.note(f"{len(gone)} errors of files that have another content now were taken out")
+            covered = covered_segments(ledger.state, old, self._extraction)
+            drop_sources(self._store, ledger.log, ledger.run, gone, covered, only_errors=True)
+            progress.note(f"{counted(len(gone), 'error')} of files that have another content now were taken out")
 
-    def _plan(self, known: pa.Table, changed: ChangedFiles, state: LogState, failures: Failures) -> planning.Plan:
+    def _others_at_work(self, state: LogState) -> bool:
+        return bool(other_runs(self._store, state, self.summary.run_id, self._config.stale_after_s)[0])
+
+    def _refuse_beside_others(self, command: str, ledger: Ledger) -> None:
+        """Raises UsageError if another run is at work."""
+        stale_after_s = self._config.stale_after_s
+        refuse_while_at_work(self._store, ledger.state, stale_after_s, command, but=self.summary.run_id)
+
+    def _plan(self, known: pa.Table, changed: ChangedFiles, ledger: Ledger) -> planning.Plan:
+        state, replaced = ledger.state, ledger.failures.replacing.segments
         if self._base_model_id is not None:
-            return self._plan_stored(known, state, self._base_model_id)
-        again = failures.replacing.segments | changed.error_segments(self._extraction)
+            return self._plan_stored(known, state, self._base_model_id, replaced)
+        again = replaced | changed.error_segments(self._extraction)
         return planning.plan(
             self._listing,
             pa.concat_tables([known, changed.readable]),
@@ -212,18 +248,23 @@ class Driver:
             failed=lambda: planning.failed_segments(self._store, state, self._model_id),
         )
 
-    def _plan_stored(self, known: pa.Table, state: LogState, base_model_id: str) -> planning.Plan:
-        """What the base model has of the dataset and this model lacks."""
+    def _plan_stored(
+        self, known: pa.Table, state: LogState, base_model_id: str, again: Collection[str]
+    ) -> planning.Plan:
+        """What the base model has of the dataset and this model lacks, or is to have again."""
         locations = {source.source_id: source.location for source in self._listing.sources}
         planned = plan_table(known, locations=locations, extraction=self._extraction, tails=state.tails)
         self._stored = StoredSegments(self._store, state, base_model_id, model_config(self._model))
-        todo = self._stored.plan(planned, self._model_id)
-        return planning.Plan(todo=todo, total=state.count(base_model_id))
+        todo = self._stored.plan(planned, self._model_id, again)
+        total = state.count(base_model_id) - self._stored.left_out
+        return planning.Plan(todo=todo, total=total, notes=self._stored.notes(self._model_id))
 
-    def _begin(self, plan: planning.Plan, progress: ProgressReporter) -> None:
+    def _begin(self, plan: planning.Plan, failures: Failures, progress: ProgressReporter) -> None:
+        for note in plan.notes:
+            progress.note(note)
         already_done = plan.already_done
         if self._config.limit is not None:
-            plan.todo = plan.todo.slice(0, self._config.limit)
+            plan.cut(self._config.limit, failures.replacing.followers)
         self.summary.segments_planned = plan.todo.num_rows
         self.summary.segments_already_done = already_done
         if already_done:

@@ -64,6 +64,42 @@ def find_failures(
     return found
 
 
+def find_overtaken(
+    store: Store, state: LogState, model_id: str, base_model_id: str, known: pa.Table, extraction: Extraction
+) -> Replacing:
+    """The model's error rows of segments that the base has an answer for by now, such as those that could not be read
+    when they were reprocessed; with a window of a video go those behind it that have no row because of it.
+
+    known: rows of `sources`.
+    """
+    rows = only_errors(store, state, model_id, ["segment_id", "source_id"])
+    failed = dict(zip(rows["segment_id"].to_pylist(), rows["source_id"].to_pylist(), strict=True))
+    replacing = Replacing()
+    answered = state.committed(base_model_id).common(failed) - state.covered(base_model_id).common(failed)
+    if answered:
+        answered.difference_update(only_errors(store, state, base_model_id, ["segment_id"])["segment_id"].to_pylist())
+    if not answered:
+        return replacing
+    source_ids = pa.array(sorted({failed[segment_id] for segment_id in answered}), pa.string())
+    sources = known.filter(pc.is_in(known["source_id"], source_ids))
+    replacing.followers = _followers(state, model_id, sources, extraction, answered)
+    replacing.segments = answered.union(*replacing.followers.values())
+    replacing.find_files(store, state, model_id)
+    return replacing
+
+
+def count_answers(store: Store, state: LogState, model_id: str) -> int:
+    """How many segments the model has a row for that is no error."""
+    errors: int = only_errors(store, state, model_id, ["segment_id"]).num_rows
+    return state.count(model_id) - len(state.covered(model_id)) - errors
+
+
+def only_errors(store: Store, state: LogState, model_id: str, columns: list[str]) -> pa.Table:
+    """These columns of the model's rows that are nothing but an error."""
+    rows = error_rows(store, state, [*columns, "status"], model_id)
+    return rows.filter(pc.equal(rows["status"], "error"))
+
+
 def _own_crops(store: Store, state: LogState, model_id: str, replaced: set[str], partial: set[str]) -> set[str]:
     """Of the model's segments that are replaced, of which some are `partial`, those whose kept crops are of its rows.
 

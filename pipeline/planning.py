@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pipeline import schema
 from pipeline.config import Extraction
 from pipeline.errors import ErrorCode
-from pipeline.failures import error_rows
+from pipeline.failures import error_rows, only_errors
 from pipeline.ledger.entry import CommittedFile
 from pipeline.ledger.id_set import IdSet, WantedIds
 from pipeline.ledger.live import read_each, read_live_columns, read_sound
@@ -33,11 +33,23 @@ UNITS_PER_ACTOR = 4  # fewer, and actors would wait for the last one; more, and 
 @dataclass(kw_only=True)
 class Plan:
     """todo: PLAN rows that the model has no committed answer for. total: segments of the inputs as far as is known.
-    told: committed windows whose error, or one before them, may speak for a planned one that follows."""
+    told: committed windows whose error, or one before them, may speak for a planned one that follows. notes: what
+    somebody should hear who expects more. left: segments that `cut` took out."""
 
     todo: pa.Table
     total: int
     told: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    left: int = 0
+
+    def cut(self, most: int, followers: Mapping[str, Collection[str]]) -> None:
+        """Leaves the first segments of what is to do, and the `followers` of these, without whose answers theirs can't
+        be committed (`Replacing.must_wait`). The others stay as they are."""
+        first, rest = self.todo.slice(0, most), self.todo.slice(most)
+        wanted = {one for segment in first["segment_id"].to_pylist() for one in followers.get(segment, ())}
+        behind = rest.filter(pc.is_in(rest["segment_id"], pa.array(sorted(wanted), pa.string())))
+        self.left = rest.num_rows - behind.num_rows
+        self.todo = pa.concat_tables([first, behind])
 
     @property
     def already_done(self) -> int:
@@ -150,8 +162,7 @@ def dispatch_units(attempted: Pass, actors: int) -> list[pa.Table]:
 
 def failed_segments(store: Store, state: LogState, model_id: str) -> pa.Array:
     """Segments with a live error row for the model; what is `partial` is not among them."""
-    rows = error_rows(store, state, ["segment_id", "status"], model_id)
-    return rows.filter(pc.equal(rows["status"], "error"))["segment_id"].combine_chunks()
+    return only_errors(store, state, model_id, ["segment_id"])["segment_id"].combine_chunks()
 
 
 def count_failed(store: Store, state: LogState, model_id: str, listing: Listing) -> int:

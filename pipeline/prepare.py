@@ -16,7 +16,8 @@ from pipeline.media.sources import Listing, Source, list_sources, location_of
 from pipeline.planning import known_sources
 from pipeline.run_config import RunConfig
 from pipeline.storage.store import Store, fsspec_options
-from pipeline.views import current_model, find_model
+from pipeline.stored import best_base
+from pipeline.views import find_model
 from ran_model.config import ModelConfig
 from ran_model.model_files import check_model_bytes, default_model_dir, read_model_bytes
 
@@ -48,8 +49,8 @@ def prepare(config: RunConfig, extraction: Extraction) -> Prepared:
 
 
 def prepare_reprocess(config: RunConfig, base: str | None) -> Prepared:
-    """The dataset as input of another model. base: whose faces are taken, a model_id or its beginning; None: the model
-    that `query` follows.
+    """The dataset as input of another model. base: whose faces are taken, a model_id or its beginning; None: the one
+    with the most answers (`pipeline.stored.best_base`).
 
     Raises UsageError, also if the model is the base itself or the dataset has no segments.
     """
@@ -59,7 +60,7 @@ def prepare_reprocess(config: RunConfig, base: str | None) -> Prepared:
     log.refresh()
     state = log.state
     model, model_id = load(config.model)
-    chosen = current_model(state, but=model_id) if base is None else find_model(store, state, base)
+    chosen = best_base(store, state, model_id) if base is None else find_model(store, state, base)
     if chosen == model_id or (chosen is None and model_id in state.models):
         raise UsageError(f"--model {config.model} is {model_id}, whose rows {store.url} has: give another model")
     if chosen is None:

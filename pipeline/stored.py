@@ -11,13 +11,14 @@ pictures.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.extraction import FACE_COLUMNS
+from pipeline.failures import count_answers
 from pipeline.ledger.entry import CommittedFile
 from pipeline.ledger.id_set import IdNumbers
 from pipeline.ledger.live import read_in_turn, read_live_columns, sound_rows
@@ -25,6 +26,7 @@ from pipeline.ledger.state import SEGMENT_DIGITS, LogState
 from pipeline.schema import FACES, SEGMENTS
 from pipeline.segments import PLAN
 from pipeline.storage.store import Store
+from pipeline.terminal import counted
 from ran_model.config import ModelConfig
 
 AHEAD_BYTES = 256 << 20  # of files; in memory, rows take a few times that
@@ -46,6 +48,13 @@ STORED = pa.struct(
 )
 
 
+def best_base(store: Store, state: LogState, model_id: str) -> str | None:
+    """The other model that has a row without an error for the most segments, the newest among equals; None if there is
+    no other. Error rows would be taken over as they are."""
+    others = [model for model in reversed(state.models) if model != model_id and state.count(model)]
+    return max(others, key=lambda model: count_answers(store, state, model), default=None)
+
+
 class StoredSegments:
     """The rows of one model of a dataset, looked up by segment. The first look reads every file and keeps which of them
     has each segment, so that the next ones read only the files that they need."""
@@ -54,25 +63,48 @@ class StoredSegments:
         self._store = store
         self._state = state
         self._base = base_model_id
+        self.left_out = 0  # segments with faces that no source is known of
         self._read_before: dict[str, tuple[list[CommittedFile], IdNumbers]] = {}  # by table
         crops = state.files("crops")
         self._crops_files = pa.array([file.path for file in crops], pa.string())
         self._crops = IdNumbers(SEGMENT_DIGITS, read_in_turn(crops, functools.partial(self._fitting_crops, model)))
 
-    def plan(self, planned: pa.Table, model_id: str) -> pa.Table:
-        """Plan rows of what the base model has and `model_id` lacks, those with crops together file by file.
+    def plan(self, planned: pa.Table, model_id: str, again: Collection[str] = ()) -> pa.Table:
+        """Plan rows of what the base model has and `model_id` lacks, or is to have `again`; those with crops together
+        file by file.
 
         planned: plan rows of all sources. A committed segment that is not among them (the error row of a changed
-        source) gets a plan row of its own.
+        source) gets a plan row of its own, unless it has faces (`left_out`): without its source they can't be read.
         """
-        state = self._state
+        state, self.left_out = self._state, 0
         rows = planned.filter(pa.array(state.committed(self._base).contains(planned["segment_id"])))
         if rows.num_rows < state.count(self._base):
             rows = pa.concat_tables([rows, self._without_plan(rows["segment_id"])])
-        rows = rows.filter(state.filter_uncommitted(model_id, rows["segment_id"]))
+        wanted = state.filter_uncommitted(model_id, rows["segment_id"])
+        if again:
+            ids = pa.array(sorted(again), pa.string())
+            wanted = pc.or_(wanted, pc.is_in(rows["segment_id"].combine_chunks(), ids))
+        rows = rows.filter(wanted)
         numbers = self._crops.each(rows["segment_id"])
         numbers[numbers < 0] = len(self._crops_files)  # those without come last
         return rows.take(pa.array(np.argsort(numbers, kind="stable")))
+
+    def notes(self, model_id: str) -> list[str]:
+        """Of the last plan: what it does not have of all that the dataset knows, a line each."""
+        notes, state = [], self._state
+        if self.left_out:
+            notes.append(
+                f"{counted(self.left_out, 'segment')} with faces left out, of sources that the dataset has no row of: "
+                "repeat the `run` that made them, then this"
+            )
+        for other in state.models:
+            more = state.committed(other).count_beyond(state.committed(self._base), state.committed(model_id))
+            if more:
+                notes.append(
+                    f"{counted(more, 'segment')} more of model {other}, which base {self._base} lacks: the same "
+                    f"command with --base {other} takes them"
+                )
+        return notes
 
     def to_decode(self, planned: pa.Table) -> pa.Table:
         """Those of the plan rows whose faces are not among the crops, so that their sources are opened. The others have
@@ -141,8 +173,11 @@ class StoredSegments:
 
     def _without_plan(self, planned: pa.ChunkedArray) -> pa.Table:
         missing = pa.array(self._state.committed(self._base).less(planned), pa.string())
-        names = ("segment_id", "source_id", "source_uri")
-        rows = self._read("segments", names, missing).to_pylist()
+        names = ("segment_id", "source_id", "source_uri", "faces_kept")
+        found = self._read("segments", names, missing)
+        faceless = found.filter(pc.equal(found["faces_kept"], 0))
+        self.left_out = found.num_rows - faceless.num_rows
+        rows = faceless.drop_columns(["faces_kept"]).to_pylist()
         plain = {"location": "", "fingerprint": "", "kind": "unknown", "size_bytes": 0, "window": 0, "is_last": True}
         plain |= {"follows": False, "attempts": 0}
         return pa.Table.from_pylist([{**row, **plain} for row in rows], schema=PLAN)

@@ -1,4 +1,4 @@
-"""What goes to a terminal."""
+"""What people read."""
 
 from __future__ import annotations
 
@@ -18,3 +18,8 @@ def printable_lines(text: str) -> str:
 def error_line(error: Exception) -> str:
     """An error that users can mend, as every command ends with it."""
     return f"error: {printable_lines(without_credentials(str(error)))}"
+
+
+def counted(count: int, noun: str) -> str:
+    """1 source, 2 sources."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -50,13 +50,12 @@ def create_views(
     connection.execute(f"CREATE OR REPLACE VIEW errors AS SELECT {columns} FROM segments WHERE status <> 'ok'")
 
 
-def current_model(state: LogState, *, but: str | None = None) -> str | None:
-    """The newest model that has every segment; if none has, the one with the most, the newest among equals. but: any
-    other than this.
+def current_model(state: LogState) -> str | None:
+    """The newest model that has every segment; if none has, the one with the most, the newest among equals.
 
     Counts tell: a model that has every segment has more than one that has not.
     """
-    models = [model for model in state.models if model != but and state.count(model)]
+    models = [model for model in state.models if state.count(model)]
     most = max((state.count(model) for model in models), default=0)
     return next((model for model in reversed(models) if state.count(model) == most), None)
 

@@ -46,6 +46,7 @@ class Committer:
         self._replacing = replacing or Replacing()
         self._sets: list[StagedSet] = []
         self._waiting: list[StagedSet] = []  # for others, see Replacing.must_wait
+        self._failed: _Builder | None = None  # of a commit that raised; what it made may have arrived
         self._published = 0
         self._unpublished: list[Entry] = []
         self._leftovers: set[str] = set()
@@ -69,24 +70,33 @@ class Committer:
 
     def commit(self) -> Entry | None:
         """Commits and publishes what was added; None if the log has all of it already."""
+        if self._failed is not None:
+            self._log.refresh(write_checkpoints=True)
+            self._note_own(self._failed)
         sets, waiting = self._ready()
+        builder = _Builder(self, sets)
         try:
-            builder = _Builder(self, sets)
             entry = self._log.append(builder.build) if sets else None
         except StoreError as error:
+            self._failed = builder
             if isinstance(error.__cause__, FileNotFoundError):
                 self._refuse_if_closed()  # that is why the staged files are gone
             raise
-        # More than `entry` may be ours: one whose put seemed to fail in an earlier call, but arrived.
-        own = self._log.take_own()
-        self._unpublished += own
-        for one in own:
-            self._replacing.settle(one, builder.rest)
+        self._note_own(builder)
         committed = {file.staged for own in self._unpublished for file in own.add}
         self._leftovers |= {file.path for staged in sets for file in staged.files} - committed
         self._sets, self._waiting = [], waiting
         self._publish()
         return entry
+
+    def _note_own(self, builder: _Builder) -> None:
+        """Takes note of entries that have arrived, though the put may have seemed to fail in an earlier call. builder:
+        of the last one."""
+        own = self._log.take_own()
+        self._unpublished += own
+        for one in own:
+            self._replacing.settle(one, builder.rest)
+        self._failed = None
 
     def _ready(self) -> tuple[list[StagedSet], list[StagedSet]]:
         """What can be committed now, and what must wait."""
@@ -144,6 +154,8 @@ class _Builder:
         """The entry for what `state` lacks; None if it lacks nothing. Merges again only if somebody took a part."""
         of = self._of
         state.refuse_if_closed(of._run.run_id)  # even with nothing left to commit: a closed driver stops
+        ids = {segment_id for staged in self._sets for segment_id in staged.segment_ids}
+        of._replacing.meet(of._store, state, of._model_id, ids)
         batch = select(self._sets, state, of._model_id, of._replacing.segments, of._replacing.crops)
         taken = state.sources.contains(self._merged.sources).any()
         if self._batch is None or taken or batch.selections != self._batch.selections:

@@ -88,6 +88,15 @@ class IdSet:
         stays[found[found >= 0]] = False
         return self._texts(self._sorted[stays])
 
+    def count_beyond(self, *others: IdSet) -> int:
+        """How many of the ids none of the other sets has."""
+        self._settle()
+        stays = np.ones(len(self._sorted), bool)
+        for other in others:
+            other._settle()
+            stays &= ~other._in_array(self._sorted)
+        return int(stays.sum())
+
     def __iter__(self) -> Iterator[str]:
         self._settle()
         return iter(self._texts(self._sorted))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.errors import ErrorCode
 from pipeline.ledger.entry import CommittedFile, Entry
 from pipeline.ledger.id_set import WantedIds
 from pipeline.ledger.live import read_each, read_live_columns, sound_rows
@@ -35,6 +36,8 @@ class Replacing:
 
     segments, sources: ids whose new rows replace live ones. The segments failed; those `with_faces` in part only.
     crops: those of the segments whose kept crops are this model's own to replace: of another model's nothing is taken.
+    awaited: segments without rows, of a source whose old content has just left. Another run that still saw it may
+    commit a row that tells of the change: that gives way too.
     files: live files that hold rows of them -> their ids. followers: of a failed window of a video, those of the
     segments that have no row because of it.
     """
@@ -43,6 +46,7 @@ class Replacing:
     sources: set[str] = field(default_factory=set)
     with_faces: set[str] = field(default_factory=set)
     crops: set[str] = field(default_factory=set)
+    awaited: set[str] = field(default_factory=set)
     files: dict[str, frozenset[str]] = field(default_factory=dict)
     followers: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
@@ -91,6 +95,23 @@ class Replacing:
             if held - going:
                 result.holders |= {added.path: held - going for added in rest.add}
         return result
+
+    def meet(self, store: Store, state: LogState, model_id: str, segments: Collection[str]) -> None:
+        """Finds what another run has committed meanwhile of the `awaited` among these segments."""
+        late = state.committed(model_id).common(self.awaited.intersection(segments))
+        if not late:
+            return
+
+        def telling(file: CommittedFile) -> frozenset[str]:
+            rows = read_live_columns(store, file, ["segment_id", "error_code"])
+            is_change = pc.equal(rows["error_code"], str(ErrorCode.SOURCE_CHANGED))
+            return frozenset(late.intersection(rows.filter(is_change)["segment_id"].to_pylist()))
+
+        files = [file for file in state.files("segments", model_id) if file.path.endswith(ERRORS_SUFFIX)]
+        for file, found in zip(files, read_each(files, telling), strict=True):
+            if found:
+                self.files[file.path] = self.files.get(file.path, frozenset()) | found
+                self.segments |= found
 
     def find_files(self, store: Store, state: LogState, model_id: str) -> None:
         """Looks for the files, in one column of those that may hold some."""

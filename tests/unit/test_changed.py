@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,8 +15,9 @@ import pytest
 from pipeline import planning
 from pipeline.changed import ChangedFiles
 from pipeline.config import Extraction
-from pipeline.driver import Driver
+from pipeline.driver import Driver, Ledger
 from pipeline.errors import UsageError
+from pipeline.failures import Failures
 from pipeline.ledger.commit import Committer
 from pipeline.ledger.dataset import Dataset
 from pipeline.ledger.entry import Entry
@@ -65,6 +69,30 @@ def test_a_run_that_began_meanwhile_is_not_pulled_from_under(tiny_model: Path) -
     assert _rows(store) == []
 
 
+def test_a_run_that_tells_of_the_change_meanwhile_does_not_keep_the_new_content_out(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It began after the last look for others, and saw the old rows before they left."""
+    made = prepared_for(tiny_model, Store(memory_url()), EXTRACTION)
+    _made(made.dataset, made.model_id)
+    store = FaultyStore(made.dataset.store.url)
+
+    def drop(*arguments: Any) -> list[str]:
+        lost = drop_sources(*arguments)
+        _commit(made.dataset, made.model_id, [_segment(NEW, made.model_id, "error")])
+        return lost
+
+    monkeypatch.setattr("pipeline.driver.drop_sources", drop)
+    with _begun(tiny_model, store) as (driver, ledger):
+        _replace(driver, ledger, store)
+        file = stage_table(store, ledger.run.run_id, "segments", _segment(NEW, made.model_id, "ok"))
+        ledger.committer.add(StagedSet(segment_ids=[segment_id(NEW.source_id, 0, EXTRACTION.id)], files=[file]))
+        ledger.committer.commit()
+        ledger.committer.finish()
+    assert _rows(store) == [NEW.source_id]
+    assert verify(store).is_sound
+
+
 def test_all_stay_where_nothing_is_to_be_replaced() -> None:
     changed = ChangedFiles([NEW])
     assert (changed.to_probe, changed.staying) == ([], [NEW])
@@ -110,10 +138,10 @@ def test_death_at_any_step_of_a_replacement_leaves_it_to_the_next_run(tiny_model
         left = set(known["source_id"].to_pylist()) - {NEW.source_id}
         assert left <= planning.superseded(store, state, _listing(), known), step
         assert _rows(Store(store.url)) == [], step
-        with Run.create(store) as run:
-            log = CommitLog(store)
-            log.refresh()
-            drop_sources(store, log, run, left, [], only_errors=True)
+        if left or Store(store.url).list("crops"):
+            time.sleep(3 * SOON_S)
+            with _begun(tiny_model, store, SOON_S) as (driver, ledger):
+                driver._drop_superseded(known, ledger, ProgressReporter(quiet=True))
         assert list(Store(store.url).list("crops")) == [], step  # pictures of people's faces
         assert step % 5 or verify(Store(store.url)).is_sound, step
     assert died > 20
@@ -121,19 +149,19 @@ def test_death_at_any_step_of_a_replacement_leaves_it_to_the_next_run(tiny_model
 
 def _made(dataset: Dataset, model_id: str) -> None:
     """Two models' rows of the old content, and a row of the first that tells of the new one."""
+    _commit(dataset, model_id, [probed(row(OLD)), _crop(OLD), _segment(OLD, model_id, "ok")])
+    _commit(dataset, OTHER_MODEL, [_segment(OLD, OTHER_MODEL, "ok")])
+    _commit(dataset, model_id, [_segment(NEW, model_id, "error")])
+
+
+def _commit(dataset: Dataset, model_id: str, tables: Sequence[pa.Table]) -> None:
+    """By a run of its own. The last of the tables are rows of `segments`."""
     with Run.create(dataset.store) as run:
-        for model, name, one, status in (
-            (model_id, "sources", OLD, "ok"),
-            (OTHER_MODEL, "", OLD, "ok"),
-            (model_id, "", NEW, "error"),
-        ):
-            committer = Committer(dataset, CommitLog(dataset.store), run, model)
-            files = [stage_table(dataset.store, run.run_id, "segments", _segment(one, model, status))]
-            if name:
-                files.append(stage_table(dataset.store, run.run_id, name, probed(row(one))))
-                files.append(stage_table(dataset.store, run.run_id, "crops", _crop(one)))
-            committer.add(StagedSet(segment_ids=[segment_id(one.source_id, 0, EXTRACTION.id)], files=files))
-            committer.commit()
+        committer = Committer(dataset, CommitLog(dataset.store), run, model_id)
+        names = [one.schema.metadata[b"ran_table"].decode() for one in tables]
+        files = [stage_table(dataset.store, run.run_id, name, one) for name, one in zip(names, tables, strict=True)]
+        committer.add(StagedSet(segment_ids=tables[-1]["segment_id"].to_pylist(), files=files))
+        committer.commit()
         committer.finish()
 
 
@@ -155,25 +183,36 @@ def _crop(of: Source) -> pa.Table:
     return table("crops", 1, segment_id=[segment_id(of.source_id, 0, EXTRACTION.id)], source_id=[of.source_id])
 
 
-def _replaced(model: Path, store: FaultyStore, *, stale_after_s: float = 60.0) -> int:
-    """What a run does with the new content once it is probed and everything is checked; how many operations of the
-    store that takes."""
+@contextmanager
+def _begun(model: Path, store: FaultyStore, stale_after_s: float = 60.0) -> Iterator[tuple[Driver, Ledger]]:
+    """A run whose inputs are listed and whose Ray has not started."""
     prepared = prepared_for(model, Store(store.url), EXTRACTION)
     config = RunConfig(inputs=("a",), output=store.url, heartbeat_s=stale_after_s / 2, stale_after_s=stale_after_s)
     driver = Driver(config, prepared)
-    driver._store, log = store, CommitLog(store)
+    driver._store, driver._listing, log, failures = store, _listing(), CommitLog(store), Failures()
     log.refresh(write_checkpoints=True)
     with Run.create(store) as run:
         driver.summary.run_id = run.run_id
-        changed = ChangedFiles([NEW], replaces=True)
-        changed.take(probed(row(NEW)))
-        committer = Committer(Dataset.open(store), log, run, prepared.model_id)
+        committer = Committer(Dataset.open(store), log, run, prepared.model_id, replacing=failures.replacing)
         committer.publish_missing()
-        plan, known = Plan(todo=PLAN.empty_table(), total=0), planning.known_sources(store, log.state)
-        store.count, progress = 0, ProgressReporter(quiet=True)
-        known = driver._replace(changed, known, plan, log, run, committer, progress)
-        assert known["source_id"].to_pylist() == [NEW.source_id]
-        return store.count
+        yield driver, Ledger(log=log, run=run, committer=committer, failures=failures)
+
+
+def _replace(driver: Driver, ledger: Ledger, store: FaultyStore) -> int:
+    """What a run does with the new content once it is probed and everything is checked; how many operations of the
+    store that takes."""
+    changed = ChangedFiles([NEW], replaces=True)
+    changed.take(probed(row(NEW)))
+    plan, known = Plan(todo=PLAN.empty_table(), total=0), planning.known_sources(store, ledger.state)
+    store.count = 0
+    known = driver._replace(changed, known, plan, ledger, ProgressReporter(quiet=True))
+    assert known["source_id"].to_pylist() == [NEW.source_id]
+    return store.count
+
+
+def _replaced(model: Path, store: FaultyStore, *, stale_after_s: float = 60.0) -> int:
+    with _begun(model, store, stale_after_s) as (driver, ledger):
+        return _replace(driver, ledger, store)
 
 
 def _listing() -> Listing:

@@ -13,10 +13,12 @@ import pytest
 
 from jobs.retry import CODES
 from pipeline import planning, schema
-from pipeline.failures import error_rows, find_failures
+from pipeline.errors import StoreError
+from pipeline.failures import count_answers, error_rows, find_failures, find_overtaken
 from pipeline.ledger.commit import Committer
 from pipeline.ledger.dataset import Dataset
 from pipeline.ledger.entry import Entry
+from pipeline.ledger.live import sound_rows
 from pipeline.ledger.log import CommitLog
 from pipeline.ledger.removal import Replacing, drop_segments
 from pipeline.ledger.runs import Run
@@ -25,7 +27,8 @@ from pipeline.ledger.verify import verify
 from pipeline.media.sources import Listing, Source
 from pipeline.segments import plan_table
 from pipeline.storage.store import Store
-from tests.faulty_store import memory_url
+from pipeline.stored import best_base
+from tests.faulty_store import FaultyStore, memory_url
 from tests.staged_rows import table
 from tests.unit.test_planning import EXTRACTION, probed, row, segment_row, source
 
@@ -45,14 +48,20 @@ def commit(
     statuses: dict[str, str],
     covered: tuple[str, ...] = (),
     code: str = "unsupported",
+    model_id: str = "m",
+    replacing: Replacing | None = None,
 ) -> None:
     """known: rows of `sources` to commit. statuses: of segments to commit."""
     log = CommitLog(store)
     with Run.create(store) as run:
-        committer = Committer(Dataset.open_or_create(store, EXTRACTION), log, run, "m")
+        committer = Committer(
+            Dataset.open_or_create(store, EXTRACTION), log, run, model_id, replacing=replacing or Replacing()
+        )
         files = [] if known is None else [stage_table(store, run.run_id, "sources", known)]
         rows = [
-            segment_row(of, status) | {"segment_id": one, "run_id": run.run_id, "error_code": code}
+            segment_row(of, status)
+            | {"segment_id": one, "run_id": run.run_id, "model_id": model_id}
+            | {"error_code": None if status == "ok" else code}
             for one, status in statuses.items()
         ]
         if rows:
@@ -258,3 +267,83 @@ def test_the_error_row_of_a_probe_is_found_when_a_killed_retry_has_probed_alread
         drop_segments(store, log, run, "m", second.replacing, set(second.rows))
     assert planning.count_failed(store, log.state, "m", Listing(sources=[ARCHIVE])) == 0
     assert verify(store).is_sound
+
+
+def statuses(store: Store, model_id: str) -> dict[str, str]:
+    """Of the model's live rows; each segment has one."""
+    log = CommitLog(store)
+    log.refresh()
+    assert verify(store).is_sound
+    rows = [row for file in log.state.files("segments", model_id) for row in sound_rows(store, file).to_pylist()]
+    found = {row["segment_id"]: row["status"] for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def test_what_the_base_has_an_answer_for_by_now_is_scored_again() -> None:
+    """A window that failed goes with those that have no row because of it; what failed for both models stays."""
+    store = Store(memory_url())
+    (first, broken, *behind), (lost, *_) = ids_of(row(FILM)), ids_of(row(ARCHIVE))
+    commit(store, FILM, probed(row(FILM), row(ARCHIVE)), dict.fromkeys((first, broken, *behind), "ok"), model_id="a")
+    commit(store, ARCHIVE, None, {lost: "error"}, model_id="a")
+    commit(store, FILM, None, {first: "ok", broken: "error"}, tuple(behind), model_id="b")
+    commit(store, ARCHIVE, None, {lost: "error"}, model_id="b")
+    log = CommitLog(store)
+    log.refresh()
+    known = planning.known_sources(store, log.state)
+    assert (count_answers(store, log.state, "a"), count_answers(store, log.state, "b")) == (2 + len(behind), 1)
+    assert best_base(store, log.state, "c") == "a"
+    assert find_overtaken(store, log.state, "a", "b", known, EXTRACTION).segments == set()
+    replacing = find_overtaken(store, log.state, "b", "a", known, EXTRACTION)
+    assert replacing.segments == {broken, *behind}
+    assert replacing.must_wait([broken], [broken])
+    commit(store, FILM, None, dict.fromkeys((broken, *behind), "ok"), model_id="b", replacing=replacing)
+    assert statuses(store, "b") == {**dict.fromkeys((first, broken, *behind), "ok"), lost: "error"}
+    assert statuses(store, "a") == statuses(store, "b")
+    log.refresh()
+    assert best_base(store, log.state, "c") == "b", "the newest among equals"
+
+
+@pytest.mark.parametrize("code", ["source_changed", "timeout"])
+def test_a_row_that_tells_of_a_change_gives_way_to_one_of_the_new_content(code: str) -> None:
+    """Another run saw the old rows just before they left. What it has read of the new content itself stays."""
+    store = Store(memory_url())
+    (first, second, *_) = ids_of(row(FILM))
+    replacing = Replacing(awaited={first})
+    commit(store, FILM, None, {first: "error", second: "error"}, code=code)
+    commit(store, FILM, probed(row(FILM)), dict.fromkeys(ids_of(row(FILM)), "ok"), replacing=replacing)
+    there = statuses(store, "m")
+    assert there.pop(first) == ("ok" if code == "source_changed" else "error")
+    assert there.pop(second) == "error"
+    assert set(there.values()) == {"ok"}
+
+
+@pytest.mark.parametrize("answer", ["arrived", "lost"])
+def test_a_commit_that_is_called_again_replaces_once(answer: str) -> None:
+    """Its put seemed to fail; the entry may have been written or not."""
+    store = FaultyStore(memory_url())
+    (first, *rest) = ids_of(row(FILM))
+    commit(store, FILM, probed(row(FILM)), {first: "error", **dict.fromkeys(rest, "ok")})
+    log = CommitLog(store)
+    log.refresh()
+    replacing = find_failures(store, log.state, "m", planning.known_sources(store, log.state), EXTRACTION).replacing
+    with Run.create(store) as run:
+        committer = Committer(Dataset.open(store), log, run, "m", replacing=replacing)
+        again = segment_row(FILM, "ok") | {"segment_id": first, "run_id": run.run_id}
+        file = stage_table(store, run.run_id, "segments", pa.Table.from_pylist([again], schema=schema.SEGMENTS))
+        committer.add(StagedSet(segment_ids=[first], files=[file]))
+
+        put = store.put_if_absent
+
+        def unanswered(path: str, data: bytes) -> bool:
+            if answer == "arrived":
+                put(path, data)
+            raise StoreError("connection reset by peer")
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(store, "put_if_absent", unanswered)
+            with pytest.raises(StoreError):
+                committer.commit()
+        committer.commit()
+        committer.finish()
+    assert statuses(store, "m") == dict.fromkeys((first, *rest), "ok")

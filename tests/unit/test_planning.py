@@ -204,6 +204,18 @@ def test_a_plan_of_any_size_runs_in_waves() -> None:
     assert waves[0][0] == 0
 
 
+def test_a_limit_takes_with_a_window_those_that_need_its_answer() -> None:
+    film = row(source(1))
+    todo = plan_table(probed(film), locations={film["source_id"]: "/film"}, extraction=EXTRACTION)
+    first, second, *others = todo["segment_id"].to_pylist()
+    plan = planning.Plan(todo=todo, total=todo.num_rows)
+    plan.cut(1, {first: frozenset(others[-1:]), second: frozenset(others)})
+    assert plan.todo["segment_id"].to_pylist() == [first, *others[-1:]]
+    assert plan.left == todo.num_rows - 2
+    plan.cut(9, {})
+    assert plan.left == 0
+
+
 def rows_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     empty = dict.fromkeys(schema.SOURCES.names)
     return [{**empty, **row} for row in rows]

@@ -41,14 +41,17 @@ class MeetingStore(Store):
         return act()
 
 
-def write_files(store: Store, state: LogState, tables: Sequence[str], segments_of_file: int = 1) -> list[str]:
-    """FILES files of each table, with a face and a crop of each segment. Returns the segments' ids."""
+def write_files(
+    store: Store, state: LogState, tables: Sequence[str], segments_of_file: int = 1, faces: int = 0
+) -> list[str]:
+    """FILES files of each table, with a face and a crop of each segment. faces: as many as the rows of `segments` say.
+    Returns the segments' ids."""
     template = np.asarray(MODEL.template, np.float32).ravel().tolist()
     count = segments_of_file
     for number in range(FILES):
         ids = [segment_id(number * count + one) for one in range(count)]
         columns: dict[str, dict[str, Any]] = {
-            "segments": {"status": ["ok"] * count, "faces_kept": [1] * count},
+            "segments": {"status": ["ok"] * count, "faces_kept": [faces] * count},
             "faces": {},
             "crops": {"template": [template] * count, "size": [MODEL.aligned_size] * count},
         }
@@ -129,6 +132,27 @@ def test_segments_that_no_source_has_are_planned_too(tmp_path: Path) -> None:
     rows = StoredSegments(store, state, "m", MODEL).plan(planned(ids[1:3]), "n").to_pylist()
     assert [row["segment_id"] for row in rows] == [*ids[1:3], ids[0], *ids[3:]]
     assert [row["kind"] for row in rows] == ["x", "x", *["unknown"] * 4]
+
+
+def test_faces_of_a_source_that_is_not_known_are_left_out_with_a_word(tmp_path: Path) -> None:
+    """`verify --repair` takes damaged rows of `sources` away, and the next `run` makes them anew."""
+    store, state = Store(str(tmp_path)), LogState()
+    ids = write_files(store, state, ("segments", "faces"), faces=1)
+    state.apply(Entry(run_id="r", model_id="m", segments=ids))
+    stored = StoredSegments(store, state, "m", MODEL)
+    assert stored.plan(planned(ids[1:3]), "n")["segment_id"].to_pylist() == ids[1:3]
+    assert stored.left_out == 4
+    assert "4 segments with faces left out" in stored.notes("n")[0]
+    assert stored.plan(planned(ids), "n").num_rows == 6
+    assert (stored.left_out, stored.notes("n")) == (0, [])
+
+
+def test_segments_of_other_models_alone_are_told(tmp_path: Path) -> None:
+    store, state = Store(str(tmp_path)), LogState()
+    for model_id, numbers in (("m", [0, 1]), ("first", [1, 2, 3]), ("n", [3])):
+        state.apply(Entry(run_id="r", model_id=model_id, segments=[segment_id(one) for one in numbers]))
+    (note,) = StoredSegments(store, state, "m", MODEL).notes("n")
+    assert "1 segment more of model first, which base m lacks: the same command with --base first" in note
 
 
 def test_later_looks_read_only_the_files_that_they_need(tmp_path: Path) -> None:

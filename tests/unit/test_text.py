@@ -6,9 +6,9 @@ import io
 
 import duckdb
 
-from jobs.text import counted, table
+from jobs.text import table
 from pipeline.progress import ProgressReporter
-from pipeline.terminal import printable, printable_lines
+from pipeline.terminal import counted, printable, printable_lines
 
 NAME = "\x1b[2J\x1b]0;title\x07\nred\u202e.png"
 
