@@ -46,7 +46,7 @@ def evaluation(
         },
         "lists": {name: scores.to_json() for name, scores in score_lists(network, data).items()},
     }
-    clean = _clean_faces(data, network.config.classes, probed)
+    clean = clean_faces(data, network.config.classes, probed)
     if len(clean):
         result["occlusion_probe"] = {"ran": _probe(network, clean)}
     if twin is not None:
@@ -84,14 +84,14 @@ def _scored(listing: Listing, classes: tuple[str, ...]) -> int:
     return len(keys.union(*listing.lists.values()))
 
 
-def _clean_faces(data: LabelledFaces, classes: tuple[str, ...], most: int) -> FaceSet:
+def clean_faces(data: LabelledFaces, classes: tuple[str, ...], most: int) -> FaceSet:
     """Faces to cover, labelled in the order of `classes`: of the validation part, else of the full list; spread evenly
-    over it."""
+    over all of it, which may be sorted by class."""
     faces = data.validation()
     if not len(faces) and "full" in data.lists:
         faces = _over_classes(data.test(), classes)
-    step = max(1, len(faces) // most)
-    return faces.take(torch.arange(0, len(faces), step)[:most])
+    count = min(most, len(faces))
+    return faces.take(torch.arange(count) * len(faces) // max(1, count))
 
 
 def _over_classes(faces: FaceSet, classes: tuple[str, ...]) -> FaceSet:

@@ -63,7 +63,9 @@ def draw_evaluation(result: Mapping[str, Any], config: ModelConfig, path: Path) 
         for label, key in (("RAN", "ran"), ("single pass", "single_pass"))
     }
     face = _bundled_face(config)
-    draw_probe(results, {each.cover: cover(face, each.cover)[0, 0].numpy() for each in results["RAN"]}, path)
+    draw_probe(
+        results, {each.cover: cover(face, each.cover, config.template)[0, 0].numpy() for each in results["RAN"]}, path
+    )
 
 
 def _bundled_face(config: ModelConfig) -> torch.Tensor:

@@ -25,15 +25,22 @@ def _band(points: Sequence[tuple[float, float]]) -> Box:
     return min(xs) - MARGIN, min(ys) - MARGIN, max(xs) + MARGIN, max(ys) + MARGIN
 
 
-COVERS: dict[str, Box] = {  # x0, y0, x1, y1 as fractions of the aligned square; left is left in the picture
-    "nothing": (0.0, 0.0, 0.0, 0.0),
-    "eyes": _band(FER_TEMPLATE[:2]),
-    "mouth": _band(FER_TEMPLATE[3:]),
+_HALVES: dict[str, Box] = {
     "left half": (0.0, 0.0, 0.5, 1.0),
     "right half": (0.5, 0.0, 1.0, 1.0),
     "upper half": (0.0, 0.0, 1.0, 0.5),
     "lower half": (0.0, 0.5, 1.0, 1.0),
 }
+
+
+def cover_boxes(template: Sequence[tuple[float, float]]) -> dict[str, Box]:
+    """What is painted, by its name, on faces that are aligned to this template (five landmarks as fractions of the
+    square, each left one first): x0, y0, x1, y1 as fractions. Left is left in the picture."""
+    bands = {"nothing": (0.0, 0.0, 0.0, 0.0), "eyes": _band(template[:2]), "mouth": _band(template[3:])}
+    return bands | _HALVES
+
+
+COVERS = tuple(cover_boxes(FER_TEMPLATE))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +54,15 @@ class CoverResult:
     regions: tuple[str, ...]
 
 
-def cover(faces_BCSS: Tensor, name: str, shade: int = 128) -> Tensor:
-    """A copy of aligned faces (uint8) with one of COVERS painted in this shade. Raises ValueError for another name."""
+def cover(
+    faces_BCSS: Tensor, name: str, template: Sequence[tuple[float, float]] = FER_TEMPLATE, shade: int = 128
+) -> Tensor:
+    """A copy of faces (uint8) that are aligned to the template, with one of COVERS painted in this shade. Raises
+    ValueError for another name."""
     if name not in COVERS:
         raise ValueError(f"cover is {name!r}: it must be one of {', '.join(COVERS)}")
     height, width = faces_BCSS.shape[-2:]
-    x0, y0, x1, y1 = COVERS[name]
+    x0, y0, x1, y1 = (min(max(side, 0.0), 1.0) for side in cover_boxes(template)[name])
     covered = faces_BCSS.clone()
     covered[..., round(y0 * height) : round(y1 * height), round(x0 * width) : round(x1 * width)] = shade
     return covered
@@ -64,7 +74,7 @@ def probe(
     faces: FaceSet,
     *,
     batch_size: int,
-    covers: Sequence[str] = tuple(COVERS),
+    covers: Sequence[str] = COVERS,
 ) -> list[CoverResult]:
     """One result per cover, in this order. A single-pass network sees the whole face, and its attention is (1,).
 
@@ -83,9 +93,8 @@ def probe(
         right, attention_R = 0, torch.zeros(len(regions), dtype=torch.float64)
         for start in range(0, len(faces), batch_size):
             rows = slice(start, start + batch_size)
-            output = network(
-                cover(faces.faces_BCSS[rows], name).to(device), boxes_BR4[rows] if len(boxes_BR4) > 1 else boxes_BR4
-            )
+            covered_BCSS = cover(faces.faces_BCSS[rows], name, network.config.template)
+            output = network(covered_BCSS.to(device), boxes_BR4[rows] if len(boxes_BR4) > 1 else boxes_BR4)
             right += int((output.logits_BK.argmax(dim=1).cpu() == faces.labels_B[rows].cpu()).sum())
             attention_R += output.attention_BR.double().sum(dim=0).cpu()
         mean_R = tuple((attention_R / len(faces)).tolist())

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from jobs.evaluate import describe
-from jobs.evaluation import evaluation, recorded_single_pass
+from jobs.evaluation import clean_faces, evaluation, recorded_single_pass
 from jobs.model_card import write_card
 from ran_model.augment import Augmentation
 from ran_model.config import ModelConfig
@@ -122,6 +122,17 @@ def test_without_a_validation_part_the_probe_covers_test_faces_of_the_models_cla
     result = evaluation(network, LabelledFaces(listing, CONFIG, faces, np.ones(5, np.bool_)), model_id="abcdef012345")
     clean = result["occlusion_probe"]["ran"][0]
     assert (clean["n"], clean["accuracy"]) == (4, 0.5)
+
+
+def test_of_many_faces_sorted_by_class_each_class_is_probed() -> None:
+    labels = [1] * 400 + [0] * 350 + [4] * 24
+    items = [Item(key=str(n), picture=b"", split="validation", label=label) for n, label in enumerate(labels)]
+    faces = np.zeros((len(items), 1, 48, 48), np.uint8)
+    data = LabelledFaces(Listing(name="m", items=items, lists={}, notes=[]), CONFIG, faces, np.ones(len(items), bool))
+    probed = clean_faces(data, CONFIG.classes, 500).labels_B
+    counts = [int((probed == index).sum()) for index in range(3)]
+    assert sum(counts) == 500
+    assert counts == [pytest.approx(500 * share / 774, abs=1) for share in (400, 350, 24)]
 
 
 def test_the_card_states_the_figures_and_the_weak_classes(data: LabelledFaces) -> None:

@@ -66,6 +66,23 @@ def test_eyes_and_mouth_are_hidden_and_the_nose_is_not() -> None:
         assert not band[-1].any()
 
 
+def test_eyes_and_mouth_are_those_of_the_models_template() -> None:
+    low = tuple((0.5 + x / 2, 0.5 + y / 2) for x, y in FER_TEMPLATE)  # a face in the lower right quarter
+    faces = torch.full((1, 1, 100, 100), 255, dtype=torch.uint8)
+    for name, points in (("eyes", low[:2]), ("mouth", low[3:])):
+        hidden = cover(faces, name, low)[0, 0] == 128
+        assert all(hidden[round(y * 100), round(x * 100)] for x, y in points)
+        assert not hidden[:40].any()
+    config = ModelConfig(input_size=SIDE, aligned_size=SIDE, template=low)
+    torch.manual_seed(0)
+    network = RegionAttentionNetwork(config).eval()
+    faces = _faces(4)
+    (result,) = probe(network, faces, batch_size=4, covers=["mouth"])
+    with torch.inference_mode():
+        answer = network(cover(faces.faces_BCSS, "mouth", low), faces.boxes(config))
+    assert result.attention_R == pytest.approx(tuple(answer.attention_BR.mean(dim=0).tolist()), abs=1e-5)
+
+
 def test_an_unknown_cover_is_refused() -> None:
     with pytest.raises(ValueError, match="cover is 'hat': it must be one of nothing, eyes"):
         cover(_faces(1).faces_BCSS, "hat")
