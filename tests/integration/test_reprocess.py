@@ -149,6 +149,28 @@ def test_another_alignment_decodes_again_and_keeps_frames_and_boxes(output: Path
     assert counts[0] == counts[1]
 
 
+def test_what_one_model_could_not_read_another_takes_from_the_first_and_the_same_command_heals(tmp_path: Path) -> None:
+    """Sources were away while a second model needed them; a third needs only the crops."""
+    media, away, output = tmp_path / "media", tmp_path / "away", tmp_path / "out"
+    media.mkdir()
+    shutil.copy(DEMO_MEDIA / "astronaut.png", media)
+    first = run_cli_here("run", media, "-o", output, "--model", _model(tmp_path / "a"), "--keep-crops", "--json", *RUN)
+    assert first.returncode == 0, first.stderr
+    faces = _rows(output, "faces", str(json.loads(first.stdout)["model_id"]))
+    assert faces
+    larger, third = _model(tmp_path / "b", aligned_size=64), _model(tmp_path / "c", seed=8)
+    media.rename(away)
+    failed = _reprocess(output, larger)
+    assert failed["failures"] == {"not_found": 1}
+    assert _reprocess(output, third)["faces"] == len(faces)
+    away.rename(media)
+    healed = _reprocess(output, larger)
+    assert (healed["segments_done"], healed["faces"], healed["failures"]) == (1, len(faces), {})
+    assert len(_rows(output, "faces", str(healed["model_id"]))) == len(faces)
+    assert _reprocess(output, larger)["segments_done"] == 0
+    assert run_cli_here("verify", output).returncode == 0
+
+
 def test_what_can_t_be_reprocessed_is_said(output: Path, tmp_path: Path) -> None:
     (old,) = _models(output)
     same = run_cli_here("reprocess", output, "--model", _model(tmp_path / "same"))
