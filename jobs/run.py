@@ -80,13 +80,16 @@ def describe_plan(report: DryRun) -> str:
         f"{count} {kind}" if kind in ("changed", "unknown") else counted(count, kind)
         for kind, count in sorted(report.sources.items())
     )
-    todo, in_archives = report.segments - report.segments_already_done, report.videos_in_archives
+    todo = report.segments - report.segments_already_done - report.segments_left
+    in_archives = report.videos_in_archives
     lines = [
         f"{counted(sum(report.sources.values()), 'source')} ({kinds}), {human_bytes(report.bytes)}; "
         f"{report.sources_to_probe} new to {report.output}",
         *report.notes,
         f"{counted(report.segments, 'segment')}, {report.segments_already_done} already done for model "
-        f"{report.model_id}; {todo} to do, at most {counted(report.frames_at_most, 'frame')}"
+        f"{report.model_id}; {todo} to do"
+        + (f" and {report.segments_left} left by --limit" if report.segments_left else "")
+        + f", at most {counted(report.frames_at_most, 'frame')}"
         + (f"; {counted(in_archives, 'video')} in archives may have more" if in_archives else ""),
         describe_actors(share),
         f"memory about {need.memory_gib:.1f} GiB; output about {human_bytes(need.output_bytes)}"
@@ -162,6 +165,10 @@ def check_error_rate(summary: Summary, config: RunConfig) -> int:
     return 0
 
 
+def _rate(items_per_s: float | None) -> str:
+    return "-" if items_per_s is None else f"{items_per_s:.1f}"
+
+
 def _percent(share: float | None) -> str:
     return "-" if share is None else f"{share:.0%}"
 
@@ -176,11 +183,13 @@ def describe(summary: Summary) -> str:
         f"{counted(summary.sampled_frames, 'frame')} sampled, {counted(summary.faces, 'face')}, "
         f"{counted(summary.failed_sources, 'source')} with errors",
     ]
+    if summary.segments_left:
+        lines.append(f"{counted(summary.segments_left, 'segment')} left by --limit: the same command goes on with them")
     if summary.failures:
         lines.append("failures: " + ", ".join(f"{code} {count}" for code, count in summary.failures.most_common()))
     if summary.segments_done:
         rows = [
-            (name, stage["items"], f"{stage['items_per_s']:.1f}", _percent(stage["busy_share"]))
+            (name, stage["items"], _rate(stage["items_per_s"]), _percent(stage["busy_share"]))
             for name, stage in summary.stages().items()
         ]
         lines += ["", table(("stage", "items", "items/s per actor", "busy"), rows)]

@@ -265,6 +265,7 @@ class Driver:
         already_done = plan.already_done
         if self._config.limit is not None:
             plan.cut(self._config.limit, failures.replacing.followers)
+            self.summary.segments_left = plan.left
         self.summary.segments_planned = plan.todo.num_rows
         self.summary.segments_already_done = already_done
         if already_done:

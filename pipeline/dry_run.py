@@ -29,7 +29,8 @@ from pipeline.worker import WorkerConfig
 @dataclass(kw_only=True)
 class DryRun:
     """What `run` would find. free_bytes is null for a remote output. videos_in_archives: each is one segment here; how
-    many more it has is known once it is read. unreadable: by code. notes: for people."""
+    many more it has is known once it is read. segments_left: what --limit leaves for later. unreadable: by code. notes:
+    for people."""
 
     output: str
     model_id: str
@@ -42,6 +43,7 @@ class DryRun:
     sources_to_probe: int
     segments: int
     segments_already_done: int
+    segments_left: int
     frames_at_most: int
     videos_in_archives: int
     resources: Resources
@@ -81,7 +83,10 @@ def dry_run(config: RunConfig, extraction: Extraction) -> DryRun:
     known = pa.concat_tables([known, new, changed.readable])
     again = changed.error_segments(extraction)
     plan = planning.plan(listing, known, changed.staying, state, model_id, extraction, again)
-    todo = plan.todo if config.limit is None else plan.todo.slice(0, config.limit)
+    already_done = plan.already_done
+    if config.limit is not None:
+        plan.cut(config.limit, {})
+    todo = plan.todo
     size = _cluster(config)
     shares = share(size, **config.placement)
     need = capacity.estimate(todo, extraction, model_config(model), config, size, shares)
@@ -101,7 +106,8 @@ def dry_run(config: RunConfig, extraction: Extraction) -> DryRun:
         notes=listing.notes() + changed.notes() + _of_unreadable(broken),
         sources_to_probe=len(to_probe),
         segments=plan.total,
-        segments_already_done=plan.already_done,
+        segments_already_done=already_done,
+        segments_left=plan.left,
         frames_at_most=need.frames,
         videos_in_archives=todo.filter(pc.and_(pc.equal(todo["kind"], "video"), pc.is_valid(todo["members"]))).num_rows,
         resources=shares,

@@ -17,6 +17,7 @@ from pipeline.resources import Resources
 class Summary:
     """Tallied from manifest rows while the run goes on; written to runs/<run_id>/summary.json at the end.
 
+    segments_left: what `--limit` left for later runs, as far as was known.
     skipped_files: in folders, no media by their names. unmatched_inputs: patterns and folders that gave no source.
     models: how many the dataset has rows of. notes: what was told beside the progress, such as rows that were replaced.
     Times are in seconds; fetch_s … infer_s are summed over actors. failed_sources counts live errors of this run's
@@ -33,6 +34,7 @@ class Summary:
     sources_probed: int = 0
     segments_planned: int = 0
     segments_already_done: int = 0
+    segments_left: int = 0
     segments_done: int = 0
     segments_failed: int = 0
     sampled_frames: int = 0
@@ -89,7 +91,8 @@ class Summary:
     def stages(self) -> dict[str, dict[str, float | None]]:
         """Per stage: items, busy seconds, items per second and actor, and the share of its actors' time it was busy.
 
-        That share is None for a pool that may have grown: how many actors it had at which time is not known.
+        A stage that took no time, such as fetching local files, has no items per second. The share is None for a pool
+        that may have grown: how many actors it had at which time is not known.
         """
         decode, ran = (self.resources.decode_pool, self.resources.ran_pool) if self.resources else ((1, 1), (1, 1))
         wall = max(self.processing_s, 1e-9)
@@ -103,7 +106,7 @@ class Summary:
             name: {
                 "items": items,
                 "busy_s": round(busy, 3),
-                "items_per_s": round(items / busy, 2) if busy > 0 else 0.0,
+                "items_per_s": round(items / busy, 2) if busy > 0 else None,
                 "busy_share": round(min(1.0, busy / (wall * fewest)), 3) if fewest == most else None,
             }
             for name, (items, busy, (fewest, most)) in rows.items()
@@ -111,10 +114,10 @@ class Summary:
 
     def bottleneck(self) -> str | None:
         """The stage whose actors were busiest: more of those actors, or of their device, would help first. None if a
-        pool may have grown."""
+        pool may have grown, or nothing took time."""
         shares = {name: stage["busy_share"] for name, stage in self.stages().items()}
         known = {name: share for name, share in shares.items() if share is not None}
-        if len(known) < len(shares):
+        if len(known) < len(shares) or not any(known.values()):
             return None
         if known["infer"] >= known["fetch"] + known["decode"] + known["detect"]:
             return "infer"

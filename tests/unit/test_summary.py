@@ -28,6 +28,22 @@ def test_the_bottleneck_of_pools_that_stay_as_they_are() -> None:
     assert "bottleneck: infer" in describe(fixed)
 
 
+def test_what_took_no_time_has_no_rate_and_is_no_bottleneck() -> None:
+    local = summary(dataclasses.replace(POOLS, max_decode_actors=4))
+    local.fetch_s = 0.0
+    assert local.stages()["fetch"]["items_per_s"] is None
+    assert ["fetch", "10", "-", "0%"] in [line.split() for line in describe(local).splitlines()]
+    local.decode_s = local.detect_s = local.infer_s = 0.0
+    assert local.bottleneck() is None
+
+
+def test_a_limit_leaves_a_rest() -> None:
+    limited = summary(POOLS)
+    assert "left by" not in describe(limited)
+    limited.segments_left = 15
+    assert "15 segments left by --limit: the same command goes on with them" in describe(limited)
+
+
 def test_a_pool_that_grew_has_no_share_and_leaves_no_bottleneck() -> None:
     """With the fewest actors all stages read 100 % and decoding was the bottleneck, whatever the work was."""
     grown = summary(dataclasses.replace(POOLS, max_decode_actors=480))
