@@ -14,6 +14,7 @@ from jobs import drawing
 from jobs.drawing import BACKGROUND, INK, MUTED, PANEL_HEIGHT, PANEL_WIDTH, PAPER, FaceAnswer, text
 from jobs.source_frames import SampledFrame, SourceFrames
 from jobs.timeline import timeline
+from pipeline.terminal import counted
 
 MARGIN, PADDING, GAP = 28, 16, 20
 HEADER_PX, FOOTER_PX, CAPTION_PX, LINE_PX = 84, 92, 34, 20
@@ -134,9 +135,10 @@ def _header(draw: ImageDraw.ImageDraw, source: SourceFrames, width: int) -> None
     text(draw, (MARGIN, 22), source.name, 26, bold=True, most_px=width - 2 * MARGIN)
     faces = sum(len(frame.faces) for frame in source.frames)
     empty = sum(frame.face_count == 0 for frame in source.frames)
-    unit = "sampled frame" if source.kind == "video" else "picture"
-    frames = f"{len(source.frames)} {unit}{'' if len(source.frames) == 1 else 's'}"
-    line = f"{frames}, {faces} {'face' if faces == 1 else 'faces'}, {empty} without a face · model {source.model_id}"
+    sampled = sum(frame.segment.kind == "video" for frame in source.frames)
+    kinds = ((len(source.frames) - sampled, "picture"), (sampled, "sampled frame"))
+    frames = " and ".join(counted(count, unit) for count, unit in kinds if count) or "nothing"
+    line = f"{frames}, {counted(faces, 'face')}, {empty} without a face · model {source.model_id}"
     text(draw, (MARGIN, 56), line, 15, MUTED)
 
 

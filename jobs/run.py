@@ -84,7 +84,7 @@ def describe_plan(report: DryRun) -> str:
     in_archives = report.videos_in_archives
     lines = [
         f"{counted(sum(report.sources.values()), 'source')} ({kinds}), {human_bytes(report.bytes)}; "
-        f"{report.sources_to_probe} new to {report.output}",
+        f"{report.sources_to_probe} to be probed for {report.output}",
         *report.notes,
         f"{counted(report.segments, 'segment')}, {report.segments_already_done} already done for model "
         f"{report.model_id}; {todo} to do"

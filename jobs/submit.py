@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import time
 import uuid
@@ -89,6 +90,8 @@ def _client(address: str) -> JobSubmissionClient:
 
     from jobs.following import answer
 
+    # Ray lets the environment win over what it is given, RAY_ADDRESS too, which is another kind of address.
+    os.environ["RAY_API_SERVER_ADDRESS"] = address
     try:
         return answer(lambda: JobSubmissionClient(address))
     except AuthenticationError:

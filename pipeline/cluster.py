@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.errors import CapacityError, StoreError, UsageError
+from pipeline.errors import CapacityError, NoClusterError, StoreError, UsageError
 from pipeline.resources import Cluster, local_cpus
 from pipeline.storage.store import Store
 from pipeline.watchdog import head_watched
@@ -59,12 +59,13 @@ def connected(address: str | None) -> Iterator[Cluster]:
             os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     try:
         # The C++ part announces its own log level on stderr.
+        _send_notices_to_stderr()
         with _stderr_closed(), _command_line_untold(), _sigterm_kept():
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:  # Ray raises the bare class when its processes don't come up in time
         if address and _is_about_a_token(error):
             raise token_wanted(address) from error
-        raise StoreError(f"Ray at {address or 'this machine'} can't be reached: {error}") from error
+        raise NoClusterError(f"Ray at {address or 'this machine'} can't be reached: {error}") from error
     try:
         with head_watched(ray.get_runtime_context().gcs_address):
             yield size_of_cluster()
@@ -86,6 +87,20 @@ def _is_about_a_token(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
+
+
+def _send_notices_to_stderr() -> None:
+    """Ray prints what befalls its nodes, whatever `log_to_driver` says, on standard output, where our data goes."""
+    from ray._private import worker
+
+    show = worker.print_to_stdstream
+    if not getattr(show, "is_ours", False):
+
+        def to_stderr(data: dict[str, Any], ignore_prefix: bool) -> None:
+            show(data | {"is_err": True}, ignore_prefix)
+
+        to_stderr.is_ours = True  # type: ignore[attr-defined]
+        worker.print_to_stdstream = to_stderr
 
 
 @contextlib.contextmanager

@@ -79,7 +79,7 @@ class Driver:
         run = Run.create(self._store, interval_s=self._config.heartbeat_s, stale_after_s=self._config.stale_after_s)
         summary.run_id = run.run_id
         summary.skipped_files, summary.unmatched_inputs = listing.skipped.total(), listing.unmatched
-        for note in listing.notes():
+        for note in (*listing.notes(), *self._prepared.notes):
             progress.note(note)
         with run, self._interruptible(progress):
             run.save_config(
@@ -100,7 +100,7 @@ class Driver:
             to_probe = unknown + changed.to_probe
             if to_probe or plan.todo.num_rows:
                 if to_probe:
-                    progress.phase(f"probing {len(to_probe)} new sources")
+                    progress.phase(f"probing {counted(len(to_probe), 'source')}")
                 worker = worker_config(self._config, self._prepared)
                 probing = Probing(to_probe, worker, deadline_s=self._config.deadline_s, run_id=summary.run_id)
                 with probing, connected(self._config.address) as size:
@@ -121,6 +121,7 @@ class Driver:
                 self._begin(plan, failures, progress)
             self._drop_unplanned(plan, ledger)
             self._drop_superseded(known, ledger, progress)
+            self._note_unread(ledger, progress)
             summary.failed_sources = planning.count_failed(self._store, log.state, self._model_id, listing)
             summary.models = len(log.state.models)
             summary.notes = progress.notes
@@ -223,6 +224,19 @@ class Driver:
             covered = covered_segments(ledger.state, old, self._extraction)
             drop_sources(self._store, ledger.log, ledger.run, gone, covered, only_errors=True)
             progress.note(f"{counted(len(gone), 'error')} of files that have another content now were taken out")
+
+    def _note_unread(self, ledger: Ledger, progress: ProgressReporter) -> None:
+        """What `reprocess` could not read of faces that the base has."""
+        if self._base_model_id is None or self._stop.is_set():
+            return
+        known = planning.known_sources(self._store, ledger.state)
+        state, base = ledger.state, self._base_model_id
+        unread = find_overtaken(self._store, state, self._model_id, base, known, self._extraction).segments
+        if unread:
+            progress.note(
+                f"{counted(len(unread), 'segment')} that model {base} has could not be read again, and views of model "
+                f"{self._model_id} lack them: repeat the command when their sources can be read"
+            )
 
     def _others_at_work(self, state: LogState) -> bool:
         return bool(other_runs(self._store, state, self.summary.run_id, self._config.stale_after_s)[0])

@@ -22,6 +22,7 @@ from pipeline.probing import probe_here
 from pipeline.resources import Cluster, Resources, share, this_machine
 from pipeline.run_config import RunConfig
 from pipeline.storage.store import Store, fsspec_options
+from pipeline.terminal import counted
 from pipeline.urls import without_credentials
 from pipeline.worker import WorkerConfig
 
@@ -103,7 +104,7 @@ def dry_run(config: RunConfig, extraction: Extraction) -> DryRun:
         skipped_files=listing.skipped.total(),
         unmatched_inputs=listing.unmatched,
         unreadable=dict(Counter(broken["error_code"].to_pylist())),
-        notes=listing.notes() + changed.notes() + _of_unreadable(broken),
+        notes=[*listing.notes(), *changed.notes(), *_of_replaced(changed), *_of_unreadable(broken)],
         sources_to_probe=len(to_probe),
         segments=plan.total,
         segments_already_done=already_done,
@@ -114,6 +115,11 @@ def dry_run(config: RunConfig, extraction: Extraction) -> DryRun:
         need=need,
         free_bytes=capacity.free_bytes(os.path.abspath(config.output)) if store.is_local else None,
     )
+
+
+def _of_replaced(changed: ChangedFiles) -> list[str]:
+    count = changed.readable.num_rows
+    return [f"the old rows of {counted(count, 'changed file')} leave, those of every model"] if count else []
 
 
 def _of_unreadable(sources: pa.Table) -> list[str]:

@@ -77,6 +77,10 @@ class StoreError(RanError):
     exit_code = 5
 
 
+class NoClusterError(StoreError):
+    """Ray can't be reached, so nothing has begun."""
+
+
 class StartError(StoreError):
     """A decode process did not come up: its node lacks something, or is too busy. What it was to read is not at fault.
     The message only says why."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config import Extraction
 from pipeline.errors import UsageError
+from pipeline.failures import error_rows
 from pipeline.infer import ModelBytes
 from pipeline.ledger.dataset import Dataset
 from pipeline.ledger.log import CommitLog, LogState
@@ -17,6 +19,7 @@ from pipeline.planning import known_sources
 from pipeline.run_config import RunConfig
 from pipeline.storage.store import Store, fsspec_options
 from pipeline.stored import best_base
+from pipeline.terminal import counted
 from pipeline.views import find_model
 from ran_model.config import ModelConfig
 from ran_model.model_files import check_model_bytes, default_model_dir, read_model_bytes
@@ -27,7 +30,7 @@ class Prepared:
     """A run's parts, checked.
 
     base_model_id: the model whose stored faces are scored again (`reprocess`). retry_codes: which failures are tried
-    again, all of them if it is empty (`retry`). None for other commands.
+    again, all of them if it is empty (`retry`). None for other commands. notes: what somebody should hear at the start.
     """
 
     listing: Listing
@@ -37,6 +40,7 @@ class Prepared:
     base_model_id: str | None = None
     retry_codes: tuple[str, ...] | None = None
     keeps_crops: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def prepare(config: RunConfig, extraction: Extraction) -> Prepared:
@@ -92,7 +96,17 @@ def prepare_retry(config: RunConfig, codes: tuple[str, ...]) -> Prepared:
         dataset=dataset,
         retry_codes=codes,
         keeps_crops=bool(log.state.files("crops")),
+        notes=_of_others_errors(store, log.state, model_id),
     )
+
+
+def _of_others_errors(store: Store, state: LogState, model_id: str) -> tuple[str, ...]:
+    """For those who retry one model while it is another that failed."""
+    failed = Counter(error_rows(store, state, ["model_id"])["model_id"].to_pylist())
+    if failed.pop(model_id, 0) or not failed:
+        return ()
+    named = ", ".join(f"{other} ({counted(count, 'segment')})" for other, count in failed.items())
+    return (f"model {model_id} has no errors, others have: {named}; `retry --model` with the directory of one",)
 
 
 def _check_detector(config: RunConfig, dataset: Dataset) -> None:

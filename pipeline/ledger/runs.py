@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
-from pipeline.errors import StoreError, UsageError
+from pipeline.errors import NoClusterError, StoreError, UsageError
 from pipeline.ledger.state import LogState
 from pipeline.storage.backend import FileInfo
 from pipeline.storage.store import Store
@@ -68,10 +68,11 @@ class Run:
     ) -> None:
         """Ends the run, after an error too: whatever it was, this run commits nothing more.
 
-        After a StoreError an entry may still be on its way to the store, so the run must be closed by a later one.
+        After a StoreError an entry may still be on its way to the store, so the run must be closed by a later one;
+        not so where it never got as far as a cluster.
         """
         self.stop()
-        if kind is not None and issubclass(kind, StoreError):
+        if kind is not None and issubclass(kind, StoreError) and not issubclass(kind, NoClusterError):
             return
         try:
             self.finish()

@@ -295,10 +295,14 @@ def _in_place(path: str, fingerprint: str) -> LocalFile:
 
 def _check(now: str, planned: str) -> None:
     if planned == MISSING:
-        raise MediaError(ErrorCode.SOURCE_CHANGED, "it wasn't there when the run was planned; run again")
+        raise MediaError(
+            ErrorCode.SOURCE_CHANGED, "it wasn't there when it was listed, and is now; `run` with it again"
+        )
     if now != planned:
         raise MediaError(
-            ErrorCode.SOURCE_CHANGED, f"it was {planned} when the run was planned and is {now} now; run again"
+            ErrorCode.SOURCE_CHANGED,
+            f"it has changed since it was listed (size and mark were {planned} and are {now}); `run` with it again, or "
+            "put back what was there",
         )
 
 
@@ -380,6 +384,8 @@ def classify(error: BaseException, name: str) -> MediaError:
             f"its server answers {status}; if its URL had a signature or a password: these are not stored, so `retry`, "
             "`reprocess` and `overlay` can't give them, and one given to `run` may have expired",
         )
+    if isinstance(error, FileNotFoundError) and _is_silence(error.__cause__):
+        return MediaError(ErrorCode.UNREACHABLE, f"its server does not answer ({type(error.__cause__).__name__})")
     reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else kind
     if isinstance(error, (FileNotFoundError, NotADirectoryError)):
         return MediaError(ErrorCode.NOT_FOUND, "there is no such file or object")
@@ -388,6 +394,12 @@ def classify(error: BaseException, name: str) -> MediaError:
     if isinstance(error, IsADirectoryError):
         return MediaError(ErrorCode.NOT_MEDIA, "it is a directory")
     return MediaError(ErrorCode.UNREACHABLE, f"it can't be read ({reason})")
+
+
+def _is_silence(cause: BaseException | None) -> bool:
+    """Whether a server said nothing, or nothing of the file; fsspec calls that, too, a file that is not found."""
+    status = getattr(cause, "status", None)
+    return cause is not None and (status is None or status == 429 or status >= 500)
 
 
 def _refusal(error: BaseException) -> int | None:

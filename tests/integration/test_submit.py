@@ -88,7 +88,8 @@ def test_the_exit_code_is_the_jobs_own(cluster: RayNodes, bucket: str, tiny_mode
     submit = ["submit", "--address", cluster.url, "--wait", "--working-dir", tmp_path, "--", *run]
     too_many = run_cli(*submit, "--decode-actors", "99")
     assert too_many.returncode == 4, too_many.stderr
-    failed = run_cli(*submit)
+    elsewhere = {"RAY_ADDRESS": "10.0.0.1:6379", "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9"}
+    failed = run_cli(*submit, **elsewhere)  # what the command says wins over the environment
     assert failed.returncode == 3, failed.stderr
     assert "over --max-error-rate" in failed.stderr
 

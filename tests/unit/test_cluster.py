@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from ray._private import worker
 
+from pipeline import cluster
 from pipeline.cluster import connected
 from pipeline.errors import UsageError
 
@@ -23,3 +25,13 @@ def test_an_address_of_ray_client_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
     with pytest.raises(UsageError, match="unset RAY_ADDRESS"), connected(None):
         pass
+
+
+def test_what_ray_says_of_its_nodes_is_not_among_our_data(capsys: pytest.CaptureFixture[str]) -> None:
+    """It would stand before the JSON on standard output."""
+    for _ in range(2):
+        cluster._send_notices_to_stderr()
+    worker.print_to_stdstream({"lines": ["a node died"], "pid": "raylet", "is_err": False}, ignore_prefix=False)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("a node died") == 1

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from jobs import contact_sheet
 from jobs import timeline as strips
@@ -123,6 +123,15 @@ def test_only_one_video_has_a_time_axis(source: SourceFrames, has_axis: bool, mo
     assert bool(drawn) == has_axis
     if not has_axis and source.frames[0].timestamp is not None:
         assert moments[0].caption.endswith(" · b.mp4")
+
+
+def test_the_sheet_counts_pictures_and_frames_of_videos_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(contact_sheet, "text", lambda draw, at, line, *_, **__: told.append(line))
+    source = _archive("b.mp4", pictures=2)
+    contact_sheet._header(ImageDraw.Draw(Image.new("RGB", (9, 9))), source, 900)
+    frames = len(source.frames) - 2
+    assert told[1].startswith(f"2 pictures and {frames} sampled frames, ")
 
 
 def test_a_picture_has_no_moments_by_time() -> None:

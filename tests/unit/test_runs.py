@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from pipeline.errors import StoreError
+from pipeline.errors import NoClusterError, StoreError
 from pipeline.ledger.runs import Run, finished_runs, new_run_id, other_runs, without_secrets
 from pipeline.ledger.state import LogState
 from pipeline.storage.store import Store
@@ -76,6 +76,13 @@ def test_run_that_ends_with_a_store_error_is_left_to_be_closed(store: Store) -> 
     assert finished_runs(store) == set()
     with pytest.raises(KeyError), Run.create(store) as run:
         raise KeyError("ours")
+    assert finished_runs(store) == {run.run_id}
+
+
+def test_a_run_that_finds_no_cluster_has_ended(store: Store) -> None:
+    """It began nothing, and `compact` or `retry` need not wait for it."""
+    with pytest.raises(NoClusterError), Run.create(store) as run:
+        raise NoClusterError("Ray can't be reached")
     assert finished_runs(store) == {run.run_id}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import unicodedata
 from collections.abc import Iterator
@@ -181,6 +182,22 @@ def test_a_signature_that_is_missing_is_named(website: str, status: int, tmp_pat
     assert caught.value.code == ErrorCode.PERMISSION
 
 
-def test_what_is_not_on_the_web_is_not_found(website: str, tmp_path: Path) -> None:
-    (source,) = list_sources([], listed=[f"{website}/404.mp4?signature=f00"]).sources
-    assert code_of(tmp_path, of_the_dataset(source)) == ErrorCode.NOT_FOUND
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (404, ErrorCode.NOT_FOUND),
+        (410, ErrorCode.NOT_FOUND),
+        (503, ErrorCode.UNREACHABLE),
+        (429, ErrorCode.UNREACHABLE),
+    ],
+)
+def test_what_is_not_on_the_web_is_not_found(website: str, tmp_path: Path, status: int, code: ErrorCode) -> None:
+    (source,) = list_sources([], listed=[f"{website}/{status}.mp4?signature=f00"]).sources
+    assert code_of(tmp_path, of_the_dataset(source)) == code
+
+
+def test_a_server_that_is_not_there_is_no_missing_file(tmp_path: Path) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        (source,) = list_sources([f"http://127.0.0.1:{nobody.getsockname()[1]}/film.mp4"]).sources
+        assert code_of(tmp_path, source) == ErrorCode.UNREACHABLE
