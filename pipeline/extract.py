@@ -160,8 +160,9 @@ def _video_key(row: Mapping[str, Any]) -> str | None:
 def _span_s(
     row: Mapping[str, Any], result: ExtractedSegment, extraction: Extraction
 ) -> tuple[float | None, float | None]:
-    """The window's span in seconds: of its grid points for a sampled video, of its frames when all are taken."""
-    if row["kind"] != "video":
+    """The window's span in seconds: of its grid points for a sampled video, of its frames when all are taken. Of what
+    could not even be probed it is not known."""
+    if row["kind"] != "video" or result.error_stage == "probe":
         return None, None
     if extraction.rate is None:
         known = [timestamp for timestamp in result.timestamps if timestamp is not None]

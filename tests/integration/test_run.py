@@ -242,6 +242,8 @@ def test_bad_inputs_become_rows_and_stop_nothing(
     errors = {Path(row["source_uri"]).name: row for row in rows}
     assert errors["junk.mp4"]["error_code"] == "not_media"
     assert errors["missing.mp4"]["error_code"] == "not_found"
+    probed = {name: row["start_s"] for name, row in errors.items() if row["error_stage"] == "probe"}
+    assert probed == dict.fromkeys(("junk.mp4", "missing.mp4", "empty.jpg"))
     assert errors["empty.jpg"]["status"] == "error"
     assert errors["cut.jpg"]["error_code"] == "truncated"
     assert errors["mixed.zip"]["status"] == "partial"
