@@ -14,7 +14,7 @@ import click
 
 from jobs.options import json_option, parse_storage_options, storage_option
 from jobs.text import table
-from pipeline.errors import CapacityError
+from pipeline.errors import CapacityError, RanError
 
 FACE = "face.jpg"
 
@@ -40,6 +40,8 @@ def doctor_command(store: str | None, storage_options: tuple[str, ...], as_json:
         begun = time.monotonic()
         try:
             ok, detail = True, check()
+        except RanError as error:
+            ok, detail = False, str(error).removesuffix("; run the same command again to resume")
         except Exception as error:  # each failure is a finding, not a crash
             ok, detail = False, f"{type(error).__name__}: {error}"
         results.append({"check": name, "ok": ok, "detail": detail, "seconds": round(time.monotonic() - begun, 2)})

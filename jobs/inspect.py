@@ -14,6 +14,7 @@ from jobs.text import human_bytes, table
 from pipeline.ledger.runs import RUNS, unfinished_runs
 from pipeline.ledger.state import LogState
 from pipeline.storage.store import Store
+from pipeline.terminal import counted
 from pipeline.urls import without_credentials
 from pipeline.views import current_model
 
@@ -48,10 +49,12 @@ def inspect_command(output: str, storage_options: tuple[str, ...], as_json: bool
     if as_json:
         click.echo(json.dumps(report, indent=2, default=str))
         return
-    click.echo(f"{output}: {report['segments']} segments, {report['frames']} frames, {report['faces']} faces")
+    held = ", ".join(counted(report[noun], noun[:-1]) for noun in ("segments", "frames", "faces"))
+    click.echo(f"{output}: {held}")
     if report["segments_with_errors"]:
         click.echo(
-            f"errors in {report['segments_with_errors']} segments of {report['sources_with_errors']} sources; "
+            f"errors in {counted(report['segments_with_errors'], 'segment')} of "
+            f"{counted(report['sources_with_errors'], 'source')}; "
             f"see `ran-pipeline errors {quote(output)}`"
         )
     rows = [(row["kind"] or "unknown", row["sources"], human_bytes(row["bytes"] or 0)) for row in report["sources"]]
@@ -111,7 +114,7 @@ def errors_command(output: str, storage_options: tuple[str, ...], as_json: bool)
         if other["model_id"] != shown:
             where = f"status <> 'ok' AND model_id = '{other['model_id']}'"
             click.echo(
-                f"\n{other['segments']} segments of model {other['model_id']} failed: "
+                f"\n{counted(other['segments'], 'segment')} of model {other['model_id']} failed: "
                 f'`ran-pipeline query {quote(without_credentials(output))} "FROM all_segments WHERE {where}"`'
             )
 

@@ -283,7 +283,7 @@ class Driver:
         self.summary.segments_planned = plan.todo.num_rows
         self.summary.segments_already_done = already_done
         if already_done:
-            progress.note(f"{already_done} segments are already done and stay as they are")
+            progress.note(f"{counted(already_done, 'segment')} done already, which stay as they are")
 
     def _check_capacity(self, plan: planning.Plan, size: resources.Cluster) -> None:
         if self._stop.is_set():
