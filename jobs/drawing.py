@@ -67,9 +67,19 @@ class FaceAnswer:
     usual: tuple[float, ...] = ()
 
 
+#: Fonts with many letters that machines have, by the names of their files.
+FONTS = (
+    "NotoSansCJK-Regular.ttc", "NotoSans-Regular.ttf", "DejaVuSans.ttf", "LiberationSans-Regular.ttf",
+    "Arial Unicode.ttf", "Hiragino Sans GB.ttc", "msyh.ttc", "YuGothM.ttc", "malgun.ttf", "arial.ttf",
+)  # fmt: skip
+NO_LETTER = "\U0010ffff"
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
 @lru_cache(maxsize=32)
-def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own font, so that a picture is the same on every machine."""
+def font(size: int) -> Font:
+    """Pillow's own font, so that a picture is the same on every machine. It has plain Latin letters."""
     return ImageFont.load_default(size=size)
 
 
@@ -84,14 +94,43 @@ def text(
     bold: bool = False,
     most_px: float | None = None,
 ) -> None:
-    """One line, cut at its start beyond `most_px` pixels. The font has plain Latin letters: accents are dropped."""
-    plain = "".join(letter if letter == "·" else unicodedata.normalize("NFKD", letter) for letter in words)
-    words = "".join(letter for letter in plain if letter == "·" or letter.isascii()) or "?"
-    if most_px is not None and draw.textlength(words, font=font(size)) > most_px:
-        while len(words) > 1 and draw.textlength("..." + words, font=font(size)) > most_px:
+    """One line, cut at its start beyond `most_px` pixels. Letters that Pillow's font lacks are in one of the machine's
+    (FONTS); where it has none of these, accents are dropped, and other letters too."""
+    words, chosen = in_a_font(unicodedata.normalize("NFC", words), size)
+    if most_px is not None and draw.textlength(words, font=chosen) > most_px:
+        while len(words) > 1 and draw.textlength("..." + words, font=chosen) > most_px:
             words = words[1:]
         words = "..." + words
-    draw.text(at, words, fill=colour, font=font(size), anchor=anchor, stroke_width=0.4 if bold else 0)
+    draw.text(at, words, fill=colour, font=chosen, anchor=anchor, stroke_width=0.4 if bold else 0)
+
+
+def in_a_font(words: str, size: int) -> tuple[str, Font]:
+    """What can be shown of the words, and the font that has it."""
+    if all(map(_is_plain, words)):
+        return words or "?", font(size)
+    for name in FONTS:
+        found = _of_this_machine(name, size)
+        if found is not None and all(has_letter(found, letter) for letter in words):
+            return words, found
+    parts = (letter if _is_plain(letter) else unicodedata.normalize("NFKD", letter) for letter in words)
+    return "".join(letter for letter in "".join(parts) if _is_plain(letter)) or "?", font(size)
+
+
+def has_letter(font: Font, letter: str) -> bool:
+    """Whether the font has it; what a font lacks it shows as one and the same box."""
+    return letter.isspace() or bytes(font.getmask(letter)) != bytes(font.getmask(NO_LETTER))
+
+
+def _is_plain(letter: str) -> bool:
+    return letter.isascii() or letter == "·"
+
+
+@lru_cache(maxsize=64)
+def _of_this_machine(name: str, size: int) -> Font | None:
+    try:
+        return ImageFont.truetype(name, size)
+    except OSError:
+        return None
 
 
 def region_label(name: str) -> str:

@@ -199,7 +199,7 @@ def test_a_replacement_that_can_not_begin_takes_nothing_away(media: Path, tiny_m
     done = run_cli_here("run", folder, "-o", output, "--model", tiny_model, *RUN[:-1], "--on-changed", "replace")
     assert done.returncode == 3, done.stderr
     assert f"can't be read as they are now, so their old rows stay: {folder / 'portrait.mp4'} (" in done.stderr
-    assert "the old rows of 1 changed files were taken out" in done.stderr
+    assert "the old rows of 1 changed file were taken out" in done.stderr
     after = _good_rows(output)
     assert after["portrait.mp4"] == before["portrait.mp4"]
     for name in pictures:
@@ -234,7 +234,7 @@ def test_rows_of_other_models_that_leave_with_a_replaced_file_are_told_of(
     model_id = _run(folder, output, other)["model_id"]
     os.utime(folder / "astronaut.png", (1, 1))
     notes = _run(folder, output, tiny_model, "--on-changed", "replace")["notes"]  # quietly, as a script does
-    assert "the old rows of 1 changed files were taken out" in notes[0]
+    assert "the old rows of 1 changed file were taken out" in notes[0]
     assert f"rows of other models ({model_id}) went too: `reprocess {output} --model DIR`" in notes[1]
     assert model_id not in table(output, "segments")["model_id"].to_pylist()
     mended = run_cli_here("reprocess", output, "--model", other)

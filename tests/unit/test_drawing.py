@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from jobs import drawing
-from jobs.drawing import ACCENT, BOX, FaceAnswer
+from jobs.drawing import ACCENT, BOX, FONTS, FaceAnswer
 from ran_model.config import FIXED_REGIONS, ModelConfig
 from ran_model.regions import region_boxes
 
@@ -142,3 +144,14 @@ def test_expressions_are_drawn_likeliest_first() -> None:
     pixels = np.asarray(drawing.expressions(face))
     dark = [(pixels[y] < 150).all(axis=1).sum() for y in (drawing.TITLE_PX + 7, drawing.TITLE_PX + 24 + 7)]
     assert dark[0] > 5 * dark[1] > 0
+
+
+def test_names_in_other_letters_are_in_a_font_that_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow's own font, which has an ellipsis and no accents, stands for a font of the machine."""
+    built_in = drawing.font(20)
+    found = ImageFont.truetype(io.BytesIO(built_in.font_bytes), 20)  # type: ignore[union-attr]
+    monkeypatch.setattr(drawing, "_of_this_machine", lambda name, size: found if name == FONTS[2] else None)
+    assert drawing.in_a_font("plain · name", 20) == ("plain · name", built_in)
+    assert drawing.in_a_font("and so on…", 20) == ("and so on…", found)
+    assert drawing.in_a_font("Porträt.mp4", 20) == ("Portrat.mp4", built_in)
+    assert drawing.in_a_font("図", 20) == ("?", built_in)
