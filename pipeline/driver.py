@@ -11,6 +11,7 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 
 import pyarrow as pa
@@ -121,7 +122,7 @@ class Driver:
                 self._begin(plan, failures, progress)
             self._drop_unplanned(plan, ledger)
             self._drop_superseded(known, ledger, progress)
-            self._note_unread(ledger, progress)
+            self._note_unread(known, ledger, progress)
             summary.failed_sources = planning.count_failed(self._store, log.state, self._model_id, listing)
             summary.models = len(log.state.models)
             summary.notes = progress.notes
@@ -143,7 +144,7 @@ class Driver:
         """Nothing beside another run, which may be replacing the same rows; the next `reprocess` has them."""
         if self._others_at_work(state):
             return Replacing()
-        known = planning.known_sources(self._store, state)
+        known = partial(planning.known_sources, self._store, state)
         return find_overtaken(self._store, state, self._model_id, base_model_id, known, self._extraction)
 
     def _look_up(self, ledger: Ledger) -> tuple[pa.Table, list[Source], ChangedFiles]:
@@ -225,13 +226,12 @@ class Driver:
             drop_sources(self._store, ledger.log, ledger.run, gone, covered, only_errors=True)
             progress.note(f"{counted(len(gone), 'error')} of files that have another content now were taken out")
 
-    def _note_unread(self, ledger: Ledger, progress: ProgressReporter) -> None:
+    def _note_unread(self, known: pa.Table, ledger: Ledger, progress: ProgressReporter) -> None:
         """What `reprocess` could not read of faces that the base has."""
         if self._base_model_id is None or self._stop.is_set():
             return
-        known = planning.known_sources(self._store, ledger.state)
         state, base = ledger.state, self._base_model_id
-        unread = find_overtaken(self._store, state, self._model_id, base, known, self._extraction).segments
+        unread = find_overtaken(self._store, state, self._model_id, base, lambda: known, self._extraction).segments
         if unread:
             progress.note(
                 f"{counted(len(unread), 'segment')} that model {base} has could not be read again, and views of model "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -65,12 +65,17 @@ def find_failures(
 
 
 def find_overtaken(
-    store: Store, state: LogState, model_id: str, base_model_id: str, known: pa.Table, extraction: Extraction
+    store: Store,
+    state: LogState,
+    model_id: str,
+    base_model_id: str,
+    known: Callable[[], pa.Table],
+    extraction: Extraction,
 ) -> Replacing:
     """The model's error rows of segments that the base has an answer for by now, such as those that could not be read
     when they were reprocessed; with a window of a video go those behind it that have no row because of it.
 
-    known: rows of `sources`.
+    known: gives the rows of `sources`; asked only where there are such error rows.
     """
     rows = only_errors(store, state, model_id, ["segment_id", "source_id"])
     failed = dict(zip(rows["segment_id"].to_pylist(), rows["source_id"].to_pylist(), strict=True))
@@ -81,7 +86,8 @@ def find_overtaken(
     if not answered:
         return replacing
     source_ids = pa.array(sorted({failed[segment_id] for segment_id in answered}), pa.string())
-    sources = known.filter(pc.is_in(known["source_id"], source_ids))
+    sources = known()
+    sources = sources.filter(pc.is_in(sources["source_id"], source_ids))
     replacing.followers = _followers(state, model_id, sources, extraction, answered)
     replacing.segments = answered.union(*replacing.followers.values())
     replacing.find_files(store, state, model_id)

@@ -293,8 +293,8 @@ def test_what_the_base_has_an_answer_for_by_now_is_scored_again() -> None:
     known = planning.known_sources(store, log.state)
     assert (count_answers(store, log.state, "a"), count_answers(store, log.state, "b")) == (2 + len(behind), 1)
     assert best_base(store, log.state, "c") == "a"
-    assert find_overtaken(store, log.state, "a", "b", known, EXTRACTION).segments == set()
-    replacing = find_overtaken(store, log.state, "b", "a", known, EXTRACTION)
+    assert find_overtaken(store, log.state, "a", "b", lambda: known, EXTRACTION).segments == set()
+    replacing = find_overtaken(store, log.state, "b", "a", lambda: known, EXTRACTION)
     assert replacing.segments == {broken, *behind}
     assert replacing.must_wait([broken], [broken])
     commit(store, FILM, None, dict.fromkeys((broken, *behind), "ok"), model_id="b", replacing=replacing)
