@@ -52,7 +52,9 @@ def best_base(store: Store, state: LogState, model_id: str) -> str | None:
     """The other model that has a row without an error for the most segments, the newest among equals; None if there is
     no other. Error rows would be taken over as they are."""
     others = [model for model in reversed(state.models) if model != model_id and state.count(model)]
-    return max(others, key=lambda model: count_answers(store, state, model), default=None)
+    if len(others) < 2:
+        return others[0] if others else None
+    return max(others, key=lambda model: count_answers(store, state, model))
 
 
 class StoredSegments:
