@@ -167,7 +167,7 @@ def _not_scored(data: dict[str, Any]) -> list[str]:
         return []
     return [
         f"{data['scored']} of {counted(data['pictures'], 'picture')} are scored, the others are there for training; "
-        "--all scores every one, for a model that saw none of them"
+        "`evaluate --all` scores every one, for a model that saw none of them"
     ]
 
 
