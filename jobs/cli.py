@@ -66,7 +66,7 @@ def cli() -> None:
 def main() -> None:
     """Entry point. Errors that users can mend are one line on stderr; anything else is a bug and says so."""
     try:
-        code = cli.main(standalone_mode=False)
+        code: int = cli.main(standalone_mode=False) or 0  # commands that only show something return nothing
     except click.exceptions.Abort:
         code = INTERRUPTED
     except click.ClickException as error:
