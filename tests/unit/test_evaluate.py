@@ -73,7 +73,7 @@ def test_every_list_is_scored_with_its_own_labels_beside_the_twin(data: Labelled
     assert "33.3" in text
     assert ", p=" in text
     assert "note: no face was found in 16.7% of the pictures, which are taken whole" in text
-    assert "note: 5 of 6 pictures are scored, the others are there for training; `evaluate --all` scores every one" in text
+    assert "note: 5 of 6 pictures are scored, the others are there for training; `evaluate --all` scores" in text
     assert "2 faces, covered" in text
 
 
