@@ -211,7 +211,8 @@ class Driver:
             drop_segments(self._store, ledger.log, ledger.run, self._model_id, failures.replacing, unplanned)
 
     def _drop_superseded(self, known: pa.Table, ledger: Ledger, progress: ProgressReporter) -> None:
-        """Errors of files that were mended since leave, once the files' new content has its rows.
+        """Errors of files that were mended since leave, once the files' new content has its rows; so do good rows of an
+        earlier content, with `--on-changed replace`.
 
         While another run is at work they stay: the next one takes them out.
         """
@@ -221,10 +222,20 @@ class Driver:
         ledger.log.refresh()
         gone = planning.superseded(self._store, ledger.state, self._listing, known)
         if gone and not self._others_at_work(ledger.state):
-            old = known.filter(pc.is_in(known["source_id"], pa.array(sorted(gone), pa.string())))
-            covered = covered_segments(ledger.state, old, self._extraction)
-            drop_sources(self._store, ledger.log, ledger.run, gone, covered, only_errors=True)
+            self._drop(gone, known, ledger, only_errors=True)
             progress.note(f"{counted(len(gone), 'error')} of files that have another content now were taken out")
+        outlived = planning.outlived(self._store, ledger.state, self._listing, known)
+        told = f"rows of {counted(len(outlived), 'earlier content')} beside those of what the files hold now"
+        if outlived and self._config.on_changed != "replace":
+            progress.note(f"there are {told}; `--on-changed replace` takes them out")
+        elif outlived and not self._others_at_work(ledger.state):
+            self._drop(outlived, known, ledger)
+            progress.note(f"{told} were taken out")
+
+    def _drop(self, source_ids: set[str], known: pa.Table, ledger: Ledger, *, only_errors: bool = False) -> None:
+        old = known.filter(pc.is_in(known["source_id"], pa.array(sorted(source_ids), pa.string())))
+        covered = covered_segments(ledger.state, old, self._extraction)
+        drop_sources(self._store, ledger.log, ledger.run, source_ids, covered, only_errors=only_errors)
 
     def _note_unread(self, known: pa.Table, ledger: Ledger, progress: ProgressReporter) -> None:
         """What `reprocess` could not read of faces that the base has."""

@@ -187,6 +187,22 @@ def superseded(store: Store, state: LogState, listing: Listing, known: pa.Table)
     return found.difference(_without_only_errors(store, state, pa.array(sorted(found), pa.string())).to_pylist())
 
 
+def outlived(store: Store, state: LogState, listing: Listing, known: pa.Table) -> set[str]:
+    """Source ids of earlier content of listed files that has good rows beside good ones of the present content: a run
+    that had read it just before the file changed committed it when another had taken the new content for a new file."""
+    is_listed = pc.is_in(known["source_id"], pa.array([source.source_id for source in listing.sources], pa.string()))
+    present, others = known.filter(is_listed), known.filter(pc.invert(is_listed))
+    earlier = others.filter(pc.is_in(others["source_uri"], present["source_uri"].combine_chunks()))
+    if not earlier.num_rows:
+        return set()
+    present = present.filter(pc.is_in(present["source_uri"], earlier["source_uri"].combine_chunks()))
+    both = pa.concat_tables([present, earlier])["source_id"].combine_chunks()
+    good = _without_only_errors(store, state, both)
+    replaced = present.filter(pc.is_in(present["source_id"], good))["source_uri"].combine_chunks()
+    is_outlived = pc.and_(pc.is_in(earlier["source_id"], good), pc.is_in(earlier["source_uri"], replaced))
+    return set(earlier.filter(is_outlived)["source_id"].to_pylist())
+
+
 def change_rows(store: Store, state: LogState, uris: pa.Array) -> set[str]:
     """Source ids of the error rows that told of changes of these sources, one for each content that was met."""
     rows = error_rows(store, state, ["source_id", "source_uri", "error_code"])

@@ -93,6 +93,29 @@ def test_a_run_that_tells_of_the_change_meanwhile_does_not_keep_the_new_content_
     assert verify(store).is_sound
 
 
+@pytest.mark.parametrize("on_changed", ["error", "replace"])
+def test_rows_of_a_content_that_was_committed_too_late_leave_with_the_next_replacing_run(
+    tiny_model: Path, on_changed: str
+) -> None:
+    """The run that had read it was slower than one that took the new content for a new file."""
+    made = prepared_for(tiny_model, Store(memory_url()), EXTRACTION)
+    other = source(3)
+    for one, status in ((NEW, "ok"), (OLD, "ok"), (other, "ok"), (source(3, "22:22"), "error")):
+        _commit(made.dataset, made.model_id, [probed(row(one)), _segment(one, made.model_id, status)])
+    _commit(made.dataset, OTHER_MODEL, [_segment(OLD, OTHER_MODEL, "ok")])
+    store = FaultyStore(made.dataset.store.url)
+    progress = ProgressReporter(quiet=True)
+    with _begun(tiny_model, store, on_changed=on_changed) as (driver, ledger):
+        driver._listing = Listing(sources=[NEW, source(3, "22:22")])
+        driver._drop_superseded(planning.known_sources(store, ledger.state), ledger, progress)
+    (note,) = progress.notes
+    assert "rows of 1 earlier content beside those of what the files hold now" in note
+    assert ("`--on-changed replace` takes them out" in note) == (on_changed == "error")
+    old = [OLD.source_id] * 2 if on_changed == "error" else []
+    assert sorted(_rows(store)) == sorted([NEW.source_id, other.source_id, *old]), "the other's new content has no row"
+    assert verify(store).is_sound
+
+
 def test_all_stay_where_nothing_is_to_be_replaced() -> None:
     changed = ChangedFiles([NEW])
     assert (changed.to_probe, changed.staying) == ([], [NEW])
@@ -184,10 +207,18 @@ def _crop(of: Source) -> pa.Table:
 
 
 @contextmanager
-def _begun(model: Path, store: FaultyStore, stale_after_s: float = 60.0) -> Iterator[tuple[Driver, Ledger]]:
+def _begun(
+    model: Path, store: FaultyStore, stale_after_s: float = 60.0, on_changed: str = "error"
+) -> Iterator[tuple[Driver, Ledger]]:
     """A run whose inputs are listed and whose Ray has not started."""
     prepared = prepared_for(model, Store(store.url), EXTRACTION)
-    config = RunConfig(inputs=("a",), output=store.url, heartbeat_s=stale_after_s / 2, stale_after_s=stale_after_s)
+    config = RunConfig(
+        inputs=("a",),
+        output=store.url,
+        heartbeat_s=stale_after_s / 2,
+        stale_after_s=stale_after_s,
+        on_changed=on_changed,
+    )
     driver = Driver(config, prepared)
     driver._store, driver._listing, log, failures = store, _listing(), CommitLog(store), Failures()
     log.refresh(write_checkpoints=True)
