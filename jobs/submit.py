@@ -125,7 +125,10 @@ def _follow(client: JobSubmissionClient, job_id: str, address: str, as_json: boo
     come_back = _come_back(address, job_id)
     try:
         if not is_new and not exists(client, job_id):
-            raise UsageError(f"--follow {job_id}: the cluster at {address} has no such job; `ray job list` shows them")
+            raise UsageError(
+                f"--follow {job_id}: the cluster at {address} has no such job; `ray job list` shows those that it has. "
+                "If its head was started anew, submit the same command again to resume"
+            )
         job = follow(client, job_id)
     except KeyboardInterrupt:
         click.echo(
