@@ -10,8 +10,6 @@ import threading
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
 from types import FrameType
 
 import pyarrow as pa
@@ -21,14 +19,14 @@ from pipeline import capacity, execution, planning, resources
 from pipeline.changed import ChangedFiles
 from pipeline.cluster import check_output_is_shared, connected
 from pipeline.config import Extraction
-from pipeline.failures import Failures, covered_segments, find_failures, find_overtaken
 from pipeline.ledger.commit import Committer
 from pipeline.ledger.log import CommitLog
-from pipeline.ledger.removal import Replacing, drop_segments, drop_sources
-from pipeline.ledger.runs import Run, other_runs, refuse_while_at_work
+from pipeline.ledger.removal import Replacing
+from pipeline.ledger.runs import Run
 from pipeline.ledger.staging import StagedSet, stage_table
 from pipeline.ledger.state import LogState
 from pipeline.media.sources import Source
+from pipeline.outdated import OutdatedRows
 from pipeline.prepare import Prepared, model_config
 from pipeline.probing import Probing
 from pipeline.processing import Processing, worker_config
@@ -39,20 +37,6 @@ from pipeline.stored import StoredSegments
 from pipeline.summary import Summary
 from pipeline.terminal import counted
 from pipeline.urls import without_credentials
-
-
-@dataclass(kw_only=True)
-class Ledger:
-    """How a run reads and changes its dataset. failures: what of it gives way to the run's new rows."""
-
-    log: CommitLog
-    run: Run
-    committer: Committer
-    failures: Failures
-
-    @property
-    def state(self) -> LogState:
-        return self.log.state
 
 
 class Driver:
@@ -90,14 +74,14 @@ class Driver:
                     "root": self._dataset.root,
                 }
             )
-            failures = self._failures(log)
-            committer = Committer(self._dataset, log, run, self._model_id, replacing=failures.replacing)
+            outdated = OutdatedRows(self._config, self._prepared, log, run, stop=self._stop, progress=progress)
+            replacing = outdated.failures.replacing
+            committer = Committer(self._dataset, log, run, self._model_id, replacing=replacing)
             committer.publish_missing()
             committer.sweep()
-            ledger = Ledger(log=log, run=run, committer=committer, failures=failures)
-            known, unknown, changed = self._look_up(ledger)
+            known, unknown, changed = self._look_up(log.state, outdated)
             summary.sources = len(listing.sources)
-            plan = self._plan(known, changed, ledger)
+            plan = self._plan(known, changed, log.state, replacing)
             to_probe = unknown + changed.to_probe
             if to_probe or plan.todo.num_rows:
                 if to_probe:
@@ -110,19 +94,19 @@ class Driver:
                     execution.configure_ray_data(wait_for_nodes_s=self._config.wait_for_nodes_s)
                     if to_probe:
                         known = pa.concat_tables([known, *self._probe(probing, committer, changed)])
-                        plan = self._plan(known, changed, ledger)
-                    self._begin(plan, failures, progress)
+                        plan = self._plan(known, changed, log.state, replacing)
+                    self._begin(plan, replacing, progress)
                     self._check_capacity(plan, size)
-                    known = self._replace(changed, known, plan, ledger, progress)
+                    known = outdated.replace(changed, known, plan, lambda rows: self._commit_sources([rows], committer))
                     processing = Processing(
                         self._config, self._prepared, summary, stop=self._stop, size=size, stored=self._stored
                     )
                     processing.run(plan, committer, progress)
             else:
-                self._begin(plan, failures, progress)
-            self._drop_unplanned(plan, ledger)
-            self._drop_superseded(known, ledger, progress)
-            self._note_unread(known, ledger, progress)
+                self._begin(plan, replacing, progress)
+            outdated.drop_unplanned(plan)
+            outdated.drop_superseded(known)
+            outdated.note_unread(known)
             summary.failed_sources = planning.count_failed(self._store, log.state, self._model_id, listing)
             summary.models = len(log.state.models)
             summary.notes = progress.notes
@@ -130,138 +114,26 @@ class Driver:
             run.save_summary(summary.to_json())
         return summary
 
-    def _failures(self, log: CommitLog) -> Failures:
-        """What `retry` replaces, and `reprocess` where the base knows better by now; nothing for `run`."""
-        if self._base_model_id is not None:
-            return Failures(replacing=self._overtaken(log.state, self._base_model_id))
-        if self._retry_codes is None:
-            return Failures()
-        refuse_while_at_work(self._store, log.state, self._config.stale_after_s, "retry", but=self.summary.run_id)
-        known = planning.known_sources(self._store, log.state)
-        return find_failures(self._store, log.state, self._model_id, known, self._extraction, self._retry_codes)
-
-    def _overtaken(self, state: LogState, base_model_id: str) -> Replacing:
-        """Nothing beside another run, which may be replacing the same rows; the next `reprocess` has them."""
-        if self._others_at_work(state):
-            return Replacing()
-        known = partial(planning.known_sources, self._store, state)
-        return find_overtaken(self._store, state, self._model_id, base_model_id, known, self._extraction)
-
-    def _look_up(self, ledger: Ledger) -> tuple[pa.Table, list[Source], ChangedFiles]:
+    def _look_up(self, state: LogState, outdated: OutdatedRows) -> tuple[pa.Table, list[Source], ChangedFiles]:
         """Rows of `sources` that the dataset has, inputs to probe, and those that changed since. `retry` keeps of the
         inputs what failed, and probes what could not be."""
-        listing, failures = self._listing, ledger.failures
-        known = planning.known_sources(self._store, ledger.state)
+        listing, failures = self._listing, outdated.failures
+        known = planning.known_sources(self._store, state)
         if self._retry_codes is not None:
             listing.sources = [one for one in listing.sources if one.source_id in failures.source_ids]
             again = [one for one in listing.sources if one.source_id in failures.probe]
             probed = pa.array(sorted(failures.probe), pa.string())
             return known.filter(pc.invert(pc.is_in(known["source_id"], probed))), again, ChangedFiles()
-        unknown, changed = planning.new_sources(self._store, ledger.state, listing, known)
+        unknown, changed = planning.new_sources(self._store, state, listing, known)
         replaces = self._config.on_changed == "replace"
         if changed and replaces:
-            self._refuse_beside_others("run", ledger)
+            outdated.refuse_beside_others("run")
         return known, unknown, ChangedFiles(changed, replaces=replaces)
 
-    def _replace(
-        self,
-        changed: ChangedFiles,
-        known: pa.Table,
-        plan: planning.Plan,
-        ledger: Ledger,
-        progress: ProgressReporter,
-    ) -> pa.Table:
-        """`--on-changed replace`, once everything is checked: all rows of the old content leave, and the error rows
-        that told of the change. Returns `known` with the new content for the old."""
-        if self._stop.is_set():
-            return known
-        for note in changed.notes():
-            progress.note(note)
-        new = changed.readable
-        if self._config.limit is not None:  # what this run does not begin with stays as it is
-            new = new.filter(pc.is_in(new["source_id"], plan.todo["source_id"].combine_chunks()))
-        if not new.num_rows:
-            return known
-        uris = new["source_uri"].combine_chunks()
-        is_old = pc.is_in(known["source_uri"], uris)
-        old = known.filter(is_old)
-        ledger.log.refresh(write_checkpoints=True)  # probing took its time: another run may be there by now
-        self._refuse_beside_others("run", ledger)
-        # one that begins now may still see the old rows, and tell of the change
-        ledger.failures.replacing.awaited = changed.error_segments(self._extraction)
-        ids = {*old["source_id"].to_pylist(), *planning.change_rows(self._store, ledger.state, uris)}
-        covered = covered_segments(ledger.state, old, self._extraction)
-        lost = drop_sources(self._store, ledger.log, ledger.run, ids, covered)
-        self._commit_sources([new], ledger.committer)
-        progress.note(f"the old rows of {counted(new.num_rows, 'changed file')} were taken out; new ones follow")
-        others = [model_id for model_id in lost if model_id != self._model_id]
-        if others:
-            progress.note(
-                f"their rows of other models ({', '.join(others)}) went too: "
-                f"`reprocess {self.summary.output} --model DIR` with each of them makes new ones"
-            )
-        return pa.concat_tables([known.filter(pc.invert(is_old)), new])
-
-    def _drop_unplanned(self, plan: planning.Plan, ledger: Ledger) -> None:
-        """Failed rows of segments that the sources don't have any more: they told of a probe that works now."""
-        failures, listed = ledger.failures, {source.source_id for source in self._listing.sources}
-        failed = {segment_id for segment_id, source_id in failures.rows.items() if source_id in listed}
-        unplanned = _absent(failed, plan.todo)
-        if unplanned and not self._stop.is_set() and self._config.limit is None:
-            drop_segments(self._store, ledger.log, ledger.run, self._model_id, failures.replacing, unplanned)
-
-    def _drop_superseded(self, known: pa.Table, ledger: Ledger, progress: ProgressReporter) -> None:
-        """Errors of files that were mended since leave, once the files' new content has its rows; so do good rows of an
-        earlier content, with `--on-changed replace`.
-
-        While another run is at work they stay: the next one takes them out.
-        """
-        is_whole_run = self._retry_codes is None and self._base_model_id is None and self._config.limit is None
-        if not is_whole_run or self._stop.is_set():
-            return
-        ledger.log.refresh()
-        gone = planning.superseded(self._store, ledger.state, self._listing, known)
-        if gone and not self._others_at_work(ledger.state):
-            self._drop(gone, known, ledger, only_errors=True)
-            progress.note(f"{counted(len(gone), 'error')} of files that have another content now were taken out")
-        outlived = planning.outlived(self._store, ledger.state, self._listing, known)
-        told = f"rows of {counted(len(outlived), 'earlier content')} beside those of what the files hold now"
-        if outlived and self._config.on_changed != "replace":
-            progress.note(f"there are {told}; `--on-changed replace` takes them out")
-        elif outlived and not self._others_at_work(ledger.state):
-            self._drop(outlived, known, ledger)
-            progress.note(f"{told} were taken out")
-
-    def _drop(self, source_ids: set[str], known: pa.Table, ledger: Ledger, *, only_errors: bool = False) -> None:
-        old = known.filter(pc.is_in(known["source_id"], pa.array(sorted(source_ids), pa.string())))
-        covered = covered_segments(ledger.state, old, self._extraction)
-        drop_sources(self._store, ledger.log, ledger.run, source_ids, covered, only_errors=only_errors)
-
-    def _note_unread(self, known: pa.Table, ledger: Ledger, progress: ProgressReporter) -> None:
-        """What `reprocess` could not read of faces that the base has."""
-        if self._base_model_id is None or self._stop.is_set():
-            return
-        state, base = ledger.state, self._base_model_id
-        unread = find_overtaken(self._store, state, self._model_id, base, lambda: known, self._extraction).segments
-        if unread:
-            progress.note(
-                f"{counted(len(unread), 'segment')} that model {base} has could not be read again, and views of model "
-                f"{self._model_id} lack them: repeat the command when their sources can be read"
-            )
-
-    def _others_at_work(self, state: LogState) -> bool:
-        return bool(other_runs(self._store, state, self.summary.run_id, self._config.stale_after_s)[0])
-
-    def _refuse_beside_others(self, command: str, ledger: Ledger) -> None:
-        """Raises UsageError if another run is at work."""
-        stale_after_s = self._config.stale_after_s
-        refuse_while_at_work(self._store, ledger.state, stale_after_s, command, but=self.summary.run_id)
-
-    def _plan(self, known: pa.Table, changed: ChangedFiles, ledger: Ledger) -> planning.Plan:
-        state, replaced = ledger.state, ledger.failures.replacing.segments
+    def _plan(self, known: pa.Table, changed: ChangedFiles, state: LogState, replacing: Replacing) -> planning.Plan:
         if self._base_model_id is not None:
-            return self._plan_stored(known, state, self._base_model_id, replaced)
-        again = replaced | changed.error_segments(self._extraction)
+            return self._plan_stored(known, state, self._base_model_id, replacing.segments)
+        again = replacing.segments | changed.error_segments(self._extraction)
         return planning.plan(
             self._listing,
             pa.concat_tables([known, changed.readable]),
@@ -284,12 +156,12 @@ class Driver:
         total = state.count(base_model_id) - self._stored.left_out
         return planning.Plan(todo=todo, total=total, notes=self._stored.notes(self._model_id))
 
-    def _begin(self, plan: planning.Plan, failures: Failures, progress: ProgressReporter) -> None:
+    def _begin(self, plan: planning.Plan, replacing: Replacing, progress: ProgressReporter) -> None:
         for note in plan.notes:
             progress.note(note)
         already_done = plan.already_done
         if self._config.limit is not None:
-            plan.cut(self._config.limit, failures.replacing.followers)
+            plan.cut(self._config.limit, replacing.followers)
             self.summary.segments_left = plan.left
         self.summary.segments_planned = plan.todo.num_rows
         self.summary.segments_already_done = already_done
@@ -354,9 +226,3 @@ class Driver:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-
-
-def _absent(segment_ids: set[str], todo: pa.Table) -> set[str]:
-    """Those that the plan has no row for. A plan may have millions: its ids never become Python objects."""
-    ids = pa.array(sorted(segment_ids), pa.string())
-    return set(ids.filter(pc.invert(pc.is_in(ids, todo["segment_id"]))).to_pylist()) if segment_ids else set()

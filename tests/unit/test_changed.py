@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,7 @@ import pytest
 from pipeline import planning
 from pipeline.changed import ChangedFiles
 from pipeline.config import Extraction
-from pipeline.driver import Driver, Ledger
 from pipeline.errors import UsageError
-from pipeline.failures import Failures
 from pipeline.ledger.commit import Committer
 from pipeline.ledger.dataset import Dataset
 from pipeline.ledger.entry import Entry
@@ -28,6 +28,7 @@ from pipeline.ledger.runs import Run
 from pipeline.ledger.staging import StagedSet, stage_table
 from pipeline.ledger.verify import verify
 from pipeline.media.sources import Listing, Source
+from pipeline.outdated import OutdatedRows
 from pipeline.planning import Plan
 from pipeline.progress import ProgressReporter
 from pipeline.run_config import RunConfig
@@ -77,18 +78,16 @@ def test_a_run_that_tells_of_the_change_meanwhile_does_not_keep_the_new_content_
     _made(made.dataset, made.model_id)
     store = FaultyStore(made.dataset.store.url)
 
-    def drop(*arguments: Any) -> list[str]:
-        lost = drop_sources(*arguments)
+    def drop(*arguments: Any, **options: Any) -> list[str]:
+        lost = drop_sources(*arguments, **options)
         _commit(made.dataset, made.model_id, [_segment(NEW, made.model_id, "error")])
         return lost
 
-    monkeypatch.setattr("pipeline.driver.drop_sources", drop)
-    with _begun(tiny_model, store) as (driver, ledger):
-        _replace(driver, ledger, store)
-        file = stage_table(store, ledger.run.run_id, "segments", _segment(NEW, made.model_id, "ok"))
-        ledger.committer.add(StagedSet(segment_ids=[segment_id(NEW.source_id, 0, EXTRACTION.id)], files=[file]))
-        ledger.committer.commit()
-        ledger.committer.finish()
+    monkeypatch.setattr("pipeline.outdated.drop_sources", drop)
+    with _begun(tiny_model, store) as begun:
+        begun.replace()
+        begun.commit("segments", _segment(NEW, made.model_id, "ok"))
+        begun.committer.finish()
     assert _rows(store) == [NEW.source_id]
     assert verify(store).is_sound
 
@@ -104,11 +103,10 @@ def test_rows_of_a_content_that_was_committed_too_late_leave_with_the_next_repla
         _commit(made.dataset, made.model_id, [probed(row(one)), _segment(one, made.model_id, status)])
     _commit(made.dataset, OTHER_MODEL, [_segment(OLD, OTHER_MODEL, "ok")])
     store = FaultyStore(made.dataset.store.url)
-    progress = ProgressReporter(quiet=True)
-    with _begun(tiny_model, store, on_changed=on_changed) as (driver, ledger):
-        driver._listing = Listing(sources=[NEW, source(3, "22:22")])
-        driver._drop_superseded(planning.known_sources(store, ledger.state), ledger, progress)
-    (note,) = progress.notes
+    listing = Listing(sources=[NEW, source(3, "22:22")])
+    with _begun(tiny_model, store, on_changed=on_changed, listing=listing) as begun:
+        begun.outdated.drop_superseded(planning.known_sources(store, begun.log.state))
+    (note,) = begun.progress.notes
     assert "rows of 1 earlier content beside those of what the files hold now" in note
     assert ("`--on-changed replace` takes them out" in note) == (on_changed == "error")
     old = [OLD.source_id] * 2 if on_changed == "error" else []
@@ -163,8 +161,8 @@ def test_death_at_any_step_of_a_replacement_leaves_it_to_the_next_run(tiny_model
         assert _rows(Store(store.url)) == [], step
         if left or Store(store.url).list("crops"):
             time.sleep(3 * SOON_S)
-            with _begun(tiny_model, store, SOON_S) as (driver, ledger):
-                driver._drop_superseded(known, ledger, ProgressReporter(quiet=True))
+            with _begun(tiny_model, store, SOON_S) as begun:
+                begun.outdated.drop_superseded(known)
         assert list(Store(store.url).list("crops")) == [], step  # pictures of people's faces
         assert step % 5 or verify(Store(store.url)).is_sound, step
     assert died > 20
@@ -206,12 +204,46 @@ def _crop(of: Source) -> pa.Table:
     return table("crops", 1, segment_id=[segment_id(of.source_id, 0, EXTRACTION.id)], source_id=[of.source_id])
 
 
+@dataclass(kw_only=True)
+class Begun:
+    """A run whose inputs are listed and whose Ray has not started."""
+
+    store: FaultyStore
+    log: CommitLog
+    committer: Committer
+    outdated: OutdatedRows
+    progress: ProgressReporter
+    run_id: str
+
+    def commit(self, name: str, rows: pa.Table) -> None:
+        """Rows of `sources`, or of `segments`."""
+        file = stage_table(self.store, self.run_id, name, rows)
+        ids = rows["segment_id"].to_pylist() if name == "segments" else []
+        self.committer.add(StagedSet(segment_ids=ids, files=[file]))
+        self.committer.commit()
+
+    def replace(self) -> int:
+        """What it does with the new content once it is probed and everything is checked; how many operations of the
+        store that takes."""
+        changed = ChangedFiles([NEW], replaces=True)
+        changed.take(probed(row(NEW)))
+        plan, known = Plan(todo=PLAN.empty_table(), total=0), planning.known_sources(self.store, self.log.state)
+        self.store.count = 0
+        known = self.outdated.replace(changed, known, plan, lambda rows: self.commit("sources", rows))
+        assert known["source_id"].to_pylist() == [NEW.source_id]
+        return self.store.count
+
+
 @contextmanager
 def _begun(
-    model: Path, store: FaultyStore, stale_after_s: float = 60.0, on_changed: str = "error"
-) -> Iterator[tuple[Driver, Ledger]]:
-    """A run whose inputs are listed and whose Ray has not started."""
-    prepared = prepared_for(model, Store(store.url), EXTRACTION)
+    model: Path,
+    store: FaultyStore,
+    stale_after_s: float = 60.0,
+    on_changed: str = "error",
+    listing: Listing | None = None,
+) -> Iterator[Begun]:
+    made = prepared_for(model, Store(store.url), EXTRACTION)
+    prepared = replace(made, listing=listing or _listing(), dataset=replace(made.dataset, store=store))
     config = RunConfig(
         inputs=("a",),
         output=store.url,
@@ -219,31 +251,19 @@ def _begun(
         stale_after_s=stale_after_s,
         on_changed=on_changed,
     )
-    driver = Driver(config, prepared)
-    driver._store, driver._listing, log, failures = store, _listing(), CommitLog(store), Failures()
+    log, progress = CommitLog(store), ProgressReporter(quiet=True)
     log.refresh(write_checkpoints=True)
     with Run.create(store) as run:
-        driver.summary.run_id = run.run_id
-        committer = Committer(Dataset.open(store), log, run, prepared.model_id, replacing=failures.replacing)
+        outdated = OutdatedRows(config, prepared, log, run, stop=threading.Event(), progress=progress)
+        replacing = outdated.failures.replacing
+        committer = Committer(Dataset.open(store), log, run, prepared.model_id, replacing=replacing)
         committer.publish_missing()
-        yield driver, Ledger(log=log, run=run, committer=committer, failures=failures)
-
-
-def _replace(driver: Driver, ledger: Ledger, store: FaultyStore) -> int:
-    """What a run does with the new content once it is probed and everything is checked; how many operations of the
-    store that takes."""
-    changed = ChangedFiles([NEW], replaces=True)
-    changed.take(probed(row(NEW)))
-    plan, known = Plan(todo=PLAN.empty_table(), total=0), planning.known_sources(store, ledger.state)
-    store.count = 0
-    known = driver._replace(changed, known, plan, ledger, ProgressReporter(quiet=True))
-    assert known["source_id"].to_pylist() == [NEW.source_id]
-    return store.count
+        yield Begun(store=store, log=log, committer=committer, outdated=outdated, progress=progress, run_id=run.run_id)
 
 
 def _replaced(model: Path, store: FaultyStore, *, stale_after_s: float = 60.0) -> int:
-    with _begun(model, store, stale_after_s) as (driver, ledger):
-        return _replace(driver, ledger, store)
+    with _begun(model, store, stale_after_s) as begun:
+        return begun.replace()
 
 
 def _listing() -> Listing:
