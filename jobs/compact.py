@@ -9,6 +9,7 @@ import click
 
 from jobs.options import json_option, parse_storage_options, storage_option
 from jobs.text import human_bytes
+from jobs.waiting import patiently
 from pipeline.errors import UsageError
 
 
@@ -27,7 +28,7 @@ def compact_command(output: str, target_mib: int, storage_options: tuple[str, ..
         raise UsageError(f"--target-mib is {target_mib}: it must be at least 1")
     store = Store(output, parse_storage_options(storage_options))
     Dataset.open(store)
-    done = compact(store, target_bytes=target_mib << 20)
+    done = compact(store, target_bytes=target_mib << 20, wait=patiently())
     if as_json:
         click.echo(json.dumps(asdict(done), indent=2))
         return

@@ -10,6 +10,7 @@ import click
 
 from jobs.options import json_option, parse_storage_options, storage_option
 from jobs.text import human_bytes, table
+from jobs.waiting import patiently
 
 if TYPE_CHECKING:
     from pipeline.ledger.repair import Repair
@@ -37,7 +38,7 @@ def verify_command(output: str, is_repair: bool, storage_options: tuple[str, ...
         found = verify(store)
         click.echo(json.dumps(_report(found), indent=2) if as_json else _described(output, found))
         return 0 if found.is_sound else DAMAGE_FOUND
-    mended = repair(store)
+    mended = repair(store, wait=patiently())
     if as_json:
         values = {"before": _report(mended.before), "after": _report(mended.after)}
         click.echo(json.dumps(values | _mended(mended), indent=2))

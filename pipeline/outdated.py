@@ -22,6 +22,8 @@ from pipeline.progress import ProgressReporter
 from pipeline.run_config import RunConfig
 from pipeline.terminal import counted
 
+LOOK_S = 1.0  # between looks for another run's heartbeat
+
 
 class OutdatedRows:
     """Those that one run meets. Nothing leaves once the run is interrupted, and nothing that another run may need.
@@ -48,9 +50,10 @@ class OutdatedRows:
         self.failures = self._failures()
 
     def refuse_beside_others(self, command: str) -> None:
-        """Raises UsageError if another run is at work."""
+        """Raises UsageError if another run is at work, and reads what one that has ended by now has committed."""
         stale_after_s = self._config.stale_after_s
-        refuse_while_at_work(self._store, self._state, stale_after_s, command, but=self._run.run_id)
+        refuse_while_at_work(self._store, self._state, stale_after_s, command, but=self._run.run_id, wait=self._waited)
+        self._log.refresh(write_checkpoints=True)
 
     def replace(
         self, changed: ChangedFiles, known: pa.Table, plan: planning.Plan, commit: Callable[[pa.Table], object]
@@ -132,6 +135,12 @@ class OutdatedRows:
     @property
     def _state(self) -> LogState:
         return self._log.state
+
+    def _waited(self, why: str) -> bool:
+        """A moment; whether the run was interrupted in it."""
+        if why not in self._progress.notes:
+            self._progress.note(why)
+        return self._stop.wait(LOOK_S)
 
     def _failures(self) -> Failures:
         known = partial(planning.known_sources, self._store, self._state)

@@ -8,7 +8,7 @@ twice; `query` always sees all.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import pyarrow.parquet as pq
@@ -37,15 +37,23 @@ class Compaction:
     bytes_after: int = 0
 
 
-def compact(store: Store, *, target_bytes: int = TARGET_BYTES, stale_after_s: float = STALE_AFTER_S) -> Compaction:
+def compact(
+    store: Store,
+    *,
+    target_bytes: int = TARGET_BYTES,
+    stale_after_s: float = STALE_AFTER_S,
+    wait: Callable[[str], bool] | None = None,
+) -> Compaction:
     """Merges files that are smaller than half of `target_bytes`, table by table and model by model, oldest first.
 
-    Memory: one of them and a row group. Raises UsageError while another run is at work, StoreError if the store fails.
+    wait: as `refuse_while_at_work` takes it. Memory: one of them and a row group. Raises UsageError while another run
+    is at work, StoreError if the store fails.
     """
     log = CommitLog(store)
     with Run.create(store, stale_after_s=stale_after_s) as run:  # before it looks: of two commands one sees the other
         log.refresh(write_checkpoints=True)
-        refuse_while_at_work(store, log.state, stale_after_s, "compact", but=run.run_id)
+        refuse_while_at_work(store, log.state, stale_after_s, "compact", but=run.run_id, wait=wait)
+        log.refresh(write_checkpoints=True)  # of a run that ended while it was waited for
         files = log.state.files()
         result = Compaction(files_before=len(files), bytes_before=sum(file.bytes for file in files))
         publish_missing(store, log)

@@ -52,14 +52,24 @@ class Repair:
     moved: list[str] = field(default_factory=list)
 
 
-def repair(store: Store, *, stale_after_s: float = STALE_AFTER_S, checkpoint_every: int = CHECKPOINT_EVERY) -> Repair:
-    """Mends what `verify` finds. Raises UsageError while a run is at work, or if dataset.json can't be made again, and
-    StoreError if the store fails: then nothing is taken for damaged that could not be read."""
+def repair(
+    store: Store,
+    *,
+    stale_after_s: float = STALE_AFTER_S,
+    checkpoint_every: int = CHECKPOINT_EVERY,
+    wait: Callable[[str], bool] | None = None,
+) -> Repair:
+    """Mends what `verify` finds. wait: as `refuse_while_at_work` takes it.
+
+    Raises UsageError while a run is at work, or if dataset.json can't be made again, and StoreError if the store fails:
+    then nothing is taken for damaged that could not be read.
+    """
     before = verify(store)
     if before.is_sound:
         return Repair(before=before, after=before)
     with Run.create(store, stale_after_s=stale_after_s) as run:
-        refuse_while_at_work(store, before.replayed.state, stale_after_s, "verify --repair", but=run.run_id)
+        state = before.replayed.state
+        refuse_while_at_work(store, state, stale_after_s, "verify --repair", but=run.run_id, wait=wait)
         # Again, now that nobody takes files away: what was missing may have been merged into others while we looked.
         before = verify(store)
         result = Repair(before=before, after=before)

@@ -15,7 +15,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
@@ -157,14 +157,38 @@ def _by_age(beats: Mapping[str, FileInfo | None], oldest: float) -> tuple[list[s
     return live, [run_id for run_id in beats if run_id not in live]
 
 
-def refuse_while_at_work(store: Store, state: LogState, stale_after_s: float, command: str, *, but: str = "") -> None:
-    """Raises UsageError if the heartbeat of any run but `but` is fresh."""
+def refuse_while_at_work(
+    store: Store,
+    state: LogState,
+    stale_after_s: float,
+    command: str,
+    *,
+    but: str = "",
+    wait: Callable[[str], bool] | None = None,
+) -> None:
+    """Raises UsageError if any run but `but` is at work: it has not ended, and its heartbeat is fresh.
+
+    wait: where somebody has the patience. A run that was killed a moment ago has a fresh heartbeat too, so it is waited
+    for another one, or for the age at which it counts as dead; `wait` is called with the reason before each look, and
+    with true it gives up.
+    """
     live, _ = other_runs(store, state, but, stale_after_s)
+    first = {run_id: _beat_of(store, run_id) for run_id in live}
+    while live and wait is not None and all(_beat_of(store, run_id) == first.get(run_id) for run_id in live):
+        if wait(f"run {live[0]} is at work or was killed; waiting for a sign of it, at most {stale_after_s:g} s"):
+            break
+        live, _ = other_runs(store, state, but, stale_after_s)
     if live:
         raise UsageError(
             f"run {live[0]} is at work in {store.url}; `{command}` when it has ended. If it was killed, or lost the "
             f"store, it counts as ended {stale_after_s:g} s after that"
         )
+
+
+def _beat_of(store: Store, run_id: str) -> float | None:
+    """When the heartbeat was renewed last, in seconds since the epoch by the store's clock."""
+    info = store.info(f"{RUNS}/{run_id}/heartbeat")
+    return None if info is None else info.modified
 
 
 def finished_runs(store: Store) -> set[str]:

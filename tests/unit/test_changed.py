@@ -63,7 +63,8 @@ def test_a_run_that_began_meanwhile_is_not_pulled_from_under(tiny_model: Path) -
     made = prepared_for(tiny_model, store, EXTRACTION)
     _made(made.dataset, made.model_id)
     before = set(store.list("segments"))
-    with Run.create(store) as other, pytest.raises(UsageError, match=f"{other.run_id} is at work"):
+    living = Run.create(store, interval_s=0.05)
+    with living as other, pytest.raises(UsageError, match=f"{other.run_id} is at work"):
         _replaced(tiny_model, FaultyStore(store.url))
     assert set(store.list("segments")) == before
     _replaced(tiny_model, FaultyStore(store.url))

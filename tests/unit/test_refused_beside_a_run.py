@@ -72,7 +72,7 @@ def test_a_command_that_takes_rows_out_is_refused_while_a_run_is_at_work(
     name: str, store: Store, tiny_model: Path
 ) -> None:
     before = live(store)
-    with Run.create(store) as other, pytest.raises(UsageError, match="is at work") as refused:
+    with Run.create(store, interval_s=0.05) as other, pytest.raises(UsageError, match="is at work") as refused:
         cli.main(command(name, store, tiny_model), standalone_mode=False)
     assert other.run_id in str(refused.value)
     assert f"`{name}` when it has ended" in str(refused.value)

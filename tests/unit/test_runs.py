@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 
 import pytest
 
-from pipeline.errors import NoClusterError, StoreError
-from pipeline.ledger.runs import Run, finished_runs, new_run_id, other_runs, without_secrets
+from pipeline.errors import NoClusterError, StoreError, UsageError
+from pipeline.ledger.runs import Run, finished_runs, new_run_id, other_runs, refuse_while_at_work, without_secrets
 from pipeline.ledger.state import LogState
 from pipeline.storage.store import Store
 from tests.faulty_store import FaultyStore, lose_connection, memory_url
@@ -104,3 +105,42 @@ def test_saved_files_hold_no_secret(store: Store) -> None:
 
 def test_without_secrets_leaves_the_rest() -> None:
     assert without_secrets({"keep_crops": True, "max_faces": 3}) == {"keep_crops": True, "max_faces": 3}
+
+
+class Waiting:
+    """Waits a moment each time. most: looks until it gives up."""
+
+    def __init__(self, most: int = 10_000) -> None:
+        self.reasons: list[str] = []
+        self._most = most
+
+    def __call__(self, why: str) -> bool:
+        self.reasons.append(why)
+        time.sleep(0.01)
+        return len(self.reasons) > self._most
+
+
+def test_a_run_that_was_killed_a_moment_ago_is_waited_for(store: Store) -> None:
+    killed, wait = Run.create(store), Waiting()
+    refuse_while_at_work(store, LogState(), 0.2, "retry", wait=wait)
+    assert wait.reasons[0].startswith(f"run {killed.run_id} is at work or was killed")
+
+
+def test_a_run_that_ends_meanwhile_is_waited_for(store: Store) -> None:
+    run = Run.create(store)
+
+    def ends(why: str) -> bool:
+        run.finish()
+        return False
+
+    refuse_while_at_work(store, LogState(), 60.0, "retry", wait=ends)
+
+
+@pytest.mark.parametrize("beats", [True, False])
+def test_a_run_at_work_is_refused_once_it_shows_itself_or_nobody_has_patience(store: Store, beats: bool) -> None:
+    wait = Waiting() if beats else Waiting(most=1)
+    with Run.create(store, interval_s=0.05 if beats else 60.0) as run:
+        with pytest.raises(UsageError, match=f"run {run.run_id} is at work"):
+            refuse_while_at_work(store, LogState(), 60.0, "retry", wait=wait)
+        with pytest.raises(UsageError, match=f"run {run.run_id} is at work"):
+            refuse_while_at_work(store, LogState(), 60.0, "retry")
