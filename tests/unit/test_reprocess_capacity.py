@@ -13,10 +13,10 @@ from pipeline.changed import ChangedFiles
 from pipeline.config import Extraction
 from pipeline.driver import Driver
 from pipeline.errors import CapacityError
-from pipeline.failures import Failures
 from pipeline.ledger.commit import Committer
 from pipeline.ledger.dataset import Dataset
 from pipeline.ledger.log import CommitLog
+from pipeline.ledger.removal import Replacing
 from pipeline.ledger.runs import Run
 from pipeline.ledger.staging import StagedSet, stage_table
 from pipeline.planning import known_sources
@@ -74,7 +74,7 @@ def check_reprocess(output: Path, model: Path) -> int:
     driver.summary.resources = share(CLUSTER, decode_actors=8)
     log = CommitLog(prepared.dataset.store)
     log.refresh()
-    plan = driver._plan(known_sources(prepared.dataset.store, log.state), ChangedFiles(), log.state, Failures())
+    plan = driver._plan(known_sources(prepared.dataset.store, log.state), ChangedFiles(), log.state, Replacing())
     driver._check_capacity(plan, CLUSTER)
     return plan.todo.num_rows
 
