@@ -7,6 +7,8 @@ import os
 import shlex
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -90,14 +92,27 @@ def _client(address: str) -> JobSubmissionClient:
 
     from jobs.following import answer
 
-    # Ray lets the environment win over what it is given, RAY_ADDRESS too, which is another kind of address.
-    os.environ["RAY_API_SERVER_ADDRESS"] = address
     try:
-        return answer(lambda: JobSubmissionClient(address))
+        with _only(address):
+            return answer(lambda: JobSubmissionClient(address))
     except AuthenticationError:
         raise token_wanted(address) from None
     except (OSError, RuntimeError) as error:
         raise StoreError(f"no Ray cluster answers at {address}: {error}") from None
+
+
+@contextmanager
+def _only(address: str) -> Iterator[None]:
+    """Ray lets the environment win over the address that it is given, RAY_ADDRESS too, which is of another kind."""
+    name = "RAY_API_SERVER_ADDRESS"
+    before = os.environ.get(name)
+    os.environ[name] = address
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
 
 
 def _submit(client: JobSubmissionClient, entrypoint: str, working_dir: str | None) -> str:
