@@ -233,6 +233,9 @@ def test_rows_of_other_models_that_leave_with_a_replaced_file_are_told_of(
     _run(folder, output, tiny_model)
     model_id = _run(folder, output, other)["model_id"]
     os.utime(folder / "astronaut.png", (1, 1))
+    given = (folder, "-o", output, "--model", tiny_model, "--segment-frames", "8", "--json")
+    plans = [json.loads(run_cli_here("plan", *given, "--on-changed", what).stdout) for what in ("error", "replace")]
+    assert [plan["notes"] for plan in plans] == [[], ["the old rows of 1 changed file leave, those of every model"]]
     notes = _run(folder, output, tiny_model, "--on-changed", "replace")["notes"]  # quietly, as a script does
     assert "the old rows of 1 changed file were taken out" in notes[0]
     assert f"rows of other models ({model_id}) went too: `reprocess {output} --model DIR`" in notes[1]

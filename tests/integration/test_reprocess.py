@@ -162,10 +162,13 @@ def test_what_one_model_could_not_read_another_takes_from_the_first_and_the_same
     media.rename(away)
     failed = _reprocess(output, larger)
     assert failed["failures"] == {"not_found": 1}
+    assert "1 segment that model" in failed["notes"][-1]
+    assert "could not be read again" in failed["notes"][-1]
     assert _reprocess(output, third)["faces"] == len(faces)
     away.rename(media)
     healed = _reprocess(output, larger)
     assert (healed["segments_done"], healed["faces"], healed["failures"]) == (1, len(faces), {})
+    assert not any("could not be read again" in note for note in healed["notes"])
     assert len(_rows(output, "faces", str(healed["model_id"]))) == len(faces)
     assert _reprocess(output, larger)["segments_done"] == 0
     assert run_cli_here("verify", output).returncode == 0
