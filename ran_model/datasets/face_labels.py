@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from ran_model.datasets.csv_files import read_rows
@@ -22,10 +24,13 @@ class Label:
 def read_labels(path: Path, notes: Notes) -> dict[str, Label]:
     """Label by face_id. A line that repeats one with the same label is noted; with another it is an error.
 
-    Rows without a label are noted. Raises DataError, with the line, for what is wrong.
+    Rows without a label are noted. Raises DataError, with the line, for what is wrong, and for a column that seems to
+    be a misspelt `split`: other columns are left alone, and so faces would be drawn that were meant for the test.
     """
     labels: dict[str, Label] = {}
     for row in read_rows(path, ("face_id", "expression")):
+        if not labels and "split" not in row:
+            _refuse_misspelt_split(path, row)
         where = f"{path}, line {row['line']}"
         face, name, split = row["face_id"], row["expression"], row.get("split") or None
         if not name:
@@ -42,3 +47,9 @@ def read_labels(path: Path, notes: Notes) -> dict[str, Label]:
         if labels[face] is not label:
             notes.add("rows that repeat a face_id", face)
     return labels
+
+
+def _refuse_misspelt_split(path: Path, row: Mapping[str, str]) -> None:
+    for name in row:
+        if get_close_matches(name.lower(), ["split"], cutoff=0.75):
+            raise DataError(f"{path} has a column {name!r}: is it meant to be 'split'? Name it so, or otherwise")

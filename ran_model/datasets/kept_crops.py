@@ -8,7 +8,7 @@ faces of that source, else by a hash of source_id, 80, 10 and 10 %. An item's gr
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ran_model.datasets.face_labels import Label, read_labels
-from ran_model.datasets.listing import DataError, Item, Listing, full_list
+from ran_model.datasets.listing import SPLITS, DataError, Item, Listing, full_list
 from ran_model.datasets.notes import Notes
 from ran_model.datasets.parquet_files import readable
 from ran_model.datasets.splits import any_split
@@ -71,7 +71,26 @@ def read(path: Path, labels: Path | None) -> Listing:
     for source, splits in given.items():
         if len(splits) > 1:
             notes.add("sources with faces in several splits, as the labels have it", source)
-    return Listing(name=path.resolve().name, items=items, lists=full_list(items), notes=notes.lines())
+    drawn = sum(not splits for splits in given.values())
+    return Listing(
+        name=path.resolve().name,
+        items=items,
+        lists=full_list(items),
+        notes=notes.lines(),
+        parts_note=_about_drawn(drawn, items) if drawn else "",
+    )
+
+
+def _about_drawn(drawn: int, items: Sequence[Item]) -> str:
+    """That whole sources were drawn, and what came of it: with few sources a part may be small, or empty."""
+    parts = []
+    for split in SPLITS:
+        sources = [item.group for item in items if item.split == split]
+        parts.append(f"{split} {len(sources)} faces of {len(set(sources))}")
+    return (
+        f"sources without a split in the labels, drawn whole for train, validation and test (80, 10 and 10 %): {drawn}"
+        f"; by that there are {', '.join(parts)} sources; a column `split` in the labels decides it otherwise"
+    )
 
 
 def _read_crops(path: Path, wanted: dict[str, Label], notes: Notes) -> dict[str, tuple[str, bytes, Template]]:

@@ -160,3 +160,20 @@ def test_a_csv_that_is_none_is_named(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_bytes("face_id,expression\nv1-0-0-0,fröhlich\n".encode("latin-1"))
     with pytest.raises(DataError, match=r"labels\.csv, after line \d+: it must be text in UTF-8"):
         read_listing(tmp_path, labels=tmp_path / "labels.csv")
+
+
+@pytest.mark.parametrize("column", ["spilt", "Split", "splits"])
+def test_a_misspelt_split_is_no_column_to_pass_over(tmp_path: Path, column: str) -> None:
+    write_crops(tmp_path, "a.parquet", ["v1-0-0-0"])
+    with pytest.raises(DataError, match=rf"labels\.csv has a column '{column}': is it meant to be 'split'"):
+        read(tmp_path, f"face_id,expression,{column}\nv1-0-0-0,happy,test\n")
+
+
+def test_sources_that_were_drawn_are_told_with_what_came_of_it(tmp_path: Path) -> None:
+    write_crops(tmp_path, "a.parquet", ["v1-0-0-0", "v1-0-1-0", "v2-0-0-0"])
+    rows = "v1-0-0-0,happy,test\nv1-0-1-0,sad,\nv2-0-0-0,sad,"
+    listing = read(tmp_path, f"face_id,expression,split\n{rows}\n")
+    assert "(80, 10 and 10 %): 1; by that there are" in listing.parts_note
+    assert "test 2 faces of 1" in listing.parts_note
+    assert listing.parts_note in listing.told
+    assert read(tmp_path, f"face_id,expression,split\n{rows}train\n").told == []
