@@ -14,7 +14,7 @@ are drawn may share them, and the notes say so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from ran_model.datasets.expressions import allowed_names, expression_index
@@ -53,7 +53,8 @@ def recognises(path: Path) -> bool:
 
 
 def read(path: Path) -> Listing:
-    """Lists the pictures. Raises DataError if there is none, or for a class folder that is no known expression."""
+    """Lists the pictures. Raises DataError if there is none, for a class folder that is no known expression, and for
+    two folders that may both be one part, whose pictures would count twice."""
     if not path.is_dir():
         raise DataError(f"{path} is missing: it must be {NEEDS}")
     notes = Notes()
@@ -67,6 +68,7 @@ def read(path: Path) -> Listing:
         if part in cut_out and not _is_cut_out(child):
             notes.add("folders of whole frames, whose faces are there cut out", child.name)
             del parts[child]
+    _refuse_parts_twice(parts)
     there = frozenset(part for child, part in parts.items() if _folders(child))
     items: list[Item] = []
     for child, official in parts.items():
@@ -87,6 +89,13 @@ def read(path: Path) -> Listing:
 def _part(folder: Path) -> str | None:
     """Which part a folder is by its name; None for another folder."""
     return PARTS.get(folder.name.lower().partition(CUT_OUT)[0])
+
+
+def _refuse_parts_twice(parts: Mapping[Path, str]) -> None:
+    first: dict[str, Path] = {}
+    for child, part in parts.items():
+        if _folders(child) and first.setdefault(part, child) != child:
+            raise DataError(f"{first[part]} and {child} may both be the part {part!r}: leave one of them there")
 
 
 def _is_cut_out(folder: Path) -> bool:

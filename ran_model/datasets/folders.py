@@ -9,8 +9,8 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file's name ends as a picture's does."""
-    return name.lower().endswith(PICTURE_SUFFIXES)
+    """Whether a file's name ends as a picture's does, and it is not hidden (macOS keeps `._a.jpg` beside `a.jpg`)."""
+    return name.lower().endswith(PICTURE_SUFFIXES) and not name.startswith(".")
 
 
 class FileIndex:

@@ -126,3 +126,18 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
         read_listing(tmp_path / "empty")
     with pytest.raises(DataError, match="does not exist"):
         read_listing(tmp_path / "gone", layout="class-folders")
+
+
+def test_two_folders_for_one_part_are_refused(tmp_path: Path) -> None:
+    write_pictures(tmp_path, "Train_Aligned_Faces/Sad/0.png")
+    for name in ("Val_Aligned_Faces", "Val_Aligned_Faces_new"):
+        write_pictures(tmp_path, f"{name}/Sad/a.png")
+    with pytest.raises(DataError, match=r"Val_Aligned_Faces and .*Val_Aligned_Faces_new may both be the part"):
+        read_listing(tmp_path)
+
+
+def test_hidden_files_are_no_pictures(tmp_path: Path) -> None:
+    write_pictures(tmp_path, "train/sad/a.png", "val/sad/b.png", "test/sad/c.png", "test/sad/._c.png")
+    listing = read_listing(tmp_path)
+    assert [item.key for item in listing.of("test")] == ["test/sad/c.png"]
+    assert "files that are no pictures: 1 (test/sad/._c.png)" in listing.told
