@@ -21,7 +21,7 @@ from ran_model.datasets.author_files import read_author_lists
 from ran_model.datasets.author_lists import AFFECTNET
 from ran_model.datasets.csv_files import integer, read_rows
 from ran_model.datasets.expressions import AFFECTNET_ORDER
-from ran_model.datasets.folders import FileIndex
+from ran_model.datasets.folders import FileIndex, is_picture
 from ran_model.datasets.listing import ONE_FACE, DataError, Item, Listing, full_list
 from ran_model.datasets.notes import Notes
 from ran_model.datasets.splits import train_or_validation
@@ -63,9 +63,10 @@ def read(path: Path) -> Listing:
                 split = train_or_validation(key) if official == "train" else "test"
                 items[key] = Item(key=key, picture=picture, split=split, label=AFFECTNET_ORDER[number])
         if len(items) == before:
-            raise DataError(f"{path / part} gives no picture with an expression: AffectNet is {NEEDS}")
+            why = f" ({'; '.join(notes.lines())})" if notes.lines() else ""
+            raise DataError(f"{path / part} gives no picture with an expression{why}: AffectNet is {NEEDS}")
     keys = {Path(key).stem: key for key, item in items.items() if item.split == "test"}
-    lists = full_list(items.values()) | read_author_lists(path, AFFECTNET, keys, notes)
+    lists = full_list(items.values()) | read_author_lists(path, AFFECTNET, keys, items, notes)
     return Listing(
         name="affectnet", items=list(items.values()), lists=lists, notes=notes.lines(), smallest_face=ONE_FACE
     )
@@ -76,7 +77,7 @@ def _folder(part: Path, notes: Notes) -> Iterator[tuple[str, Path, int]]:
     for name in ("images", "annotations"):
         if not (part / name).is_dir():
             raise DataError(f"{part / name} is missing: AffectNet is {NEEDS}")
-    pictures = {path.stem: path for path in sorted((part / "images").iterdir())}
+    pictures = {path.stem: path for path in sorted((part / "images").iterdir()) if is_picture(path.name)}
     for annotation in sorted((part / "annotations").glob("*_exp.npy")):
         name = annotation.name.removesuffix("_exp.npy")
         picture = pictures.pop(name, part / "images" / f"{name}.jpg")
@@ -86,11 +87,15 @@ def _folder(part: Path, notes: Notes) -> Iterator[tuple[str, Path, int]]:
 
 
 def _number(annotation: Path) -> int:
-    """The file holds one number, as text or as a number."""
+    """The file holds one whole number, as text or as a number."""
     try:
-        return int(np.load(annotation, allow_pickle=False).item())
-    except (ValueError, EOFError) as error:
-        raise DataError(f"{annotation} must hold one whole number: {error}") from error
+        value = np.load(annotation, allow_pickle=False).item()
+        number = int(value)
+        if isinstance(value, float) and value != number:
+            raise ValueError
+    except (ValueError, OverflowError, TypeError, AttributeError, EOFError, OSError):
+        raise DataError(f"{annotation} must hold one whole number, 3 or '3', as NumPy stores it") from None
+    return number
 
 
 def _table(table: Path) -> Iterator[tuple[str, Path, int]]:

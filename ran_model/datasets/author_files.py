@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ran_model.datasets.author_lists import ListFormat, parse_list
-from ran_model.datasets.listing import DataError
+from ran_model.datasets.listing import DataError, Item
 from ran_model.datasets.notes import Notes
 
 PATTERNS = {
@@ -27,12 +27,13 @@ PATTERNS = {
 
 
 def read_author_lists(
-    folder: Path, format_: ListFormat, keys: Mapping[str, str], notes: Notes
+    folder: Path, format_: ListFormat, keys: Mapping[str, str], items: Mapping[str, Item], notes: Notes
 ) -> dict[str, dict[str, int]]:
     """The authors' lists that there are, by name: key -> label.
 
-    keys: key of each test picture by the name that the lists have for it. Names that are not there are noted; a list
-    of which no name is there is left out.
+    keys: key of each test picture by the name that the lists have for it. items: by key. Names that are not there are
+    noted, and so is a label that is not the picture's own, which counts for the list all the same; a list of which no
+    name is there is left out, and noted.
     """
     lists = {}
     for name in PATTERNS:
@@ -44,10 +45,14 @@ def read_author_lists(
         for picture, label in parse_list(path, lines, format_.order, notes).items():
             if picture in keys:
                 labels[keys[picture]] = label
+                if label != items[keys[picture]].label:
+                    notes.add(f"names in {path.name} with another label there than in this data set", picture)
             else:
                 notes.add(f"names in {path.name} that are no test picture of this data set", picture)
         if labels:
             lists[name] = labels
+        else:
+            notes.add("lists that name no test picture of this data set, left out", path.name)
     return lists
 
 

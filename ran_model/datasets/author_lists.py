@@ -19,6 +19,7 @@ from pathlib import Path
 from ran_model.datasets.expressions import AFFECTNET_ORDER, FERPLUS_ORDER, RAF_DB_ORDER
 from ran_model.datasets.listing import DataError
 from ran_model.datasets.notes import Notes
+from ran_model.datasets.text_files import numbered_lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,5 +123,4 @@ def _label_file(path: Path) -> list[int] | None:
 
 def _lines(path: Path) -> list[tuple[int, str]]:
     """Numbered lines that are not empty, with single spaces."""
-    text = path.read_text(encoding="utf-8-sig")
-    return [(number, " ".join(line.split())) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    return [(number, " ".join(line.split())) for number, line in numbered_lines(path)]

@@ -48,6 +48,8 @@ def read(path: Path) -> Listing:
             notes.add("rows without an image name, which FERPlus does not use", where)
             continue
         votes = [integer(path / VOTES, row, column) for column in VOTE_COLUMNS]
+        if min(votes) < 0:
+            raise DataError(f"{path / VOTES}, line {row['line']}: votes are {votes}: none may be below 0")
         label = majority(votes)
         if label is None:
             notes.add("pictures without a majority of the votes", name)
@@ -60,7 +62,7 @@ def read(path: Path) -> Listing:
             split = SPLIT_OF_USAGE[row["Usage"]]
             items[name] = Item(key=name, picture=png, split=split, label=label, votes=vote_distribution(votes))
     keys = {key: key for key, item in items.items() if item.split == "test"}
-    lists = full_list(items.values()) | read_author_lists(path, FERPLUS, keys, notes)
+    lists = full_list(items.values()) | read_author_lists(path, FERPLUS, keys, items, notes)
     return Listing(name="ferplus", items=list(items.values()), lists=lists, notes=notes.lines(), smallest_face=ONE_FACE)
 
 

@@ -74,7 +74,7 @@ def _item(row: dict[str, object], where: str) -> Item:
     name, usage, image, votes = row["name"], row["usage"], row["image"], row["votes"]
     if not isinstance(name, str) or usage not in SPLIT_OF_USAGE or not isinstance(image, bytes):
         raise DataError(f"{where}: it must have a name, an image and as usage one of {', '.join(SPLIT_OF_USAGE)}")
-    if not isinstance(votes, list) or len(votes) != 10 or not all(isinstance(count, int) for count in votes):
+    if not isinstance(votes, list) or len(votes) != 10 or not all(isinstance(n, int) and n >= 0 for n in votes):
         raise DataError(f"{where}: votes must be ten counts, not {votes}")
     return Item(
         key=name,
@@ -87,5 +87,5 @@ def _item(row: dict[str, object], where: str) -> Item:
 
 def _label(value: object, column: str, where: str) -> int:
     if not isinstance(value, int) or not 0 <= value < len(FERPLUS_ORDER):
-        raise DataError(f"{where}: {column} is {value}: it must be 0 to {len(FERPLUS_ORDER) - 1}")
+        raise DataError(f"{where}: {column} is {value!r}: it must be a whole number, 0 to {len(FERPLUS_ORDER) - 1}")
     return FERPLUS_ORDER[value]

@@ -20,6 +20,7 @@ from ran_model.datasets.folders import FileIndex
 from ran_model.datasets.listing import ONE_FACE, DataError, Item, Listing, full_list
 from ran_model.datasets.notes import Notes
 from ran_model.datasets.splits import train_or_validation
+from ran_model.datasets.text_files import numbered_lines
 
 LABELS = Path("EmoLabel") / "list_patition_label.txt"
 PICTURES = Path("Image") / "aligned"
@@ -39,10 +40,8 @@ def read(path: Path) -> Listing:
     notes, files = Notes(), FileIndex()
     items: dict[str, Item] = {}
     seen: set[str] = set()
-    for number, line in enumerate((path / LABELS).read_text(encoding="utf-8-sig").splitlines(), 1):
-        if not line.strip():
-            continue
-        match = LINE.fullmatch(line.strip())
+    for number, line in numbered_lines(path / LABELS):
+        match = LINE.fullmatch(line)
         if match is None:
             raise DataError(
                 f"{path / LABELS}, line {number}: {line!r} does not look like 'train_00001.jpg 5', labels 1 to 7"
@@ -57,8 +56,10 @@ def read(path: Path) -> Listing:
             split = "test" if match["part"] == "test" else train_or_validation(key)
             items[key] = Item(key=key, picture=picture, split=split, label=RAF_DB_ORDER[int(match["label"]) - 1])
         seen.add(key)
+    if not seen:
+        raise DataError(f"{path / LABELS} is empty: it must have lines such as 'train_00001.jpg 5'")
     if not items:
         raise DataError(f"{path / PICTURES} has none of the pictures in {LABELS}, such as train_00001_aligned.jpg")
     keys = {key.removesuffix(".jpg"): key for key, item in items.items() if item.split == "test"}
-    lists = full_list(items.values()) | read_author_lists(path, RAF_DB, keys, notes)
+    lists = full_list(items.values()) | read_author_lists(path, RAF_DB, keys, items, notes)
     return Listing(name="raf-db", items=list(items.values()), lists=lists, notes=notes.lines(), smallest_face=ONE_FACE)

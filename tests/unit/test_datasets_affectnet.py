@@ -99,6 +99,7 @@ def test_older_form_with_the_authors_lists(tmp_path: Path) -> None:
     assert len(train) == 8
     assert all(isinstance(item.picture, Path) and item.picture.is_file() for item in listing.items)
     assert listing.notes == [
+        f"names in occlusion_affectnet_list.txt with another label there than in this data set: 1 ({HASHES[8]})",
         f"names in occlusion_affectnet_list.txt that are no test picture of this data set: 1 ({HASHES[0]})",
         f"lines of pose_30_affectnet_list.txt that repeat a name with the same label: 1 ({HASHES[9]} in line 2)",
     ]
@@ -130,4 +131,29 @@ def test_older_form_that_is_wrong_is_named(tmp_path: Path) -> None:
         read_listing(tmp_path)
     (tmp_path / "training.csv").unlink()
     with pytest.raises(DataError, match=r"training\.csv is missing: it must be a CSV file with the columns"):
+        read_listing(tmp_path)
+
+
+@pytest.mark.parametrize("label", [float("inf"), 3.5, "happy", [1, 2], {"a": 1}])
+def test_an_annotation_that_is_no_whole_number_is_named(tmp_path: Path, label: object) -> None:
+    write_newer(tmp_path, "train_set", {"0": 1})
+    np.save(tmp_path / "train_set" / "annotations" / "0_exp.npy", np.array(label), allow_pickle=True)
+    with pytest.raises(DataError, match=r"train_set/annotations/0_exp\.npy must hold one whole number"):
+        read_listing(tmp_path)
+
+
+def test_other_files_beside_the_pictures_are_no_pictures(tmp_path: Path) -> None:
+    for part in ("train_set", "val_set"):
+        write_newer(tmp_path, part, {"0": 1})
+        for name in ("0.txt", ".DS_Store"):
+            (tmp_path / part / "images" / name).write_text("no picture")
+    listing = read_listing(tmp_path)
+    assert [item.key for item in listing.of("test")] == ["val_set/images/0.jpg"]
+    assert listing.notes == []
+
+
+def test_a_part_without_its_pictures_says_which_are_missing(tmp_path: Path) -> None:
+    write_older(tmp_path, "training.csv", [("a/0.jpg", "1")])
+    (tmp_path / "Manually_Annotated_Images" / "a" / "0.jpg").unlink()
+    with pytest.raises(DataError, match=r"\(pictures of training\.csv that are missing: 1 \(a/0\.jpg\)\)"):
         read_listing(tmp_path)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ran_model.datasets import DataError
+from ran_model.datasets import DataError, Item
 from ran_model.datasets.author_files import read_author_lists
 from ran_model.datasets.author_lists import AFFECTNET, FERPLUS, RAF_DB, LineFormat, ListFormat, parse_list
 from ran_model.datasets.notes import Notes
@@ -128,14 +128,34 @@ def test_lists_are_found_and_joined(tmp_path: Path) -> None:
     (other / "jianfei_occlusion_list.txt").write_text("1_fer0034656.png 8 0\n")
     notes = Notes()
     keys = {"test_0001": "test_0001.jpg", "test_0002": "test_0002.jpg"}
-    assert read_author_lists(tmp_path, RAF_DB, keys, notes) == {
+    items = {
+        key: Item(key=key, picture=b"", split="test", label=label)
+        for key, label in (("test_0001.jpg", HAPPY), ("test_0002.jpg", EXPRESSIONS.index("sadness")))
+    }
+    assert read_author_lists(tmp_path, RAF_DB, keys, items, notes) == {
         "occlusion": {"test_0001.jpg": HAPPY},
         "pose30": {"test_0001.jpg": SURPRISE, "test_0002.jpg": EXPRESSIONS.index("sadness")},
     }  # no picture of the pose45 list is there
     assert notes.lines() == [
         "names in rafdb_occlusion_list.txt that are no test picture of this data set: 1 (test_0009)",
+        "names in val_raf_db_list.txt with another label there than in this data set: 1 (test_0001)",
         "names in my_pose_45_list.txt that are no test picture of this data set: 1 (test_0009)",
+        "lists that name no test picture of this data set, left out: 1 (my_pose_45_list.txt)",
     ]
+
+
+def test_an_empty_list_is_told(tmp_path: Path) -> None:
+    (tmp_path / "rafdb_occlusion_list.txt").write_text("\n")
+    notes = Notes()
+    assert read_author_lists(tmp_path, RAF_DB, {}, {}, notes) == {}
+    assert notes.lines() == ["lists that name no test picture of this data set, left out: 1 (rafdb_occlusion_list.txt)"]
+
+
+def test_a_list_that_is_no_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "rafdb_occlusion_list.txt"
+    path.write_bytes(b"test_\xe9_aligned 3 4\n")
+    with pytest.raises(DataError, match=r"rafdb_occlusion_list\.txt must be text in UTF-8"):
+        parse_list(path, RAF_DB.occlusion, RAF_DB.order, Notes())
 
 
 def test_two_files_for_one_list_are_refused(tmp_path: Path) -> None:
@@ -143,4 +163,4 @@ def test_two_files_for_one_list_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "occlusion.txt", tmp_path / "lists" / "rafdb_occlusion_list.txt"):
         path.write_text("test_0001_aligned 3 4\n")
     with pytest.raises(DataError, match=r"occlusion\.txt and .*rafdb_occlusion_list\.txt may both be the list"):
-        read_author_lists(tmp_path, RAF_DB, {}, Notes())
+        read_author_lists(tmp_path, RAF_DB, {}, {}, Notes())

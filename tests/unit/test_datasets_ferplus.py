@@ -60,7 +60,9 @@ def test_parquet_that_is_wrong_is_named(tmp_path: Path) -> None:
         read_listing(write_table(path, votes=None, pose30_label=None))
     with pytest.raises(DataError, match="picture fer1: votes must be ten counts"):
         read_listing(write_table(path, votes=[HAPPY, [1, 2], HAPPY, HAPPY, HAPPY]))
-    with pytest.raises(DataError, match="picture fer4: ran_label is 8: it must be 0 to 7"):
+    with pytest.raises(DataError, match="picture fer1: votes must be ten counts"):
+        read_listing(write_table(path, votes=[HAPPY, [-1, *HAPPY[1:]], HAPPY, HAPPY, HAPPY]))
+    with pytest.raises(DataError, match="picture fer4: ran_label is 8: it must be a whole number, 0 to 7"):
         read_listing(write_table(path, ran_label=[1, 4, None, 3, 8]))
     with pytest.raises(DataError, match=r"picture fer0: .* as usage one of Training, PublicTest, PrivateTest"):
         read_listing(write_table(path, usage=["train"] * 5))
@@ -161,6 +163,9 @@ def test_csv_that_is_wrong_is_named_with_its_line(tmp_path: Path) -> None:
         read_listing(tmp_path)
     votes.write_text(good.replace("fer0000000.png,0,9", "fer0000000.png,0,many"))
     with pytest.raises(DataError, match=r"fer2013new\.csv, line 2: happiness is 'many', not a whole number"):
+        read_listing(tmp_path)
+    votes.write_text(good.replace("fer0000000.png,0,9", "fer0000000.png,0,-9"))
+    with pytest.raises(DataError, match=r"fer2013new\.csv, line 2: votes are \[0, -9, .*: none may be below 0"):
         read_listing(tmp_path)
     votes.write_text(good.replace("contempt", "scorn"))
     with pytest.raises(DataError, match=r"fer2013new\.csv has no column contempt: it has Usage, Image name"):

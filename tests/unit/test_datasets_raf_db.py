@@ -75,7 +75,8 @@ def test_the_authors_lists_keep_their_own_labels(tmp_path: Path) -> None:
         "pose45": {"test_0004.jpg": 2},
     }
     assert listing.notes == [
-        "lines of rafdb_occlusion_list.txt that repeat a name with the same label: 1 (test_0003 in line 2)"
+        "lines of rafdb_occlusion_list.txt that repeat a name with the same label: 1 (test_0003 in line 2)",
+        "names in rafdb_occlusion_list.txt with another label there than in this data set: 1 (test_0003)",
     ]
 
 
@@ -86,4 +87,11 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
             read_listing(tmp_path)
     write_raf_db(tmp_path, ["train_00009.jpg 4"], missing=("train_00009",))
     with pytest.raises(DataError, match=r"Image/aligned has none of the pictures"):
+        read_listing(tmp_path)
+    labels = tmp_path / "EmoLabel" / "list_patition_label.txt"
+    labels.write_bytes(b"train_\xe9.jpg 4\n")
+    with pytest.raises(DataError, match=r"list_patition_label\.txt must be text in UTF-8"):
+        read_listing(tmp_path)
+    labels.write_text("\n")
+    with pytest.raises(DataError, match=r"list_patition_label\.txt is empty: it must have lines such as"):
         read_listing(tmp_path)
