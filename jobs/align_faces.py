@@ -207,13 +207,17 @@ def _coloured(face: Image, config: ModelConfig) -> Image:
 
 
 def _read(item: Item) -> Image:
+    where = item.key if isinstance(item.picture, bytes) else item.picture
     try:
         encoded = item.picture if isinstance(item.picture, bytes) else item.picture.read_bytes()
     except OSError as error:
-        raise DataError(f"picture {item.key} can't be read: {error.strerror}") from None
+        raise DataError(f"picture {where} can't be read: {error.strerror}") from None
     picture = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB) if encoded else None
     if picture is None:
-        raise DataError(f"picture {item.key} can't be decoded: it must be a JPEG, PNG or WebP file")
+        raise DataError(
+            f"picture {where} can't be decoded: it must be a whole JPEG, PNG, WebP, BMP or TIFF file; put it right, or "
+            "take it out of the data set"
+        )
     return np.asarray(picture, dtype=np.uint8)
 
 

@@ -79,10 +79,12 @@ def evaluate_command(
             listing = listing.all_tested()
         loaded = load_model(directory, device=device, dtype=torch.float32)
         if not any(listing.lists.values()) and not listing.of("validation", loaded.config.classes):
-            hint = "; a column `split` in --labels says which faces are for `test`" if labels else ""
+            for note in listing.told:
+                click.echo(f"note: {note}", err=True)
+            hint = ", and a column `split` in --labels says which faces are for `test`" if labels else ""
             raise UsageError(
                 f"{data} has no test lists, and no validation part with expressions that the model knows: there is "
-                f"nothing to score{hint}"
+                f"nothing to score; `--all` takes every labelled picture{hint}"
             )
         twin = None if single_pass is None else load_single_pass(single_pass, loaded.config).to(device)
         faces = aligned_faces(listing, loaded.config, work)

@@ -42,7 +42,7 @@ def evaluation(
             "pictures": len(data.listing.items),
             "scored": _scored(data.listing, network.config.classes),
             "found_fraction": round(data.found_fraction, 4),
-            "notes": data.listing.told,
+            "notes": [*data.listing.told, *data.left_out("validation")],
         },
         "lists": {name: scores.to_json() for name, scores in score_lists(network, data).items()},
     }

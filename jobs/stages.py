@@ -39,7 +39,8 @@ def check_faces(recipe: Recipe, listing: Listing) -> None:
     """Raises ValueError where the model's classes have nothing to train on or to validate with, as `check_starts`."""
     for split, purpose in (("train", "train on"), ("validation", "validate with")):
         if not listing.of(split, recipe.model.classes):
-            raise ValueError(f"{recipe.data} has no pictures of the model's classes to {purpose}")
+            hint = f"; a column `split` in {recipe.labels} says which faces are for {split}" if recipe.labels else ""
+            raise ValueError(f"{recipe.data} has no pictures of the model's classes to {purpose}{hint}")
 
 
 @dataclass(frozen=True, kw_only=True)

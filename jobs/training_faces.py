@@ -10,7 +10,8 @@ import click
 from jobs.align_faces import aligned_faces
 from jobs.stages import check_faces, check_starts
 from ran_model.data import LabelledFaces
-from ran_model.datasets import read_listing
+from ran_model.datasets import Listing, read_listing
+from ran_model.labels import EXPRESSIONS
 from ran_model.recipe import Recipe
 
 
@@ -27,7 +28,17 @@ def training_faces(recipe: Recipe, work: Path) -> LabelledFaces:
     faces = aligned_faces(listing, recipe.model, work)
     _tell(faces.listing.notes[len(listing.notes) :])  # on copies, which are seen in the pixels
     _tell(faces.left_out())
+    _tell(_never_seen(faces.listing, recipe.model.classes))
     return faces
+
+
+def _never_seen(listing: Listing, classes: tuple[str, ...]) -> list[str]:
+    """A note where training never shows some of the model's classes: it will unlearn those that its start knew."""
+    seen = {EXPRESSIONS[item.label] for item in listing.of("train", classes)}
+    missing = [name for name in classes if name not in seen]
+    if not missing:
+        return []
+    return [f"expressions that training has no picture of, which the model will hardly answer: {', '.join(missing)}"]
 
 
 def _tell(notes: Iterable[str]) -> None:

@@ -127,10 +127,12 @@ class LabelledFaces:
         """One of the test lists, with labels of its own, over EXPRESSIONS: for reporting, never for choosing."""
         return self._set(self._listed(name), self._labels(name), EXPRESSIONS)
 
-    def left_out(self) -> list[str]:
-        """A note for each of train and validation that has pictures of expressions that the model lacks."""
+    def left_out(self, *splits: str) -> list[str]:
+        """A note for each of these (default: train and validation) that has pictures of expressions that the model
+        lacks."""
         notes = []
-        for split, part in (("train", "training"), ("validation", "validation")):
+        for split in splits or ("train", "validation"):
+            part = "training" if split == "train" else split
             known, counts = {item.key for item in self._of(split)}, Counter[str]()
             for item in self.listing.of(split):
                 if item.key not in known:

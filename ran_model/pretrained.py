@@ -142,7 +142,8 @@ def load_single_pass(path: Path, config: ModelConfig) -> SinglePassNetwork:
     try:
         network.load_state_dict(safetensors.torch.load_file(path))
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-        raise ValueError(f"{path} is no single-pass network of this model: {str(error).splitlines()[0]}") from None
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} is no single-pass network of this model: {reason[:300]}") from None
     return network.eval().requires_grad_(False)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from jobs.training_faces import training_faces
 from ran_model.config import ModelConfig
 from ran_model.network import RegionAttentionNetwork, SinglePassNetwork
-from ran_model.pretrained import save_model, save_single_pass
+from ran_model.pretrained import load_single_pass, save_model, save_single_pass
+from ran_model.recipe import read_recipe
 from tests.conftest import run_cli_here
 from tests.crops import kept_crops
 
@@ -85,6 +88,7 @@ def test_validation_faces_of_other_classes_alone_are_nothing_to_score(tmp_path: 
     )
     assert done.returncode == 2
     assert "no validation part with expressions that the model knows: there is nothing to score" in done.stderr
+    assert "`--all` takes every labelled picture" in done.stderr
     assert not (tmp_path / "work").exists()
 
 
@@ -123,3 +127,39 @@ def test_a_part_without_the_models_classes_is_told_before_pictures_are_aligned(
     assert done.returncode == 2
     assert f"has no pictures of the model's classes to {purpose}" in done.stderr
     assert not (tmp_path / "work").exists()
+
+
+def test_labels_without_validation_faces_say_which_column_gives_them(tmp_path: Path) -> None:
+    data, labels = kept_crops(tmp_path / "out", {"a-0": ("happiness", "train"), "b-0": ("neutral", "test")})
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"data: {data}\nlabels: {labels}\n{SMALLEST}")
+    done = run_cli_here("train", recipe, "-o", tmp_path / "m", "--work", tmp_path / "work")
+    assert done.returncode == 2
+    assert f"a column `split` in {labels} says which faces are for validation" in done.stderr
+
+
+def test_expressions_that_training_never_shows_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    faces = {"a-0": ("happiness", "train"), "b-0": ("neutral", "validation")}
+    data, labels = kept_crops(tmp_path / "out", faces)
+    recipe = tmp_path / "recipe.yaml"
+    classes = "{classes: [neutral, happiness, fear], aligned_size: 32}"
+    recipe.write_text(f"data: {data}\nlabels: {labels}\n{SMALLEST.replace('{}', classes, 1)}")
+    training_faces(read_recipe(recipe), tmp_path / "work")
+    told = capsys.readouterr().err
+    assert "expressions that training has no picture of, which the model will hardly answer: neutral, fear" in told
+
+
+def test_validation_faces_that_the_model_has_no_class_for_are_told(tmp_path: Path) -> None:
+    faces = {"a-0-0": ("happiness", "validation"), "a-1-0": ("anger", "validation")}
+    data, labels = kept_crops(tmp_path / "data", faces)
+    done = run_cli_here(
+        "evaluate", "--model", saved(tmp_path / "m"), "--data", data, "--labels", labels, "--work", tmp_path / "work"
+    )
+    assert "validation pictures of expressions that the model lacks, left out: 1 anger" in done.stdout
+
+
+def test_a_twin_of_another_model_says_what_does_not_fit(tmp_path: Path) -> None:
+    single = SinglePassNetwork(replace(CONFIG, classes=("neutral", "happiness", "fear")))
+    save_single_pass(tmp_path / "twin.safetensors", single)
+    with pytest.raises(ValueError, match=r"is no single-pass network of this model: .*size mismatch for classifier"):
+        load_single_pass(tmp_path / "twin.safetensors", CONFIG)

@@ -460,6 +460,10 @@ def test_a_picture_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
     listing = Listing(name="made", items=[broken], lists={}, notes=[])
     with pytest.raises(DataError, match="picture bad"):
         aligned_faces(listing, CONFIG, tmp_path)
+    (tmp_path / "file_of_bad.jpg").write_text("nothing")
+    listing = replace(listing, items=[replace(broken, picture=tmp_path / "file_of_bad.jpg")])
+    with pytest.raises(DataError, match=r"file_of_bad\.jpg can't be decoded: .*; put it right, or take it out"):
+        aligned_faces(listing, CONFIG, tmp_path)
 
 
 def test_pictures_of_expressions_that_the_model_lacks_are_told(listing: Listing) -> None:
