@@ -29,7 +29,11 @@ def read_rows(path: Path, columns: Sequence[str], *, header: Sequence[str] | Non
             names = list(header)
         missing = [name for name in columns if name not in names]
         if missing:
-            raise DataError(f"{path} has no column {', '.join(missing)}: it has {', '.join(names) or 'no columns'}")
+            has_others = any(mark in name for name in names for mark in ";\t")
+            hint = "; fields must be separated by commas" if has_others else ""
+            raise DataError(
+                f"{path} has no column {', '.join(missing)}: it has {', '.join(names) or 'no columns'}{hint}"
+            )
         if is_headless and first:
             yield _row(path, 1, names, first)
         for fields in lines:

@@ -101,6 +101,7 @@ def test_labels_that_are_wrong_are_named(tmp_path: Path) -> None:
     for labels, says in {
         "face_id,expression\nv1-0-0-0,bored\n": r"labels\.csv, line 2: 'bored' is no known expression; known are",
         "face_id,label\nv1-0-0-0,happy\n": r"labels\.csv has no column expression: it has face_id, label",
+        "face_id;expression\nv1-0-0-0;happy\n": r"it has face_id;expression; fields must be separated by commas",
         "face_id,expression,split\nv1-0-0-0,happy,val\n": r"line 2: split is 'val': it must be empty or one of train",
         "face_id,expression\nv1-0-0-0,happy\nv1-0-0-0,sad\n": r"line 3: v1-0-0-0 has another label or split",
         "face_id,expression\nv1-0-0-0\n": r"labels\.csv, line 2: 1 fields",
