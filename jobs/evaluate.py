@@ -110,12 +110,13 @@ def describe(result: dict[str, Any]) -> str:
     lines = [f"{result['model']} ({result['model_id']}) on {result['data']['name']}"]
     data = result["data"]
     lines += [f"note: {note}" for note in (*data["notes"], not_found(data["found_fraction"]), *_not_scored(data))]
-    twin = result.get("single_pass", {}).get("lists", {})
+    twin, start = (result.get(name, {}).get("lists", {}) for name in ("single_pass", "start"))
     has_copies = any(scores["without_copies"] for scores in result["lists"].values())
     header = (
         *("list", "faces", "accuracy", "macro recall", "ECE"),
         *(("without copies",) if has_copies else ()),
         *(("single pass", "difference") if twin else ()),
+        *(("the start", "gained") if start else ()),
     )
     rows = []
     for name, scores in result["lists"].items():
@@ -131,9 +132,12 @@ def describe(result: dict[str, Any]) -> str:
             row.append("" if part is None else f"{points(part['accuracy'])} of {part['n']}")
         if twin:
             row += [points(twin[name]["accuracy"]), _difference(result["comparison"].get(name))]
+        if start:
+            row += [points(start[name]["accuracy"]), _difference(result["start"]["comparison"].get(name))]
         rows.append(row)
     lines += ["", table(header, rows)]
     lines += about_groups({name: each["bootstrap"] for name, each in result.get("comparison", {}).items()})
+    lines += _about_start(result)
     if result.get("single_pass", {}).get("recorded"):
         lines.append(
             "The single pass isn't beside the model: its figures are those that were kept when it was trained."
@@ -171,6 +175,22 @@ def _not_scored(data: dict[str, Any]) -> list[str]:
         f"{data['scored']} of {counted(data['pictures'], 'picture')} are scored, the others are there for training; "
         "`evaluate --all` scores every one, for a model that saw none of them"
     ]
+
+
+def _about_start(result: dict[str, Any]) -> list[str]:
+    """What it was trained from, and whether training has spoilt that: few faces and a high rate may."""
+    if "start" not in result:
+        return []
+    start = result["start"]
+    lines = [f"The start is {start['model']} ({start['model_id']}), from which training went on."]
+    chosen_by = "validation" if "validation" in start["lists"] else next(iter(start["lists"]))
+    lost = start["lists"][chosen_by]["accuracy"] - result["lists"][chosen_by]["accuracy"]
+    if lost > 0:
+        lines.append(
+            f"Training lost {100 * lost:.1f} points on {chosen_by}, where the start is the better model: try a lower "
+            "learning_rate, fewer epochs, `single_pass: {epochs: 0}`, or more faces."
+        )
+    return lines
 
 
 def _difference(comparison: dict[str, Any] | None) -> str:

@@ -11,10 +11,11 @@ import torch
 
 from ran_model.data import FaceSet, LabelledFaces
 from ran_model.datasets import Listing
-from ran_model.evaluate import over_expressions, predict_probabilities, score_lists
+from ran_model.evaluate import Network, over_expressions, predict_probabilities, score_lists
 from ran_model.labels import EXPRESSIONS
 from ran_model.network import RegionAttentionNetwork, SinglePassNetwork
 from ran_model.occlusion_probe import probe
+from ran_model.pretrained import LoadedModel
 from ran_model.significance import mcnemar, paired_bootstrap
 
 PROBED_FACES = 500
@@ -28,11 +29,13 @@ def evaluation(
     *,
     model_id: str,
     twin: SinglePassNetwork | None = None,
+    start: LoadedModel | None = None,
     probed: int = PROBED_FACES,
 ) -> dict[str, Any]:
     """Plain JSON: model, model_id, data, lists, occlusion_probe, and with a single-pass twin single_pass and
     comparison (RAN − single pass on the same faces: McNemar's test, which takes faces as independent, and a paired
-    bootstrap interval, over whole groups where faces come in groups). Raises ValueError for a network whose training
+    bootstrap interval, over whole groups where faces come in groups); with the model that training began from, `start`
+    (its model_id, lists and comparison, of the validation part too). Raises ValueError for a network whose training
     has diverged."""
     result: dict[str, Any] = {
         "model": network.config.name,
@@ -46,13 +49,15 @@ def evaluation(
         },
         "lists": {name: scores.to_json() for name, scores in score_lists(network, data).items()},
     }
+    if start is not None:
+        result["start"] = _against_start(network, start, data)
     clean = clean_faces(data, network.config.classes, probed)
     if len(clean):
         result["occlusion_probe"] = {"ran": _probe(network, clean)}
     if twin is not None:
         result["single_pass"] = {"lists": {name: scores.to_json() for name, scores in score_lists(twin, data).items()}}
         result["comparison"] = {
-            name: _compare(network, twin, data.test(name), data.groups(name))
+            name: _compare(_right(network, data, name), _right(twin, data, name), data.groups(name))
             for name in data.lists
             if name in result["lists"]
         }
@@ -116,13 +121,27 @@ def _probe(network: RegionAttentionNetwork | SinglePassNetwork, faces: FaceSet) 
     ]
 
 
-def _compare(
-    network: RegionAttentionNetwork, twin: SinglePassNetwork, faces: FaceSet, groups_B: torch.Tensor | None
-) -> dict[str, Any]:
-    right_a_B, right_b_B = (
-        over_expressions(predict_probabilities(each, faces), each.config).argmax(dim=1) == faces.labels_B
-        for each in (network, twin)
-    )
+def _against_start(network: RegionAttentionNetwork, start: LoadedModel, data: LabelledFaces) -> dict[str, Any]:
+    """What training gained on the same faces, or lost."""
+    theirs = data.for_model(start.config)
+    lists = {name: scores.to_json() for name, scores in score_lists(start.network, theirs).items()}
+    comparison = {
+        name: _compare(_right(network, data, name), _right(start.network, theirs, name), data.groups(name))
+        for name in lists
+    }
+    return {"model": start.config.name, "model_id": start.model_id, "lists": lists, "comparison": comparison}
+
+
+def _right(network: Network, data: LabelledFaces, name: str) -> torch.Tensor:
+    """Which faces of a test list, or of "validation", it answers as they are labelled: bool (B)."""
+    if name == "validation":
+        faces = data.validation()
+        return predict_probabilities(network, faces).argmax(dim=1) == faces.labels_B
+    faces = data.test(name)
+    return over_expressions(predict_probabilities(network, faces), network.config).argmax(dim=1) == faces.labels_B
+
+
+def _compare(right_a_B: torch.Tensor, right_b_B: torch.Tensor, groups_B: torch.Tensor | None) -> dict[str, Any]:
     return {
         "mcnemar": mcnemar(right_a_B, right_b_B).to_json(),
         "bootstrap": paired_bootstrap(right_a_B, right_b_B, groups_B).to_json(),

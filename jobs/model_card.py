@@ -8,6 +8,7 @@ from typing import Any
 
 from jobs.intervals import about_few, percent_difference
 from jobs.text import markdown_row, points
+from pipeline.terminal import counted
 from ran_model.augment import Augmentation
 from ran_model.datasets import Listing
 from ran_model.recipe import Recipe
@@ -67,7 +68,7 @@ The expression that an annotator would report *seeing* in a picture, among {len(
 
 ## Recipe
 
-{_recipe_text(recipe)}
+{_recipe_text(recipe, listing)}
 
 The recipe with every setting lies beside the weights (recipe.yaml), and so do all figures (evaluation.json). The
 weights are stored in half precision, and RAN's figures are of the stored weights.
@@ -85,6 +86,8 @@ weights (single_pass.safetensors); the package of ran-pipeline has its default m
 {chr(10).join(_list_row(name, ran[name], single[name], evaluation["comparison"].get(name)) for name in ran)}
 
 {_copies_text(ran)}
+
+{_start_text(evaluation)}
 
 Recall per class on the {"full test" if "full" in ran else "first"} list, %:
 
@@ -135,7 +138,8 @@ The code is ran-pipeline's (see LICENSE). The weights were learnt from {listing.
 """)
 
 
-def _recipe_text(recipe: Recipe) -> str:
+def _recipe_text(recipe: Recipe, listing: Listing) -> str:
+    targets = "vote distribution" if any(item.votes is not None for item in listing.items) else "label"
     stages = []
     if recipe.teacher is not None:
         model = recipe.teacher.model
@@ -152,7 +156,7 @@ def _recipe_text(recipe: Recipe) -> str:
         taught = f"; {recipe.single_pass.teacher_share:.0%} of each target is the teacher's answer to the same picture"
     stages.append(
         f"Single pass, from {start}: {_stage_text(recipe.single_pass)}; each step sees the whole face or one other "
-        f"region; cross-entropy with the vote distribution{taught}."
+        f"region; cross-entropy with the {targets}{taught}."
     )
     stages.append(
         f"RAN from that trunk: {_stage_text(recipe.ran)} (attention × {recipe.ran.attention_rate:g}); cross-entropy "
@@ -184,7 +188,7 @@ def _augmentation_text(changes: Augmentation) -> str:
 def _stage_text(stage: TrainConfig) -> str:
     if stage.epochs == 0:
         return "not trained further"
-    steps = f"{stage.epochs} epochs" + (f" of {stage.epoch_steps} steps" if stage.epoch_steps else "")
+    steps = counted(stage.epochs, "epoch") + (f" of {counted(stage.epoch_steps, 'step')}" if stage.epoch_steps else "")
     return (
         f"{steps} of batches of {stage.batch_size}, {stage.optimizer}, peak rate {stage.learning_rate:g}, weight decay "
         f"{stage.weight_decay:g}"
@@ -233,6 +237,18 @@ def _copies_text(lists: dict[str, Any]) -> str:
         return ""
     listed = ", ".join(f"{name} {points(part['accuracy'])} ({part['n']:,} faces)" for name, part in parts.items())
     return f"Without the test faces whose very picture the training part has too, RAN's accuracy is: {listed}."
+
+
+def _start_text(evaluation: dict[str, Any]) -> str:
+    """What the model that training began from had on the same lists."""
+    start = evaluation.get("start")
+    if start is None:
+        return ""
+    listed = ", ".join(
+        f"{name} {points(scores['accuracy'])}, {percent_difference(start['comparison'][name]['bootstrap'])}"
+        for name, scores in start["lists"].items()
+    )
+    return f"The model that training began from, `{start['model_id']}`, and what was gained over it: {listed}."
 
 
 def _probe_row(ran: dict[str, Any], single: dict[str, Any]) -> str:

@@ -36,11 +36,22 @@ def check_starts(recipe: Recipe) -> None:
 
 
 def check_faces(recipe: Recipe, listing: Listing) -> None:
-    """Raises ValueError where the model's classes have nothing to train on or to validate with, as `check_starts`."""
+    """Raises ValueError where the model's classes have nothing to train on or to validate with, or too little for a
+    batch, as `check_starts`."""
     for split, purpose in (("train", "train on"), ("validation", "validate with")):
         if not listing.of(split, recipe.model.classes):
             hint = f"; a column `split` in {recipe.labels} says which faces are for {split}" if recipe.labels else ""
             raise ValueError(f"{recipe.data} has no pictures of the model's classes to {purpose}{hint}")
+    count = len(listing.of("train", recipe.model.classes))
+    stages = {"single_pass": recipe.single_pass, "ran": recipe.ran}
+    if recipe.teacher is not None:
+        stages["teacher.train"] = recipe.teacher.train
+    for name, stage in stages.items():
+        if stage.epochs and stage.batch_size > count:
+            raise ValueError(
+                f"{name}.batch_size is {stage.batch_size}, but there are only {count} faces to train on: take a "
+                "smaller one"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from ran_model.recipe import Recipe, read_recipe, write_recipe
 if TYPE_CHECKING:  # torch: only when the command is called
     from ran_model.data import LabelledFaces
     from ran_model.network import RegionAttentionNetwork, SinglePassNetwork
+    from ran_model.pretrained import LoadedModel
 
 
 @click.command("train")
@@ -80,6 +81,21 @@ def _train(device: str, recipe: Recipe, output: Path, work: Path) -> None:
             raise ValueError(f"-o {output} can't be written: {error.strerror or error}") from None
 
 
+def _start(recipe: Recipe, device: str) -> LoadedModel | None:
+    """The model that training began from, if that sees faces as they were aligned for this one."""
+    import torch
+
+    from ran_model.pretrained import load_model
+
+    if recipe.start is None:
+        return None
+    start = load_model(recipe.start, device=device, dtype=torch.float32)
+    sees_the_same = all(
+        getattr(start.config, name) == getattr(recipe.model, name) for name in ("aligned_size", "template", "colour")
+    )
+    return start if sees_the_same else None
+
+
 def _write(
     recipe: Recipe, network: RegionAttentionNetwork, twin: SinglePassNetwork, data: LabelledFaces, output: Path
 ) -> None:
@@ -96,7 +112,7 @@ def _write(
     # What ships, half-precision weights included, is what is reported.
     stored = load_model(output, device=device, dtype=torch.float32)
     stored_twin = load_single_pass(output / TWIN_FILE, recipe.model).to(device)
-    result = evaluation(stored.network, data, model_id=model_id, twin=stored_twin)
+    result = evaluation(stored.network, data, model_id=model_id, twin=stored_twin, start=_start(recipe, device))
     (output / EVALUATION_FILE).write_text(json.dumps(result, indent=1) + "\n")
     write_recipe(recipe, output / "recipe.yaml")
     save_model(output, recipe.model, network, write_card(result, recipe, data.listing))

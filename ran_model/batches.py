@@ -49,7 +49,10 @@ class Batches:
     ) -> None:
         self.steps_per_epoch = min(len(faces) // config.batch_size, config.epoch_steps or len(faces))
         if self.steps_per_epoch == 0:
-            raise ValueError(f"batch_size is {config.batch_size}, but there are only {len(faces)} faces to train on")
+            raise ValueError(
+                f"batch_size is {config.batch_size}, but there are only {len(faces)} faces to train on: take a smaller "
+                "one"
+            )
         self._share = config.batch_size // processes
         if self._share < 2:
             raise ValueError(

@@ -14,8 +14,10 @@ import cv2
 import numpy as np
 import pytest
 
+from ran_model.config import ModelConfig
 from ran_model.labels import EXPRESSIONS
-from ran_model.pretrained import load_model
+from ran_model.network import RegionAttentionNetwork
+from ran_model.pretrained import load_model, save_model
 from ran_model.recipe import read_recipe
 from tests.conftest import run_cli, run_cli_here
 
@@ -58,7 +60,9 @@ def curve(work: Path) -> list[str]:
 
 def test_train_goes_on_after_a_kill_and_evaluate_scores_what_it_wrote(faces: Path, tmp_path: Path) -> None:
     recipe, work, model = tmp_path / "recipe.yaml", tmp_path / "work", tmp_path / "model"
-    recipe.write_text(RECIPE.format(data=faces))
+    seen = ModelConfig(input_size=32, aligned_size=48, regions=("whole",), classes=("neutral", "happiness"))
+    start = save_model(tmp_path / "start", seen, RegionAttentionNetwork(seen), "# Random weights\n")
+    recipe.write_text(RECIPE.format(data=faces) + f"start: {tmp_path / 'start'}\n")
     arguments = ["train", str(recipe), "-o", str(model), "--work", str(work), "--processes", "1"]
     command = [sys.executable, "-m", "jobs.cli", *arguments]
     started = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
@@ -79,6 +83,9 @@ def test_train_goes_on_after_a_kill_and_evaluate_scores_what_it_wrote(faces: Pat
     result = json.loads(done.stdout)
     assert result["lists"]["full"]["n"] == 8
     assert result["lists"]["full"]["accuracy"] >= 0.75
+    assert result["start"]["model_id"] == start
+    gained = result["start"]["comparison"]["full"]["bootstrap"]["difference"]
+    assert gained == result["lists"]["full"]["accuracy"] - result["start"]["lists"]["full"]["accuracy"]
     assert result == json.loads((model / "evaluation.json").read_text())
     assert load_model(model).model_id == result["model_id"]
     assert "tiny" in (model / "README.md").read_text()

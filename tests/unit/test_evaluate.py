@@ -20,6 +20,7 @@ from ran_model.datasets import Item, Listing
 from ran_model.evaluate import over_expressions, predict_probabilities
 from ran_model.labels import EXPRESSIONS
 from ran_model.network import RegionAttentionNetwork, SinglePassNetwork
+from ran_model.pretrained import LoadedModel
 from ran_model.recipe import Recipe
 from ran_model.train_config import TrainConfig
 
@@ -75,6 +76,35 @@ def test_every_list_is_scored_with_its_own_labels_beside_the_twin(data: Labelled
     assert "note: no face was found in 16.7% of the pictures, which are taken whole" in text
     assert "note: 5 of 6 pictures are scored, the others are there for training; `evaluate --all` scores" in text
     assert "2 faces, covered" in text
+
+
+def test_what_training_gained_over_its_start_is_told_and_what_it_lost_too(data: LabelledFaces) -> None:
+    network, twin, other = (
+        kind(CONFIG) for kind in (RegionAttentionNetwork, SinglePassNetwork, RegionAttentionNetwork)
+    )
+    always(network, [2.0, 0.0, 0.0])  # happiness for everybody
+    always(other, [0.0, 0.0, 2.0])  # anger
+    regions = replace(CONFIG, name="first", regions=("whole", "top_left"))
+    start = LoadedModel(regions, other, "0123456789ab", "cpu")
+    better = evaluation(network, data, model_id="abcdef012345", twin=twin, start=start)
+    assert better["start"]["lists"]["pose30"]["accuracy"] == 1.0
+    gained = {name: each["bootstrap"]["difference"] for name, each in better["start"]["comparison"].items()}
+    before = {name: scores["accuracy"] for name, scores in better["start"]["lists"].items()}
+    after = {name: scores["accuracy"] for name, scores in better["lists"].items()}
+    assert gained == {name: pytest.approx(after[name] - before[name]) for name in ("validation", "full", "pose30")}
+    assert "The start is first (0123456789ab)" in describe(better)
+    assert "Training lost" not in describe(better)
+    always(network, [0.0, 2.0, 0.0])  # neutral
+    always(other, [2.0, 0.0, 0.0])
+    worse = evaluation(network, data, model_id="abcdef012345", twin=twin, start=start)
+    lost = 100 * (worse["start"]["lists"]["validation"]["accuracy"] - worse["lists"]["validation"]["accuracy"])
+    assert lost > 0
+    assert f"Training lost {lost:.1f} points on validation" in describe(worse)
+    recipe = Recipe(data=Path("d"), model=CONFIG, single_pass=TrainConfig(), ran=TrainConfig(epochs=1))
+    card = " ".join(write_card(worse, recipe, data.listing).split())
+    assert "The model that training began from, `0123456789ab`, and what was gained over it: validation 50.0, " in card
+    assert "RAN from that trunk: 1 epoch of" in card
+    assert "cross-entropy with the label." in card
 
 
 def _of_films(films: int) -> LabelledFaces:

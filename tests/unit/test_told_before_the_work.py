@@ -58,6 +58,18 @@ def test_a_figure_without_a_twin_is_told_before_anything_is_read(tmp_path: Path)
     assert "--figure compares with a single-pass twin" in done.stderr
 
 
+def test_a_batch_of_more_faces_than_there_are_is_told_before_faces_are_aligned(tmp_path: Path) -> None:
+    data = pictures(
+        tmp_path / "data", "train/happy/a.png", "train/neutral/b.png", "validation/happy/c.png", "test/happy/d.png"
+    )
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"data: {data}\nmodel: {{}}\nsingle_pass: {{epochs: 0}}\nran: {{batch_size: 4}}\n")
+    done = run_cli_here("train", recipe, "-o", tmp_path / "m", "--work", tmp_path / "work")
+    assert done.returncode == 2
+    assert "ran.batch_size is 4, but there are only 2 faces to train on" in done.stderr
+    assert not (tmp_path / "work").exists()
+
+
 def test_figures_are_printed_before_they_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -142,8 +154,8 @@ def test_expressions_that_training_never_shows_are_told(tmp_path: Path, capsys: 
     faces = {"a-0": ("happiness", "train"), "b-0": ("neutral", "validation")}
     data, labels = kept_crops(tmp_path / "out", faces)
     recipe = tmp_path / "recipe.yaml"
-    classes = "{classes: [neutral, happiness, fear], aligned_size: 32}"
-    recipe.write_text(f"data: {data}\nlabels: {labels}\n{SMALLEST.replace('{}', classes, 1)}")
+    model, stage = "{classes: [neutral, happiness, fear], aligned_size: 32}", "{epochs: 0}"
+    recipe.write_text(f"data: {data}\nlabels: {labels}\nmodel: {model}\nsingle_pass: {stage}\nran: {stage}\n")
     training_faces(read_recipe(recipe), tmp_path / "work")
     told = capsys.readouterr().err
     assert "expressions that training has no picture of, which the model will hardly answer: neutral, fear" in told
