@@ -98,7 +98,8 @@ class NewerVersionError(UsageError):
 
 
 class NoPlaceError(StoreError, UsageError):
-    """The output's bucket does not exist, or a file is where its folder has to be: no second try mends that."""
+    """The output's bucket does not exist, a file is where its folder has to be, or its file system can hold no dataset:
+    no second try mends that."""
 
     exit_code = 2
 

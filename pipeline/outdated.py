@@ -91,12 +91,13 @@ class OutdatedRows:
         return pa.concat_tables([known.filter(pc.invert(is_old)), new])
 
     def drop_unplanned(self, plan: planning.Plan) -> None:
-        """Failed rows of segments that the sources don't have any more: they told of a probe that works now."""
+        """Failed rows of segments that the sources don't have any more: they told of a probe that works now. Not those
+        that have given way to new rows, of windows that only came to light while their video was read."""
+        replacing = self.failures.replacing
         listed = {source.source_id for source in self._listing.sources}
-        failed = {segment_id for segment_id, source_id in self.failures.rows.items() if source_id in listed}
-        unplanned = _absent(failed, plan.todo)
+        failed = {one for one, source_id in self.failures.rows.items() if source_id in listed}
+        unplanned = _absent(failed & replacing.segments, plan.todo)
         if unplanned and not self._stop.is_set() and self._config.limit is None:
-            replacing = self.failures.replacing
             drop_segments(self._store, self._log, self._run, self._model_id, replacing, unplanned)
 
     def drop_superseded(self, known: pa.Table) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -120,7 +120,7 @@ class Processing:
             attempted = passes.pop()
             self._summary.passes += 1
             outcome = self._run_pass(attempted, model, committer, progress)
-            committer.commit()
+            self._commit(committer)
             if self._stop.is_set():
                 break
             self._covered.remember(attempted.segments)
@@ -164,7 +164,7 @@ class Processing:
                     self._is_proved, self._failed_starts = True, 0
                 due = time.monotonic() - last_commit >= self._config.commit_interval_s
                 if due or committer.pending_bytes >= COMMIT_BYTES:
-                    committer.commit()
+                    self._commit(committer)
                     last_commit = time.monotonic()
                 committer.check_open()
                 progress.update(self._summary)
@@ -172,9 +172,17 @@ class Processing:
 
     def _take(self, manifest: pa.Table, committer: Committer) -> None:
         """A unit's answers go into the next commit. What is stored says itself which windows have no row."""
-        settled = self._covered.settle(manifest) if self._stored is None else manifest
-        committer.add(staged_set(settled, manifest))
+        if self._stored is None:
+            settled = self._covered.settle(manifest)
+            tellers = self._covered.tellers(settled)
+        else:
+            settled, tellers = manifest, {}
+        committer.add(staged_set(settled, manifest, tellers))
         self._summary.add(settled)
+
+    def _commit(self, committer: Committer) -> None:
+        committer.commit()
+        self._summary.segments_done -= self._covered.committed(committer.take_unspoken())
 
     def _recover(
         self, passes: PassQueue, attempted: Pass, missing: pa.Table, broken: BaseException, progress: ProgressReporter
@@ -213,7 +221,7 @@ class Processing:
         error = MediaError(ErrorCode.INTERNAL, f"processing it alone failed twice: {why}")
         block = without_predictions(failed_block(failed, error, self._extraction))
         self._take(StageWriter(self._stage_config())(block), committer)
-        committer.commit()
+        self._commit(committer)
 
     def _cluster_works(self, some: pa.Table, model: Any) -> bool:
         """Whether a segment of which nothing is read comes through: then it is inputs that fail, however many. After a
@@ -281,8 +289,9 @@ class Processing:
         return self._summary.resources
 
 
-def staged_set(settled: pa.Table, manifest: pa.Table) -> StagedSet:
-    """A unit's manifest, of which only the settled rows are final, as the committer wants it: one file set for all."""
+def staged_set(settled: pa.Table, manifest: pa.Table, tellers: Mapping[str, str]) -> StagedSet:
+    """A unit's manifest, of which only the settled rows are final, as the committer wants it: one file set for all.
+    tellers: as in `StagedSet`."""
     rows = settled.to_pylist()
     files = rows[0]["files"] if rows else []
     on = manifest.filter(pc.greater(manifest["beyond"], 0)).to_pylist()
@@ -291,4 +300,5 @@ def staged_set(settled: pa.Table, manifest: pa.Table) -> StagedSet:
         covered=[row["segment_id"] for row in rows if row["covered"] and not row["deferred"]],
         files=[StagedFile(**file) for file in files],
         tails={row["video_key"]: row["window"] + 1 + row["beyond"] for row in on},
+        tellers=tellers,
     )

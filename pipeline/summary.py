@@ -73,10 +73,20 @@ class Summary:
         codes = [code for code in done["error_code"].to_pylist() if code is not None]
         self.failures.update(codes)
         self.segments_failed += len(codes)
-        started = pc.min(manifest["started_at"]).as_py()
+        started = self._by_our_clock(manifest)
         if started is not None and (self._started_at is None or started < self._started_at):
             self._started_at = started
-            self.startup_s = max(0.0, started - self._began_at)
+            self.startup_s = started - self._began_at
+
+    def _by_our_clock(self, manifest: pa.Table) -> float | None:
+        """When the unit was taken up: as the node says, unless its clock differs so much that this can't be; then as
+        long ago as its work took."""
+        started: float | None = pc.min(manifest["started_at"]).as_py()
+        if started is None:
+            return None
+        busy_s = sum(pc.sum(manifest[stage]).as_py() or 0.0 for stage in ("fetch_s", "decode_s", "detect_s", "infer_s"))
+        latest = time.time() - busy_s
+        return started if self._began_at <= started <= latest else max(self._began_at, latest)
 
     def finish(self, status: str) -> None:
         """Stops the clocks."""

@@ -103,6 +103,7 @@ def stage(
     *,
     model_id: str = MODEL,
     covered: Sequence[int] = (),
+    tellers: dict[int, int] | None = None,
     keep_crops: bool = False,
     source_numbers: Sequence[int] = (),
     tails: dict[str, int] | None = None,
@@ -126,4 +127,5 @@ def stage(
         covered=[segment_id(number) for number in covered],
         files=files,
         tails=tails or {},
+        tellers={segment_id(number): segment_id(teller) for number, teller in (tellers or {}).items()},
     )

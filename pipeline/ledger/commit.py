@@ -18,7 +18,7 @@ from pipeline.ledger.merge import Merged, merge
 from pipeline.ledger.publish import publish_entry, publish_missing
 from pipeline.ledger.removal import Replacement, Replacing
 from pipeline.ledger.runs import Run
-from pipeline.ledger.selection import Batch, select
+from pipeline.ledger.selection import Batch, select, speaking
 from pipeline.ledger.staging import StagedFile, StagedSet, stage_table, to_commit
 from pipeline.ledger.state import SOURCE_DIGITS, LogState
 from pipeline.schema import empty
@@ -47,6 +47,7 @@ class Committer:
         self._sets: list[StagedSet] = []
         self._waiting: list[StagedSet] = []  # for others, see Replacing.must_wait
         self._failed: _Builder | None = None  # of a commit that raised; what it made may have arrived
+        self._unspoken = set[str]()
         self._published = 0
         self._unpublished: list[Entry] = []
         self._leftovers: set[str] = set()
@@ -83,11 +84,18 @@ class Committer:
                 self._refuse_if_closed()  # that is why the staged files are gone
             raise
         self._note_own(builder)
+        self._unspoken |= builder.unspoken
         committed = {file.staged for own in self._unpublished for file in own.add}
         self._leftovers |= {file.path for staged in sets for file in staged.files} - committed
         self._sets, self._waiting = [], waiting
         self._publish()
         return entry
+
+    def take_unspoken(self) -> set[str]:
+        """Windows without a row that were not committed since the last call, because nothing speaks for them: another
+        driver has read the window before them well. They are to be read again."""
+        unspoken, self._unspoken = self._unspoken, set()
+        return unspoken
 
     def _note_own(self, builder: _Builder) -> None:
         """Takes note of entries that have arrived, though the put may have seemed to fail in an earlier call. builder:
@@ -150,13 +158,19 @@ class _Builder:
         self._merged = Merged()
         self.rest = Replacement()
 
+    @property
+    def unspoken(self) -> set[str]:
+        """Of the last batch."""
+        return self._batch.unspoken if self._batch else set()
+
     def build(self, state: LogState) -> Entry | None:
         """The entry for what `state` lacks; None if it lacks nothing. Merges again only if somebody took a part."""
         of = self._of
         state.refuse_if_closed(of._run.run_id)  # even with nothing left to commit: a closed driver stops
         ids = {segment_id for staged in self._sets for segment_id in staged.segment_ids}
         of._replacing.meet(of._store, state, of._model_id, ids)
-        batch = select(self._sets, state, of._model_id, of._replacing.segments, of._replacing.crops)
+        told = speaking(of._store, state, of._model_id, self._sets)
+        batch = select(self._sets, state, of._model_id, of._replacing.segments, of._replacing.crops, told)
         taken = state.sources.contains(self._merged.sources).any()
         if self._batch is None or taken or batch.selections != self._batch.selections:
             of._store.delete_many(self._merged.written)

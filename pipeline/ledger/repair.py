@@ -64,14 +64,14 @@ def repair(
     Raises UsageError while a run is at work, or if dataset.json can't be made again, and StoreError if the store fails:
     then nothing is taken for damaged that could not be read.
     """
-    before = verify(store)
+    before = verify(store, checkpoint_every=checkpoint_every)
     if before.is_sound:
         return Repair(before=before, after=before)
     with Run.create(store, stale_after_s=stale_after_s) as run:
         state = before.replayed.state
         refuse_while_at_work(store, state, stale_after_s, "verify --repair", but=run.run_id, wait=wait)
         # Again, now that nobody takes files away: what was missing may have been merged into others while we looked.
-        before = verify(store)
+        before = verify(store, checkpoint_every=checkpoint_every)
         result = Repair(before=before, after=before)
         if before.is_sound:
             return result
@@ -83,7 +83,7 @@ def repair(
         sweep(store, log, run)
         _recover_strays(store, log, run, before, result)
         run.save_summary({"status": "repaired", "recovered": result.recovered, "moved": result.moved})
-    result.after = verify(store)
+    result.after = verify(store, checkpoint_every=checkpoint_every)
     result.lost = _lost(before.replayed.state, result.after.replayed.state)
     return result
 

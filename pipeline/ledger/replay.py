@@ -1,19 +1,21 @@
 """The whole log read from its first entry, past whatever is damaged in it.
 
 Other readers start from the newest checkpoint and stop at a damaged entry. Here each entry and each checkpoint is
-looked at; where an entry is lost, the next good checkpoint tells what it did, and without one the replay goes on
-without it.
+looked at; where an entry is lost, the next checkpoint tells what it did, and without one the replay goes on without it.
+A checkpoint that other readers do not reach, because one before it is lost, tells nothing: they would go by the entry
+that stands for the lost one.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass, field, replace
 
 from pipeline.errors import DamageError
 from pipeline.ledger import checkpoint
 from pipeline.ledger.entry import CommittedFile, Entry, parse_entry
-from pipeline.ledger.log import LOG, checkpoint_path, entry_path
+from pipeline.ledger.log import CHECKPOINT_EVERY, LOG, checkpoint_path, entry_path
 from pipeline.ledger.state import LogState
 from pipeline.storage.store import Store
 
@@ -36,7 +38,7 @@ class Replay:
     removed_unknown: dict[int, list[CommittedFile]] = field(default_factory=dict)
 
 
-def replay(store: Store) -> Replay:
+def replay(store: Store, *, checkpoint_every: int = CHECKPOINT_EVERY) -> Replay:
     """Reads every entry and checkpoint. Raises StoreError if the store fails, which says nothing about what it could
     not read, and NewerVersionError.
 
@@ -45,13 +47,15 @@ def replay(store: Store) -> Replay:
     numbers, checkpoints = _listed(store)
     result = Replay(entries=max(numbers, default=-1) + 1)
     checkpoints.sort(reverse=True)  # those that are still to be looked at, the next one last
+    missing = next(at for at in itertools.count(checkpoint_every, checkpoint_every) if at not in checkpoints)
     number = 0
     while checkpoints and checkpoints[-1] == 0:  # nobody writes one before the first entry
         _compare(store, checkpoints.pop(), result)
     while number < result.entries:
         entry = _entry(store, number, result)
         if entry is None or entry.lost:
-            known = _next_state(store, checkpoints, result)
+            is_reached = not result.lost_checkpoints and bool(checkpoints) and checkpoints[-1] < missing
+            known = _checkpoint(store, checkpoints.pop(), result) if is_reached else None
             if known is not None:  # what lies between is history; it is read only to name what is damaged
                 for between in range(number + 1, known.next_entry):
                     _entry(store, between, result)
@@ -86,15 +90,6 @@ def _checkpoint(store: Store, number: int, result: Replay) -> LogState | None:
         reason = _reason(error)
     result.problems[path] = reason
     result.lost_checkpoints.append(path)
-    return None
-
-
-def _next_state(store: Store, checkpoints: list[int], result: Replay) -> LogState | None:
-    """The state in the next checkpoint that can be read, which leaves the list with those before it."""
-    while checkpoints:
-        state = _checkpoint(store, checkpoints.pop(), result)
-        if state is not None:
-            return state
     return None
 
 

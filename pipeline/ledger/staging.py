@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -36,18 +36,23 @@ class StagedSet:
     covered: those of them that have no row of their own (windows behind a break that an earlier window reports).
     files: each holds rows of these segments only; none when there is nothing to write.
     tails: source_id -> number of windows that the source is now known to have.
+    tellers: covered segment -> the window that speaks for it, by an error row or being covered itself. It is committed
+    only beside that: another driver may have read the window well, and come first. One that is not named always is.
     """
 
     segment_ids: Sequence[str]
     files: Sequence[StagedFile] = ()
     covered: Sequence[str] = ()
     tails: dict[str, int] = field(default_factory=dict)
+    tellers: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(set(self.segment_ids)) != len(self.segment_ids):
             raise ValueError("a staged set names a segment twice; its rows could not be told apart")
         if not set(self.covered) <= set(self.segment_ids):
             raise ValueError("a staged set covers segments that it does not name")
+        if not self.tellers.keys() <= set(self.covered):
+            raise ValueError("a staged set names who speaks for segments that it does not cover")
 
 
 def stage_table(store: Store, run_id: str, table_name: str, rows: pa.Table) -> StagedFile:

@@ -17,7 +17,7 @@ from pipeline.ledger.dataset import DATASET_FILE, Dataset
 from pipeline.ledger.entry import CommittedFile
 from pipeline.ledger.id_set import IdSet
 from pipeline.ledger.live import difference, read_live
-from pipeline.ledger.log import LOG
+from pipeline.ledger.log import CHECKPOINT_EVERY, LOG
 from pipeline.ledger.replay import Replay, replay
 from pipeline.ledger.state import SEGMENT_DIGITS, LogState
 from pipeline.storage.store import Store
@@ -75,7 +75,7 @@ def public_files(store: Store) -> set[str]:
     return {path for table in schema.TABLES for path in store.list(table) if path.endswith(".parquet")}
 
 
-def verify(store: Store) -> Verification:
+def verify(store: Store, *, checkpoint_every: int = CHECKPOINT_EVERY) -> Verification:
     """Looks at everything in a dataset. Raises UsageError where there is none or a newer version's, and StoreError if
     the store fails: what it does not give is not called damaged.
 
@@ -83,7 +83,7 @@ def verify(store: Store) -> Verification:
     """
     _check_is_dataset(store)
     listed = public_files(store)
-    result = Verification(replayed=replay(store))
+    result = Verification(replayed=replay(store, checkpoint_every=checkpoint_every))
     state = result.replayed.state
     try:
         Dataset.open(store)

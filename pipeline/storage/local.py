@@ -20,6 +20,11 @@ import fsspec
 from pipeline.storage.backend import FileInfo
 
 TEMPORARY = "_ran/tmp"
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}  # what systems say of a link where there are none
+
+
+class NoLinksError(OSError):
+    """The file system has no hard links, as exFAT and some network and user-space file systems."""
 
 
 class LocalBackend:
@@ -53,6 +58,10 @@ class LocalBackend:
             os.link(temporary, final)
         except FileExistsError:
             return False
+        except OSError as error:
+            if error.errno in _NO_LINKS:
+                raise NoLinksError(error.errno, "no hard links", str(final)) from error
+            raise
         finally:
             temporary.unlink(missing_ok=True)
         _sync_folder(final.parent)

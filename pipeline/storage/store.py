@@ -20,7 +20,7 @@ import pyarrow.fs as pafs
 
 from pipeline.errors import NoPlaceError, StoreError, UsageError
 from pipeline.storage.backend import Backend, FileInfo
-from pipeline.storage.local import LocalBackend
+from pipeline.storage.local import LocalBackend, NoLinksError
 from pipeline.storage.options import filesystem, fsspec_options
 from pipeline.storage.ranged_file import RangedFile
 from pipeline.storage.remote import RemoteBackend, is_bucket_missing
@@ -234,6 +234,11 @@ class Store:
         if is_bucket_missing(failure):
             bucket = self.url.split("/")[2]
             return f"{self.url}: there is no bucket {bucket}; correct the name, or make the bucket first"
+        if isinstance(failure, NoLinksError):
+            return (
+                f"{self.url} can't hold a dataset: its file system has no hard links, without which nothing can be "
+                "written only if it is absent; name a folder on another disk, or s3://"
+            )
         if isinstance(failure, NotADirectoryError) and self.is_local:
             parents = Path(self.url_of(path)).parents
             file = next((parent for parent in parents if parent.exists() and not parent.is_dir()), None)

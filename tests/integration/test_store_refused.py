@@ -12,6 +12,8 @@ import pytest
 from pipeline.config import Extraction
 from pipeline.errors import UsageError
 from pipeline.ledger.dataset import Dataset
+from pipeline.ledger.entry import Entry
+from pipeline.ledger.log import CommitLog
 from pipeline.storage.store import Store
 from tests.faults.faulty_proxy import Request, between
 from tests.faults.s3 import direct, new_bucket
@@ -47,8 +49,13 @@ def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.Mo
     store = Store(str(tmp_path / "out"))
     with monkeypatch.context() as patched:
         patched.setattr(os, "link", link)
-        with pytest.raises(UsageError, match=rf"can't be written: \[Errno {number}\]"):
+        with pytest.raises(UsageError, match=r"out can't hold a dataset: its file system has no hard links.* another"):
             Dataset.open_or_create(store, Extraction())
     assert store.list("") == []
     Dataset.open_or_create(store, Extraction())
     assert store.list("") == ["dataset.json"]
+    with monkeypatch.context() as patched:  # a dataset that was copied to such a file system
+        patched.setattr(os, "link", link)
+        with pytest.raises(UsageError, match="no hard links") as refused:
+            CommitLog(store).append(lambda _: Entry(run_id="r"))
+        assert refused.value.exit_code == 2

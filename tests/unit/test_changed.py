@@ -205,6 +205,37 @@ def _crop(of: Source) -> pa.Table:
     return table("crops", 1, segment_id=[segment_id(of.source_id, 0, EXTRACTION.id)], source_id=[of.source_id])
 
 
+def test_a_window_that_came_to_light_while_its_video_was_tried_again_keeps_its_new_row(tiny_model: Path) -> None:
+    """The log does not say that the video goes on: the entry that said so was lost, and stands repaired."""
+    store = FaultyStore(memory_url())
+    late = segment_id(NEW.source_id, 7, EXTRACTION.id)
+    with _begun(tiny_model, store) as begun:
+        begun.commit("sources", probed(row(NEW)))
+        begun.commit("segments", _late_row(late, "error", begun))
+    with _begun(tiny_model, store, retry_codes=()) as begun:
+        assert set(begun.outdated.failures.rows) == {late}
+        begun.commit("segments", _late_row(late, "ok", begun))
+        begun.outdated.drop_unplanned(Plan(todo=PLAN.empty_table(), total=0))
+    assert begun.log.state.models
+    for model_id in begun.log.state.models:
+        assert list(begun.log.state.committed(model_id)) == [late]
+    found = verify(store)
+    assert found.is_sound, found.findings
+
+
+def _late_row(segment: str, status: str, begun: Begun) -> pa.Table:
+    return table(
+        "segments",
+        1,
+        segment_id=[segment],
+        source_id=[NEW.source_id],
+        model_id=[begun.committer._model_id],
+        status=[status],
+        error_code=["timeout" if status == "error" else None],
+        faces_kept=[0],
+    )
+
+
 @dataclass(kw_only=True)
 class Begun:
     """A run whose inputs are listed and whose Ray has not started."""
@@ -242,9 +273,11 @@ def _begun(
     stale_after_s: float = 60.0,
     on_changed: str = "error",
     listing: Listing | None = None,
+    retry_codes: tuple[str, ...] | None = None,
 ) -> Iterator[Begun]:
     made = prepared_for(model, Store(store.url), EXTRACTION)
     prepared = replace(made, listing=listing or _listing(), dataset=replace(made.dataset, store=store))
+    prepared = replace(prepared, retry_codes=retry_codes)
     config = RunConfig(
         inputs=("a",),
         output=store.url,

@@ -181,6 +181,25 @@ def test_covered_segments_are_done_without_a_row(url: str) -> None:
     assert state.tails == {source_id(1): 9}
 
 
+def test_a_segment_without_a_row_is_done_only_beside_the_error_row_that_speaks_for_it(url: str) -> None:
+    """Whichever driver has committed that, and also if the segment between is without a row itself."""
+    other, driver = Driver(url), Driver(url)
+    good, failed = 3, 4
+    other.stage([good, failed])
+    other.committer.commit()
+    driver.stage([good, 5, 6], covered=[5, 6], tellers={5: good, 6: 5})
+    driver.stage([failed, 7], covered=[7], tellers={7: failed})
+    driver.stage([8], covered=[8], tellers={8: 7})
+    driver.stage([9, 10], covered=[10], tellers={10: 9})
+    driver.committer.commit()
+    assert list(driver.log.state.covered(MODEL)) == [segment_id(n) for n in (7, 8, 10)]
+    assert driver.committer.take_unspoken() == {segment_id(5), segment_id(6)}
+    driver.stage([11], covered=[11], tellers={11: 10})
+    driver.committer.commit()
+    assert driver.committer.take_unspoken() == set()
+    assert list(driver.log.state.committed(MODEL)) == [segment_id(n) for n in (3, 4, 7, 8, 9, 10, 11)]
+
+
 def test_first_commit_without_a_face_still_leaves_a_file_to_glob(url: str) -> None:
     driver = Driver(url)
     driver.stage([3])

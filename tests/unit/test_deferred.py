@@ -117,7 +117,7 @@ def test_rows_that_a_full_block_hands_back_are_done_once_each(
     for number, manifest in enumerate(full.manifests):
         assert manifest["segment_id"].to_pylist() == ids[number:]
         assert manifest["deferred"].to_pylist() == [False] + [True] * (len(ids) - number - 1)
-        assert staged_set(manifest, manifest).segment_ids == ids[number : number + 1]
+        assert staged_set(manifest, manifest, {}).segment_ids == ids[number : number + 1]
     assert full.summary.passes == full.summary.segments_done == len(ids)
 
     undisturbed = processed(plan, tiny_model, tmp_path / "undisturbed", BLOCK_PIXEL_BYTES)

@@ -174,6 +174,37 @@ def test_windows_read_with_a_bad_copy_have_an_error_row(processing: ScriptedProc
     assert committed(processing) == {("ok", None): 8, ("error", "corrupt"): 1, ("covered", None): 7}
 
 
+def test_windows_behind_one_that_another_driver_read_well_are_not_left_without_a_row(
+    processing: ScriptedProcessing, tiny_model: Path
+) -> None:
+    """Two drivers at once, and the file can be read where the other one works, which dies half way. Its good row is
+    first, so the error row that would have told of the windows behind it is never there."""
+    plan = films(1, 4)
+    other = ScriptedProcessing(tiny_model, processing.summary.output, EXTRACTION)
+    other.script = lambda attempted: [other.unit(attempted.segments)]
+
+    def script(attempted: Pass) -> Iterable[Answer]:
+        if len(processing.passes) == 1:
+            other.process(plan.slice(0, 2))
+        yield broken_from(1, attempted.segments, processing)
+
+    processing.script = script
+    processing.process(plan)
+    assert [one.segments["window"].to_pylist() for one in processing.passes] == [[0, 1, 2, 3], [2, 3]]
+    assert rows_of_windows(processing, plan) == [("ok", None), ("ok", None), ("error", "corrupt"), None]
+
+
+def rows_of_windows(processing: ScriptedProcessing, plan: pa.Table) -> list[tuple[str, str | None] | None]:
+    """Status and code of each window's row, which must be committed; None for one without a row."""
+    state = processing.log.state
+    processing.log.refresh()
+    assert state.committed(processing.model_id).contains(plan["segment_id"]).all()
+    tables = [pq.read_table(Path(processing.summary.output) / path) for path in state.live_files("segments")]
+    rows = {one["segment_id"]: one for table in tables for one in table.to_pylist()}
+    found = [rows.get(segment_id) for segment_id in plan["segment_id"].to_pylist()]
+    return [None if one is None else (one["status"], one["error_code"]) for one in found]
+
+
 def test_windows_that_another_node_can_read_after_all_have_their_rows(processing: ScriptedProcessing) -> None:
     def script(attempted: Pass) -> Iterable[Answer]:
         if len(processing.passes) == 1:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import pyarrow as pa
+import pytest
+
 from jobs.run import describe
 from pipeline.resources import Resources
+from pipeline.stage import MANIFEST
 from pipeline.summary import Summary
 
 POOLS = Resources(decode_actors=4, decode_cpus=1.0, ran_actors=1, ran_cpus=0.0, ran_gpus=1.0)
@@ -55,3 +59,16 @@ def test_a_pool_that_grew_has_no_share_and_leaves_no_bottleneck() -> None:
     assert "bottleneck" not in describe(grown)
     both = summary(dataclasses.replace(POOLS, max_decode_actors=480, max_ran_actors=2))
     assert {stage["busy_share"] for stage in both.stages().values()} == {None}
+
+
+@pytest.mark.parametrize("ahead_s", [0.0, 3600.0, -3600.0])
+def test_the_rate_does_not_hang_on_the_clocks_of_the_nodes(monkeypatch: pytest.MonkeyPatch, ahead_s: float) -> None:
+    """An hour ahead, the run had a negative rate; an hour behind, it had taken an hour longer, and no time to start."""
+    run = Summary(_began_at=1000.0)
+    monkeypatch.setattr("time.time", lambda: 1030.0)  # a unit was taken up after 20 s, and took 10
+    unit = {"segment_id": "a", "sampled_frames": 40, "faces_kept": 40, "started_at": 1020.0 + ahead_s}
+    unit |= {"deferred": False, "decode_s": 7.0, "infer_s": 3.0}
+    run.add(pa.Table.from_pylist([unit], MANIFEST))
+    assert run.startup_s == 20.0
+    run.processing_ended()
+    assert run.to_json()["faces_per_s"] == 4.0

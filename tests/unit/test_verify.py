@@ -106,7 +106,7 @@ def _rows(folder: Path, table: str) -> dict[tuple[str, str], dict[str, object]]:
 def _check_repaired(output: Path, whole: Path) -> int:
     """Sound; public is exactly what is committed; every row that is there is as it was. Returns lost segments."""
     store = Store(str(output))
-    assert verify(store).is_sound
+    assert verify(store, checkpoint_every=CHECKPOINT_EVERY).is_sound
     log = CommitLog(store, checkpoint_every=CHECKPOINT_EVERY)
     log.refresh()
     lost = 0
@@ -186,6 +186,22 @@ def test_a_lost_entry_whose_effect_no_checkpoint_has_is_rebuilt_from_its_files(o
     assert (report.recovered, report.lost) == (10, 0)
     assert _check_repaired(output, whole) == 0
     assert any("000000000001.json" in path for path in report.moved)
+
+
+@pytest.mark.parametrize("number", [3, 6])
+def test_a_lost_entry_is_not_told_by_a_checkpoint_that_readers_do_not_start_from(
+    output: Path, whole: Path, number: int
+) -> None:
+    """They start from the newest before which none is missing, so they would go by what stands for the lost entry."""
+    lost = {3: 1, 6: 4}[number]
+    if number == 3:
+        (output / checkpoint_path(number)).unlink()
+    else:
+        (output / checkpoint_path(3)).write_bytes(b"PAR1")
+    (output / entry_path(lost)).write_bytes(b"{")
+    report = repair(Store(str(output)), checkpoint_every=CHECKPOINT_EVERY)
+    assert report.after.is_sound, report.after.findings
+    assert _check_repaired(output, whole) == report.lost
 
 
 def test_a_copied_file_doubles_no_row_after_repair(output: Path, whole: Path) -> None:
@@ -271,20 +287,20 @@ def test_a_replay_holds_one_checkpoint_at_a_time(output: Path, monkeypatch: pyte
     monkeypatch.setattr(checkpoint, "from_parquet", counting)
     store = Store(str(output))
     CommitLog(store, checkpoint_every=1).refresh(write_checkpoints=True)
-    assert not replay(store).problems
+    assert not replay(store, checkpoint_every=1).problems
     assert len(parsed) == 6
     for number in (1, 4):  # it goes on from the checkpoints that follow these
         (output / entry_path(number)).write_bytes(b"{")
-    (output / checkpoint_path(2)).write_bytes(b"PAR1")
-    found = replay(store)
-    problems = {entry_path(1), entry_path(4), checkpoint_path(2)}
+    (output / checkpoint_path(6)).write_bytes(b"PAR1")
+    found = replay(store, checkpoint_every=1)
+    problems = {entry_path(1), entry_path(4), checkpoint_path(6)}
     assert set(found.problems) == problems
-    assert found.lost_checkpoints == [checkpoint_path(2)]
+    assert found.lost_checkpoints == [checkpoint_path(6)]
     assert len(parsed) == 11
     assert (found.state.next_entry, found.state.count(MODEL)) == (6, 40)
     del found
     (output / entry_path(5)).unlink()
-    assert set(replay(store).problems) == problems
+    assert set(replay(store, checkpoint_every=1).problems) == problems
     assert len(parsed) == 16, "also what follows the last entry is looked at"
     assert most <= 1, "the one that the replay goes on from"
 
