@@ -123,7 +123,7 @@ def is_cut(path: Path, content: Content) -> bool:
     size = path.stat().st_size
     with path.open("rb") as file:
         if content.format == "mov":
-            return _boxes_end(file, size) > size
+            return any(end > size for _, end in _boxes(file, size))
         if content.format == "avi":
             return _chunks_end(file, size) > size
         if content.format == "matroska":
@@ -137,8 +137,20 @@ def _ends_within_packet(head: bytes, size: int) -> bool:
     return packets is not None and (size - packets[0]) % packets[1] != 0
 
 
-def _boxes_end(file: BinaryIO, size: int) -> int:
-    """Where the last box of a QuickTime or MP4 file ends (ISO/IEC 14496-12, 4.2)."""
+def ends_within_fragment(path: Path, content: Content) -> bool:
+    """Whether a QuickTime or MP4 file that comes in fragments ends within one. The tables of its frames lie in them, so
+    they don't tell that frames are missing."""
+    if content.format != "mov":
+        return False
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        boxes = list(_boxes(file, size))
+    is_fragmented = any(kind == b"moof" for kind, _ in boxes)
+    return is_fragmented and boxes[-1][0] in (b"moof", b"mdat") and boxes[-1][1] > size
+
+
+def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int]]:
+    """What the outermost boxes of a QuickTime or MP4 file are, and where each ends (ISO/IEC 14496-12, 4.2)."""
     at = 0
     while at + 8 <= size:
         file.seek(at)
@@ -147,9 +159,9 @@ def _boxes_end(file: BinaryIO, size: int) -> int:
         if length == 1:
             length = int.from_bytes(head[8:16], "big")
         if length < 8 or not head[4:8].isascii():  # 0 means up to the end; anything else below 8 is no box
-            return size
+            length = size - at
         at += length
-    return at
+        yield head[4:8], at
 
 
 def _chunks_end(file: BinaryIO, size: int) -> int:
