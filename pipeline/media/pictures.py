@@ -165,7 +165,10 @@ def _rgb(image: Image.Image) -> NDArray[np.uint8]:
         what = "floating point pixels have no known range" if image.mode == "F" else "CIELAB pixels are not converted"
         raise MediaError(ErrorCode.UNSUPPORTED, what)
     if image.mode.startswith("I"):  # 16 bits; mode I holds them in 32
-        grey = np.asarray(image, np.int64).clip(0, 65535) >> 8
+        grey = np.asarray(image, np.int64).clip(min=0)
+        if grey.max(initial=0) > 65535:
+            raise MediaError(ErrorCode.UNSUPPORTED, "grey of 32 bits has no known range")
+        grey >>= 8
         return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         layer = image.convert("RGBA")

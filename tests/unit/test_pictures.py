@@ -93,6 +93,11 @@ def test_pixels_of_unknown_range_are_unsupported(mode: str) -> None:
     assert failure(encoded(Image.new(mode, (32, 32)), "TIFF").getvalue()) == ErrorCode.UNSUPPORTED
 
 
+def test_grey_of_more_than_sixteen_bits_is_unsupported() -> None:
+    grey = np.full((32, 32), 70_000, np.int32)
+    assert failure(encoded(Image.fromarray(grey), "TIFF").getvalue()) == ErrorCode.UNSUPPORTED
+
+
 def test_sixteen_bits_keep_their_brightness() -> None:
     grey = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
     image = decode_picture(encoded(Image.fromarray(grey), "PNG"), LIMIT)
