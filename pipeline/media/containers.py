@@ -25,18 +25,27 @@ _MOST_NOT_CODED_BYTES = 9  # a start code, at most a second's count and 16 bits 
 def open_container(file: Path | BinaryIO, content: Content) -> av.container.InputContainer:
     """The file, by the demuxer that its first bytes name and no other. Raises MediaError."""
     try:
-        source = str(file) if isinstance(file, Path) else file
-        return av.open(
-            source,
-            "r",
-            format=content.format,
-            options={"protocol_whitelist": "file"},
-            metadata_errors="replace",  # nobody reads the tags, and old cameras' are Latin-1 or worse
-        )
+        try:
+            return _opened(file, content)
+        except (av.InvalidDataError, av.EOFError):
+            if not isinstance(file, Path) or not ends_within_fragment(file, content):
+                raise
+            # all fragments' tables are read first, and half of one is an error: now each when its turn comes
+            return _opened(file, content, fflags="+ignidx")
     except MemoryError:
         raise  # FFmpeg's is one of its own errors too
     except (av.FFmpegError, OSError, ValueError) as error:
         raise why_unreadable(file, content, error) from None
+
+
+def _opened(file: Path | BinaryIO, content: Content, **options: str) -> av.container.InputContainer:
+    return av.open(
+        str(file) if isinstance(file, Path) else file,
+        "r",
+        format=content.format,
+        options={"protocol_whitelist": "file", **options},
+        metadata_errors="replace",  # nobody reads the tags, and old cameras' are Latin-1 or worse
+    )
 
 
 def video_stream(container: av.container.InputContainer) -> VideoStream:

@@ -321,18 +321,19 @@ def test_a_broken_tail_gives_true_frames_and_one_error(tmp_path: Path, name: str
     assert error == ErrorCode.TRUNCATED or (error is None and seen == expected)
 
 
-@pytest.mark.parametrize("box", [b"moof", b"mdat"])
-def test_a_recording_in_fragments_that_is_cut_behind_a_whole_frame_ends_early(tmp_path: Path, box: bytes) -> None:
+@pytest.mark.parametrize(("box", "sound"), [(b"moof", False), (b"moof", True), (b"mdat", True)])
+def test_a_recording_in_fragments_that_is_cut_behind_a_whole_frame_ends_early(
+    tmp_path: Path, box: bytes, sound: bool
+) -> None:
     """What the tables of its fragments promise is there: only the length of the last box says that more came."""
     fragments = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
-    sound = box == b"mdat"
     whole = write_video(tmp_path / "a.mp4", frames=60, gop=10, container_options=fragments, with_audio=sound)
     data = whole.read_bytes()
     at = data.index(box, data.index(box) + 4) - 4  # of the second fragment
     length = int.from_bytes(data[at : at + 4], "big")
     path = tmp_path / "cut.mp4"
-    path.write_bytes(data[: at + (length - 3 if sound else length // 2)])  # in its sound, or in its table
-    expected = sampled(plain(whole), "all", tick(whole))[: 20 if sound else 10]
+    path.write_bytes(data[: at + (length - 3 if box == b"mdat" else length // 2)])  # in its sound, or in its table
+    expected = sampled(plain(whole), "all", tick(whole))[: 20 if box == b"mdat" else 10]
     assert ours(path, "all", "pyav") == (expected, ErrorCode.TRUNCATED)
     assert ours(whole, "all", "pyav")[1] is None
 
