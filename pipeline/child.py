@@ -30,6 +30,8 @@ START_DEADLINE_S = 180.0  # imports and detector weights, on a machine under loa
 SLOW_DISK_BYTES_PER_S = 20_000_000
 STDERR_TAIL_BYTES = 2000
 EXIT_DEADLINE_S = 10.0  # between closing its pipe and being gone
+#: What C++, Python, OpenCV and onnxruntime say last when they get no memory.
+NO_MEMORY = ("bad_alloc", "MemoryError", "Insufficient memory", "Failed to allocate memory")
 
 
 class Patience(NamedTuple):
@@ -242,10 +244,10 @@ class DecodeChild:
         self._stderr.seek(0, os.SEEK_END)
         self._stderr.seek(max(0, self._stderr.tell() - STDERR_TAIL_BYTES))
         tail = self._stderr.read().decode(errors="replace").strip()
-        if code == 1 and "Traceback" in tail and "MemoryError" not in tail:
-            return DeathError(ErrorCode.INTERNAL, f"the decode process failed: {tail.splitlines()[-1]}")
-        if "bad_alloc" in tail or "MemoryError" in tail:
+        if any(words in tail for words in NO_MEMORY):
             return self._out_of_memory()
+        if code == 1 and "Traceback" in tail:
+            return DeathError(ErrorCode.INTERNAL, f"the decode process failed: {tail.splitlines()[-1]}")
         if code == -signal.SIGKILL:
             return DeathError(
                 ErrorCode.OUT_OF_MEMORY, "the decode process was killed, as the system does when memory runs out"

@@ -34,7 +34,7 @@ _ARCHIVE_ERRORS = (
     EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, NotImplementedError,
     ValueError, OverflowError, RecursionError, LookupError, struct.error,  # what both modules let through
 )  # fmt: skip
-_LARGEST_BYTES = 1 << 60  # no member has more, and offsets still fit 64 bits
+_LARGEST_BYTES = 1 << 43  # no member has more, and ext4 has offsets up to twice that
 _MOST_HEADER_BYTES = 16 << 20
 _LOST = -1  # size of the entry that stands for the rest of a damaged tar
 _SPARSE = -2  # size of a file with holes, whose bytes are not together

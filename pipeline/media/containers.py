@@ -25,18 +25,27 @@ _MOST_NOT_CODED_BYTES = 9  # a start code, at most a second's count and 16 bits 
 def open_container(file: Path | BinaryIO, content: Content) -> av.container.InputContainer:
     """The file, by the demuxer that its first bytes name and no other. Raises MediaError."""
     try:
-        source = str(file) if isinstance(file, Path) else file
-        return av.open(
-            source,
-            "r",
-            format=content.format,
-            options={"protocol_whitelist": "file"},
-            metadata_errors="replace",  # nobody reads the tags, and old cameras' are Latin-1 or worse
-        )
+        try:
+            return _opened(file, content)
+        except (av.InvalidDataError, av.EOFError):
+            if not isinstance(file, Path) or not ends_within_fragment(file, content):
+                raise
+            # all fragments' tables are read first, and half of one is an error: now each when its turn comes
+            return _opened(file, content, fflags="+ignidx")
     except MemoryError:
         raise  # FFmpeg's is one of its own errors too
     except (av.FFmpegError, OSError, ValueError) as error:
         raise why_unreadable(file, content, error) from None
+
+
+def _opened(file: Path | BinaryIO, content: Content, **options: str) -> av.container.InputContainer:
+    return av.open(
+        str(file) if isinstance(file, Path) else file,
+        "r",
+        format=content.format,
+        options={"protocol_whitelist": "file", **options},
+        metadata_errors="replace",  # nobody reads the tags, and old cameras' are Latin-1 or worse
+    )
 
 
 def video_stream(container: av.container.InputContainer) -> VideoStream:
@@ -123,7 +132,7 @@ def is_cut(path: Path, content: Content) -> bool:
     size = path.stat().st_size
     with path.open("rb") as file:
         if content.format == "mov":
-            return _boxes_end(file, size) > size
+            return any(end > size for _, end in _boxes(file, size))
         if content.format == "avi":
             return _chunks_end(file, size) > size
         if content.format == "matroska":
@@ -137,8 +146,20 @@ def _ends_within_packet(head: bytes, size: int) -> bool:
     return packets is not None and (size - packets[0]) % packets[1] != 0
 
 
-def _boxes_end(file: BinaryIO, size: int) -> int:
-    """Where the last box of a QuickTime or MP4 file ends (ISO/IEC 14496-12, 4.2)."""
+def ends_within_fragment(path: Path, content: Content) -> bool:
+    """Whether a QuickTime or MP4 file that comes in fragments ends within one. The tables of its frames lie in them, so
+    they don't tell that frames are missing."""
+    if content.format != "mov":
+        return False
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        boxes = list(_boxes(file, size))
+    is_fragmented = any(kind == b"moof" for kind, _ in boxes)
+    return is_fragmented and boxes[-1][0] in (b"moof", b"mdat") and boxes[-1][1] > size
+
+
+def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int]]:
+    """What the outermost boxes of a QuickTime or MP4 file are, and where each ends (ISO/IEC 14496-12, 4.2)."""
     at = 0
     while at + 8 <= size:
         file.seek(at)
@@ -147,9 +168,9 @@ def _boxes_end(file: BinaryIO, size: int) -> int:
         if length == 1:
             length = int.from_bytes(head[8:16], "big")
         if length < 8 or not head[4:8].isascii():  # 0 means up to the end; anything else below 8 is no box
-            return size
+            length = size - at
         at += length
-    return at
+        yield head[4:8], at
 
 
 def _chunks_end(file: BinaryIO, size: int) -> int:

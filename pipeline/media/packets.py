@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pipeline.errors import ErrorCode, MediaError
 from pipeline.media.containers import (
     NO_FRAME,
+    ends_within_fragment,
     is_clean_start,
     is_cut,
     open_container,
@@ -176,7 +177,8 @@ def read_index(path: Path, content: Content) -> PacketIndex:
             raise  # FFmpeg's is one of its own errors too
         except (av.FFmpegError, OSError):
             beyond = True
-    cut = read < promised or (beyond and not 0 < promised <= read)
+    has_all = 0 < promised <= read and not ends_within_fragment(path, content)
+    cut = read < promised or (beyond and not has_all)
     while packets and packets[-1][2] & _CORRUPT:  # the last packet is there in part
         packets.pop()
         cut = True

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps, features
+from PIL import Image, ImageFile, features
 
 from pipeline.errors import ErrorCode, MediaError
 from pipeline.media.sniff import HEAD_BYTES, sniff
@@ -23,6 +23,15 @@ Image.MAX_IMAGE_PIXELS = None  # the extraction's max_pixels is checked here, fr
 
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 _ORIENTATION = 0x0112
+_TO_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _SIDEWAYS = {5, 6, 7, 8}
 _SEQUENCES = {"GIF", "PNG", "WEBP", "TIFF", "AVIF"}
 
@@ -43,7 +52,7 @@ def read_header(file: BinaryIO | Path, max_pixels: int) -> PictureHeader:
         width, height = image.size
         with _explained(handle, image.format or ""):
             turned = image.format == "TIFF"  # Pillow turns it by itself, and its size says so already
-            if not turned and image.getexif().get(_ORIENTATION) in _SIDEWAYS:
+            if not turned and _orientation(image) in _SIDEWAYS:
                 width, height = height, width
         return PictureHeader(width=width, height=height, frames=_frames(image))
 
@@ -58,7 +67,7 @@ def decode_picture(file: BinaryIO | Path, max_pixels: int) -> NDArray[np.uint8]:
         image = _header(handle, max_pixels)
         with _explained(handle, image.format or ""):
             image.load()
-            return np.ascontiguousarray(_rgb(ImageOps.exif_transpose(image)))
+            return np.ascontiguousarray(_rgb(_upright(image)))
 
 
 @contextlib.contextmanager
@@ -134,12 +143,32 @@ def _register_heif() -> bool:
     return True
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    # ImageOps.exif_transpose writes the EXIF block anew, and fails where one of its values has a wrong type
+    turn = _TO_UPRIGHT.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's number for how the picture is stored; 1 is upright, or not known because the block is broken."""
+    try:
+        number = image.getexif().get(_ORIENTATION)
+    except MemoryError:
+        raise
+    except Exception:  # as much as it can be, of foreign bytes
+        return 1
+    return number if isinstance(number, int) else 1
+
+
 def _rgb(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode in ("F", "LAB"):
         what = "floating point pixels have no known range" if image.mode == "F" else "CIELAB pixels are not converted"
         raise MediaError(ErrorCode.UNSUPPORTED, what)
     if image.mode.startswith("I"):  # 16 bits; mode I holds them in 32
-        grey = np.asarray(image, np.int64).clip(0, 65535) >> 8
+        grey = np.asarray(image, np.int64).clip(min=0)
+        if grey.max(initial=0) > 65535:
+            raise MediaError(ErrorCode.UNSUPPORTED, "grey of 32 bits has no known range")
+        grey >>= 8
         return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         layer = image.convert("RGBA")

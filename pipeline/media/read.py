@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from pipeline.media.video import VideoReader, WindowFrames, full_index, video_co
 from pipeline.segments import Member, Segment
 
 CACHED_INDEX_BYTES = 64 << 20  # scanning a smaller video again costs less than keeping its index
+NO_INDEX = (ValueError, KeyError, EOFError, BadZipFile)  # raised where a file is cut off, or another version wrote it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +229,7 @@ class SegmentReader:
 
     def _kept_index(self, segment: Segment, path: Path) -> PacketIndex | None:
         """A video's packets, which its first reader on this node keeps for the others. That only saves time, so where
-        scratch has no place for it the reader's own is used, or none."""
+        scratch has no place for it, or what was kept is no index of this version, the reader's own is used, or none."""
         index: PacketIndex | None = None
 
         def scan(target: Path) -> None:
@@ -236,7 +238,7 @@ class SegmentReader:
             index.save(target)
 
         name = f"{segment.video_key.replace('/', '.')}.packets.npz"
-        with contextlib.suppress(StoreError, OSError), self._scratch.derived(name, 0, scan) as cached:
+        with contextlib.suppress(StoreError, OSError, *NO_INDEX), self._scratch.derived(name, 0, scan) as cached:
             index = index or PacketIndex.load(cached.path)
         return index
 

@@ -150,12 +150,12 @@ class VideoReader:
         return self._grid.window_of(int(self.index.pts[-1] - self.index.pts[0]) + 1, size)
 
     def is_unreadable(self, window: int) -> bool:
-        """Whether a window's first frame is damaged, or the window lies behind the end of a file that ends early."""
+        """Whether a window's first frame can't be read, or the window lies behind the end of a file that ends early."""
         if window < 0:
             return False
         try:
             empty = next(self.frames(window), None) is None
-        except BrokenError:
+        except (BrokenError, MediaError):
             return True
         return empty and self.index.ends_early and window >= self.end_window()
 
@@ -208,6 +208,8 @@ class WindowFrames:
                 began = time.perf_counter()
         except BrokenError as broken:
             self.error = self._break(broken, last)
+        except MediaError as error:  # of a frame: too large, or the file is gone
+            self.error = error
         if self.error is None and reader.index.ends_early and self._window >= reader.end_window():
             self.error = self._end()
         if self.error is None and reader.missed:

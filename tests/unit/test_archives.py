@@ -117,6 +117,21 @@ def test_a_tar_that_ends_early_keeps_what_is_there(tmp_path: Path) -> None:
     assert failed == [("4.png", ErrorCode.ARCHIVE_MEMBER)]
 
 
+@pytest.mark.parametrize("power", [44, 50, 59])
+def test_a_tar_member_larger_than_any_disk_costs_what_follows_it(tmp_path: Path, power: int) -> None:
+    huge = tarfile.TarInfo("film.mp4")
+    huge.size = 1 << power
+    data = write_tar(tmp_path / "x.tar", [("0.png", picture_bytes(0))]).read_bytes().rstrip(b"\0")
+    data += bytes(-len(data) % tarfile.BLOCKSIZE)
+    (tmp_path / "x.tar").write_bytes(data + huge.tobuf(tarfile.GNU_FORMAT) + bytes(5000))
+    archive = Archive(tmp_path / "x.tar")
+    first, lost = archive.members()
+    assert read_index(decode_picture(archive.read(first), 10**6)) == 0
+    with pytest.raises(MediaError, match=f"damaged at byte {len(data)}") as caught:
+        archive.read(lost)
+    assert caught.value.code == ErrorCode.ARCHIVE_MEMBER
+
+
 def test_a_tar_gz_that_ends_early_keeps_what_is_there(tmp_path: Path) -> None:
     pictures = [(f"{index}.jpg", picture_bytes(index, "JPEG")) for index in range(12)]
     cut = truncated(write_tar(tmp_path / "x.tgz", pictures), tmp_path / "cut.tgz", 0.6)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,7 @@ from pipeline.child import AbandonedError, DecodeChild
 from pipeline.config import Extraction
 from pipeline.errors import StartError
 from pipeline.extract import DecodeActor
+from pipeline.media.frames_pyav import PyavFrames
 from pipeline.media.probe import probe_source
 from pipeline.media.scratch import Scratch
 from pipeline.media.sources import Source, list_sources
@@ -174,6 +176,25 @@ def test_a_decoder_that_eats_memory_fails_its_segment_only(tiny_model: Path, pic
         assert (result.status, result.error_code) == ("error", "out_of_memory")
         assert "--decode-memory" in (result.error_message or "")
         assert child.extract(picture)[0].status == "ok"
+    finally:
+        child.stop()
+
+
+class GreedyFrames(PyavFrames):
+    """Fails as onnxruntime does that gets no memory."""
+
+    def at_or_after(self, pts: int) -> tuple[int, Any] | None:
+        raise RuntimeError(
+            "BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 4147200"
+        )
+
+
+def test_libraries_that_get_no_memory_are_understood(config: WorkerConfig, tmp_path: Path) -> None:
+    """Theirs is no MemoryError, and `internal` would name no option that helps."""
+    child = DecodeChild(replace(config, decoder=f"{__name__}:GreedyFrames"), deadline_s=60)
+    try:
+        result, _ = child.extract(segments_of(write_video(tmp_path / "a.mp4", frames=5))[0])
+        assert (result.status, result.error_code) == ("error", "out_of_memory")
     finally:
         child.stop()
 

@@ -66,6 +66,16 @@ def test_exif_orientation_is_applied(orientation: int, image_format: str) -> Non
     assert (header.width, header.height) == (WIDTH, HEIGHT)
 
 
+def test_an_exif_entry_of_a_wrong_type_does_not_cost_the_picture() -> None:
+    turn = struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0)
+    resolution = struct.pack(">HHI4s", 0x011A, 1, 1, b"x")  # a byte, where a fraction belongs
+    block = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 2) + turn + resolution + bytes(4)
+    stored = Image.open(io.BytesIO(picture_bytes(77, "JPEG", orientation=6)))
+    image = decode_picture(encoded(stored, "JPEG", exif=block, quality=95), LIMIT)
+    assert is_upright(image)
+    assert read_index(image) == 77
+
+
 @pytest.mark.parametrize(
     ("mode", "image_format"),
     [("L", "PNG"), ("1", "PNG"), ("P", "PNG"), ("CMYK", "JPEG"), ("LA", "PNG"), ("RGBA", "PNG")],
@@ -81,6 +91,11 @@ def test_every_mode_becomes_rgb(mode: str, image_format: str) -> None:
 @pytest.mark.parametrize("mode", ["F", "LAB"])
 def test_pixels_of_unknown_range_are_unsupported(mode: str) -> None:
     assert failure(encoded(Image.new(mode, (32, 32)), "TIFF").getvalue()) == ErrorCode.UNSUPPORTED
+
+
+def test_grey_of_more_than_sixteen_bits_is_unsupported() -> None:
+    grey = np.full((32, 32), 70_000, np.int32)
+    assert failure(encoded(Image.fromarray(grey), "TIFF").getvalue()) == ErrorCode.UNSUPPORTED
 
 
 def test_sixteen_bits_keep_their_brightness() -> None:

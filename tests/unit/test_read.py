@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -218,6 +219,22 @@ def test_a_packet_index_that_was_kept_gives_the_same(
     monkeypatch.setattr("pipeline.media.read.CACHED_INDEX_BYTES", 0)
     assert seen(folder / "d.mp4", scratch) == expected
     assert [path.suffix for path in scratch.directory.glob("*.npz")] == [".npz"]
+    assert seen(folder / "d.mp4", scratch) == expected
+
+
+@pytest.mark.parametrize("kept", ["empty", "cut off", "of another version"])
+def test_a_packet_index_that_was_kept_and_cannot_be_read_costs_time_only(
+    folder: Path, scratch: Scratch, monkeypatch: pytest.MonkeyPatch, kept: str
+) -> None:
+    expected = seen(folder / "d.mp4", scratch)
+    monkeypatch.setattr("pipeline.media.read.CACHED_INDEX_BYTES", 0)
+    assert seen(folder / "d.mp4", scratch) == expected
+    (index,) = scratch.directory.glob("*.npz")
+    data = index.read_bytes()
+    index.write_bytes(b"" if kept == "empty" else data[: len(data) // 2])
+    if kept == "of another version":
+        with index.open("wb") as file:
+            np.savez(file, pts=np.arange(9))
     assert seen(folder / "d.mp4", scratch) == expected
 
 

@@ -196,6 +196,32 @@ def test_what_is_not_on_the_web_is_not_found(website: str, tmp_path: Path, statu
     assert code_of(tmp_path, of_the_dataset(source)) == code
 
 
+class Unsized(BaseHTTPRequestHandler):
+    """Makes its film as it sends it, and can't say how long it is."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(b"4\r\nfilm\r\n0\r\n\r\n")
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_a_file_of_a_server_that_tells_no_size_is_fetched(tmp_path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Unsized) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        (source,) = list_sources([f"http://127.0.0.1:{server.server_port}/film.mp4"]).sources
+        assert content(tmp_path, source) == b"film"
+        server.shutdown()
+
+
 def test_a_server_that_is_not_there_is_no_missing_file(tmp_path: Path) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # and does not listen

@@ -321,6 +321,23 @@ def test_a_broken_tail_gives_true_frames_and_one_error(tmp_path: Path, name: str
     assert error == ErrorCode.TRUNCATED or (error is None and seen == expected)
 
 
+@pytest.mark.parametrize(("box", "sound"), [(b"moof", False), (b"moof", True), (b"mdat", True)])
+def test_a_recording_in_fragments_that_is_cut_behind_a_whole_frame_ends_early(
+    tmp_path: Path, box: bytes, sound: bool
+) -> None:
+    """What the tables of its fragments promise is there: only the length of the last box says that more came."""
+    fragments = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
+    whole = write_video(tmp_path / "a.mp4", frames=60, gop=10, container_options=fragments, with_audio=sound)
+    data = whole.read_bytes()
+    at = data.index(box, data.index(box) + 4) - 4  # of the second fragment
+    length = int.from_bytes(data[at : at + 4], "big")
+    path = tmp_path / "cut.mp4"
+    path.write_bytes(data[: at + (length - 3 if box == b"mdat" else length // 2)])  # in its sound, or in its table
+    expected = sampled(plain(whole), "all", tick(whole))[: 20 if box == b"mdat" else 10]
+    assert ours(path, "all", "pyav") == (expected, ErrorCode.TRUNCATED)
+    assert ours(whole, "all", "pyav")[1] is None
+
+
 @pytest.mark.parametrize("name", ["a.ts", "a.mpg"])
 @pytest.mark.parametrize("fps", ["all", "7"])
 def test_streams_joined_end_to_end_lose_nothing(tmp_path: Path, name: str, fps: str) -> None:
@@ -368,6 +385,24 @@ def test_frames_may_change_their_size_on_the_way(tmp_path: Path) -> None:
     assert [(frame.image.shape[1], frame.image.shape[0]) for frame in seen] == [
         size for size in sizes for _ in range(20)
     ]
+
+
+def test_frames_before_one_that_is_too_large_are_kept(tmp_path: Path) -> None:
+    parts = []
+    for n, width in enumerate([192, 320, 192]):
+        images = [coded_frame(20 * n + at, width) for at in range(20)]
+        parts.append(write_video(tmp_path / f"{n}.ts", frames=20, width=width, picture=images.__getitem__))
+    path = tmp_path / "a.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    reader = VideoReader(path, extraction=Extraction(fps="all", segment_frames=8, max_pixels=192 * 128))
+    seen, errors, covered = [], {}, []
+    for number in range(reader.last_window() + 1):
+        window = reader.read(number)
+        seen += [read_index(frame.image) for frame in window]
+        errors |= {number: window.error.code} if window.error is not None and not window.covered else {}
+        covered += [number] if window.covered else []
+    assert seen == [*range(20), *range(40, 60)]
+    assert (errors, covered) == ({2: ErrorCode.TOO_LARGE, 3: ErrorCode.TOO_LARGE}, [4])
 
 
 def test_times_that_cannot_be_true_are_one_error(tmp_path: Path) -> None:
