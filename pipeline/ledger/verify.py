@@ -199,15 +199,14 @@ def _check_sources(state: LogState, sources: pa.Table, result: Verification) -> 
 
 
 def _counts(*parts: pa.Table) -> pa.Table:
-    """Rows of `segments` with how many faces models have of a segment, each number once; of one that none has whole,
-    the largest."""
+    """Rows of `segments` with how many faces models have of a segment, each number once. None counts only where a
+    model found that there is none: an error says nothing of a segment of which others have faces."""
     rows = pa.concat_tables(parts)
-    is_whole = pc.equal(rows["status"], "ok")
-    whole = rows.filter(is_whole).group_by(rows.column_names).aggregate([])
-    is_theirs = pc.is_in(rows["segment_id"], whole["segment_id"].combine_chunks())
-    broken = rows.filter(pc.invert(pc.or_(is_whole, is_theirs)))
-    most = broken.group_by("segment_id").aggregate([("faces_kept", "max"), ("status", "max")])
-    return pa.concat_tables([part.rename_columns(rows.column_names).cast(rows.schema) for part in (whole, most)])
+    says = pc.or_(pc.equal(rows["status"], "ok"), pc.greater(rows["faces_kept"], 0))
+    is_theirs = pc.is_in(rows["segment_id"], rows.filter(says)["segment_id"].combine_chunks())
+    telling = rows.filter(pc.or_(says, pc.invert(is_theirs)))
+    counts = telling.group_by(["segment_id", "faces_kept"]).aggregate([("status", "max")])
+    return counts.rename_columns(rows.column_names).cast(rows.schema)
 
 
 def _check_crops(state: LogState, crops: pa.Table, segments: pa.Table, result: Verification) -> None:
