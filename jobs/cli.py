@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import traceback
 
 import click
 
 from jobs.leaving import leave
 from pipeline import __version__
-from pipeline.errors import RanError
-from pipeline.terminal import error_line
+from pipeline.errors import CapacityError, RanError
+from pipeline.terminal import error_line, printable
 
 INTERRUPTED = 130
 
@@ -79,10 +80,15 @@ def main() -> None:
         code = INTERRUPTED
     except (BrokenPipeError, SystemExit):  # whoever read the output left (`| head`): click ends so
         code = 0
-    except Exception:
-        traceback.print_exc()
-        click.echo("error: this is a bug in ran-pipeline; please report it with the lines above", err=True)
-        code = 1
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = f" of {printable(str(error.filename))}" if error.filename else ""
+            click.echo(f"error: the disk{where} is full ({error.strerror}): make room, and do the same again", err=True)
+            code = CapacityError.exit_code
+        else:
+            traceback.print_exc()
+            click.echo("error: this is a bug in ran-pipeline; please report it with the lines above", err=True)
+            code = 1
     leave(code)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
@@ -31,7 +32,7 @@ def deliver(to: str, options: dict[str, str], write: Callable[[Path], T]) -> T:
             Store(folder, options).upload(path, name)
         return what
     target = Path(to.removeprefix("file://")).absolute()
-    if target.exists() and _is_stream(target):
+    if os.path.exists(target) and _is_stream(target):
         with tempfile.TemporaryDirectory() as temporary:
             path = Path(temporary) / f"unfinished{target.suffix}"
             what = write(path)
@@ -40,7 +41,7 @@ def deliver(to: str, options: dict[str, str], write: Callable[[Path], T]) -> T:
                 shutil.copyfileobj(finished, stream)
         return what
     check_file_place(f"--to {to}", target)
-    unfinished = target.with_name(f".{target.stem}-{os.getpid()}{target.suffix}")
+    unfinished = target.with_name(f".unfinished-{os.getpid()}{target.suffix}")  # the name may be as long as can be
     try:
         what = write(unfinished)
         unfinished.replace(target)
@@ -52,6 +53,11 @@ def deliver(to: str, options: dict[str, str], write: Callable[[Path], T]) -> T:
 def check_file_place(option: str, path: Path) -> None:
     """Raises UsageError, which begins with the option as it was given, where no such file can be written."""
     folder = path.absolute().parent
+    try:
+        path.lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UsageError(f"{option}: the name is too long") from None
     if not folder.is_dir():
         raise UsageError(f"{option}: there is no folder {folder}")
     if path.is_dir():

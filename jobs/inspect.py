@@ -32,7 +32,7 @@ def inspect_command(output: str, storage_options: tuple[str, ...], as_json: bool
         totals = query(
             "SELECT count(*) AS segments, coalesce(sum(len(frames)), 0)::BIGINT AS frames, "
             "coalesce(sum(faces_kept), 0)::BIGINT AS faces, count(*) FILTER (status <> 'ok') AS segments_with_errors, "
-            "count(DISTINCT source_id) FILTER (status <> 'ok') AS sources_with_errors FROM segments"
+            "count(DISTINCT source_uri) FILTER (status <> 'ok') AS sources_with_errors FROM segments"
         )[0]
         report: dict[str, Any] = {
             "output": output,
@@ -131,7 +131,8 @@ def _echo_errors(rows: list[dict[str, Any]]) -> None:
 def where_in_source(row: dict[str, Any]) -> str:
     """The part of a source that a row of `errors` is about."""
     if row["start_s"] is not None:
-        return f"{row['source_uri']} {row['start_s']:.1f}–{row['end_s']:.1f} s"
+        video = row["source_uri"] if row["first_member"] is None else f"{row['source_uri']}/{row['first_member']}"
+        return f"{video} {row['start_s']:.1f}–{row['end_s']:.1f} s"
     if row["first_member"] is not None:
         return f"{row['source_uri']} from member {row['first_member']}"
     return str(row["source_uri"])

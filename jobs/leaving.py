@@ -15,7 +15,7 @@ def leave(code: int) -> NoReturn:
     down around them can crash (seen on a busy machine: SIGSEGV or SIGABRT after the last line, instead of the code). So
     it is not taken down.
     """
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(OSError):  # whoever read left, or the disk is full
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(code)

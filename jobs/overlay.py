@@ -15,6 +15,7 @@ from jobs.redecode import answers, redecode
 from jobs.source_frames import SourceFrames, read_source
 from pipeline.errors import UsageError
 from pipeline.terminal import counted, printable
+from pipeline.urls import without_credentials
 
 MOMENTS = 6
 
@@ -49,7 +50,7 @@ def overlay_command(
             what = deliver(to, options, lambda path: write_video(path, found, dataset.extraction, options))
         else:
             what = deliver(to, options, lambda path: _write_page(path, dataset, found, at, options))
-    click.echo(f"{to}: {what} of {printable(found.uri)}", err=True)
+    click.echo(f"{without_credentials(to)}: {what} of {printable(found.uri)}", err=True)
 
 
 def _write_page(

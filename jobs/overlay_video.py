@@ -15,7 +15,7 @@ from jobs.contact_sheet import Moment
 from jobs.drawing import BACKGROUND, INK, MUTED, PANEL_HEIGHT, PANEL_WIDTH, PAPER, text
 from jobs.redecode import answers, redecode
 from jobs.source_frames import SourceFrames
-from jobs.timeline import TITLE_PX, timeline, x_of
+from jobs.timeline import TITLE_PX, TimeAxis, timeline
 from pipeline.config import Extraction
 from pipeline.errors import UsageError
 
@@ -42,11 +42,13 @@ def write_video(path: Path, source: SourceFrames, extraction: Extraction, storag
             if strip is None:
                 width = _even(_frame_size(image)[0] + PANEL_WIDTH + 3 * PADDING)
                 strip = timeline(source, width - 2 * PADDING)
+                axis = TimeAxis.of(source, strip.width)
                 height = _even(2 * PADDING + CAPTION_PX + _area_height(image) + PADDING + strip.height + PADDING)
                 stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
                 stream.codec_context.time_base = TIME_BASE
             moment = Moment(frame=frame, image=image, faces=answers(source, frame, image))
-            picture = _compose(source, moment, strip, (stream.width, stream.height))
+            at_x = axis.x_of(frame.timestamp or 0.0)
+            picture = _compose(source, moment, strip, at_x, (stream.width, stream.height))
             encoded = av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")
             encoded.pts, encoded.time_base = round((frame.timestamp or 0.0) / TIME_BASE), TIME_BASE
             container.mux(stream.encode(encoded))
@@ -58,7 +60,10 @@ def write_video(path: Path, source: SourceFrames, extraction: Extraction, storag
     return f"{count} sampled frames"
 
 
-def _compose(source: SourceFrames, moment: Moment, strip: Image.Image, size: tuple[int, int]) -> Image.Image:
+def _compose(
+    source: SourceFrames, moment: Moment, strip: Image.Image, at_x: float, size: tuple[int, int]
+) -> Image.Image:
+    """at_x: where the moment is on the strip."""
     page = Image.new("RGB", size, BACKGROUND)
     draw = ImageDraw.Draw(page)
     text(draw, (PADDING, PADDING - 4), source.name, 18, INK, bold=True, most_px=size[0] / 2)
@@ -78,7 +83,7 @@ def _compose(source: SourceFrames, moment: Moment, strip: Image.Image, size: tup
     below = top + area + PADDING
     draw.rectangle((0, below, size[0], size[1]), fill=PAPER)
     page.paste(strip, (PADDING, below + PADDING // 2))
-    x = PADDING + x_of(source, moment.frame.timestamp or 0.0, strip.width)
+    x = PADDING + at_x
     draw.line((x, below + PADDING // 2 + TITLE_PX - 6, x, below + PADDING // 2 + strip.height - 26), fill=INK, width=2)
     return page
 

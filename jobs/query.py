@@ -44,7 +44,7 @@ def query_command(
     with opened(output, storage_options) as dataset:
 
         def answer() -> None:
-            relation = dataset.connection.sql(sql)
+            relation = dataset.connection.sql(_without_end(sql))
             if relation is None:
                 raise UsageError('no SQL was given: for instance "SELECT * FROM faces LIMIT 5"')
 
@@ -60,6 +60,18 @@ def query_command(
             dataset.following(answer)
         except duckdb.Error as error:
             raise UsageError(f"{error}\nviews: {', '.join(VIEWS)}") from None
+
+
+def _without_end(sql: str) -> str:
+    """The SQL up to the semicolon that ends it: DuckDB puts the last statement into others, and stumbles over a comment
+    behind a semicolon there."""
+    text = sql.encode()
+    end = len(text)
+    for place, kind in reversed(duckdb.tokenize(sql)):
+        if kind != duckdb.token_type.comment and text[place : place + 1] != b";":
+            break
+        end = place
+    return text[:end].decode()
 
 
 def _form_of(to: str | None) -> str:

@@ -18,6 +18,7 @@ COLOURS = {
 }  # fmt: skip
 MORE, LESS = "236, 96, 12", "0, 114, 178"
 TICKS = 5
+EXACT_BELOW_S = 60
 
 
 def expressions(figures: Figures) -> str:
@@ -123,7 +124,7 @@ def videos(videos: Sequence[VideoFigures], classes: Sequence[str]) -> str:
     key += f'<span><i style="background: {GROOVE}"></i>no face</span>'
     note = (
         "Mean probabilities of the faces in each slice of time. The coloured part is as high as the share of its "
-        "sampled frames that have a face; where it is white, no frame was sampled."
+        "sampled frames that have a face; where it is white, no frame was sampled or none could be read."
     )
     return section(
         "Over time", [f'<div class="key">{key}</div>', *(_video(each, classes) for each in videos), muted(note)]
@@ -143,7 +144,7 @@ def _video(video: VideoFigures, classes: Sequence[str]) -> str:
         for each in video.slices
     ]
     name = video.source_uri if video.member is None else f"{video.source_uri}/{video.member}"
-    ticks = "".join(f"<span>{_clock(first + span * index / (TICKS - 1))}</span>" for index in range(TICKS))
+    ticks = "".join(f"<span>{_clock(first + span * index / (TICKS - 1), span)}</span>" for index in range(TICKS))
     chart = shares_over_time(slices, [COLOURS[each] for each in classes], f"probabilities over time, {name}")
     return f'<div class="video"><b>{escape(name)}</b>{chart}<div class="ticks">{ticks}</div></div>'
 
@@ -152,7 +153,10 @@ def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.0%}"
 
 
-def _clock(seconds: float) -> str:
+def _clock(seconds: float, span_s: float) -> str:
+    """As exact as ticks on so long an axis need."""
+    if span_s < EXACT_BELOW_S:
+        return f"{seconds:.1f} s" if span_s >= TICKS else f"{seconds:.2f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -141,17 +141,18 @@ def figures(dataset: OpenedDataset, columns: ModelColumns, *, sources: int) -> F
 
 def _make_tables(dataset: OpenedDataset, summed: Sequence[str]) -> None:
     """`seen`, a row per source and expression, from the one pass over all columns of all faces; `looked`, a row per
-    source, from the one over all segments."""
+    source, from the one over all segments. A file that changed since is one source, by the content that was sampled,
+    though the row that tells of its new content has another source_id."""
     sums = "".join(f", sum({column_value(name, 'faces')}::DOUBLE) AS {quoted(name)}" for name in summed)
     dataset.execute(
         "CREATE OR REPLACE TEMP TABLE seen AS SELECT source_id, expression, count(*) AS n, "
         f"sum(confidence::DOUBLE) AS confidence{sums} FROM faces GROUP BY source_id, expression"
     )
     dataset.execute(
-        "CREATE OR REPLACE TEMP TABLE looked AS SELECT source_id, any_value(source_uri) AS source_uri, "
+        "CREATE OR REPLACE TEMP TABLE looked AS SELECT source_uri, arg_max(source_id, len(frames)) AS source_id, "
         "sum(len(frames))::BIGINT AS frames, sum(list_aggregate(face_counts, 'count'))::BIGINT AS readable, "
         "sum(len(list_filter(face_counts, lambda found: found = 0)))::BIGINT AS empty, "
-        "count(*) FILTER (status <> 'ok') AS errors FROM segments GROUP BY source_id"
+        "count(*) FILTER (status <> 'ok') AS errors FROM segments GROUP BY source_uri"
     )
     dataset.execute(
         "CREATE OR REPLACE TEMP TABLE kinds AS SELECT source_id, coalesce(any_value(sources.kind), 'unknown') AS kind "
@@ -206,7 +207,7 @@ def _by_source(dataset: OpenedDataset, most: int) -> list[SourceFigures]:
 
 def _errors(dataset: OpenedDataset) -> list[ErrorFigures]:
     rows = dataset.query(
-        "SELECT coalesce(error_code, 'unknown') AS code, count(*) AS segments, count(DISTINCT source_id) AS sources "
+        "SELECT coalesce(error_code, 'unknown') AS code, count(*) AS segments, count(DISTINCT source_uri) AS sources "
         "FROM errors GROUP BY 1 ORDER BY sources DESC, segments DESC, code"
     )
     meanings = {str(code): code.meaning for code in ErrorCode}

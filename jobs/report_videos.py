@@ -19,8 +19,8 @@ LONG_GAP = 3  # times the usual step between frames: in a longer one, nothing wa
 
 @dataclass(frozen=True, kw_only=True)
 class VideoSlice:
-    """Consecutive sampled frames. start_s, end_s: seconds from the video's first frame. faces: rows of `faces`;
-    probabilities: their means, by expression, empty without faces."""
+    """Consecutive sampled frames that could be read. start_s, end_s: seconds from the video's first frame. faces: rows
+    of `faces`; probabilities: their means, by expression, empty without faces."""
 
     start_s: float
     end_s: float
@@ -43,8 +43,8 @@ class VideoFigures:
 def videos_over_time(dataset: OpenedDataset, columns: ModelColumns, source_ids: Sequence[str]) -> list[VideoFigures]:
     """The videos of these sources, in their order: of each at most VIDEOS_OF_A_SOURCE, those with most frames.
 
-    A slice is a run of sampled frames, about as many as in any other, so that a rate that varies leaves none empty;
-    none goes on over a time in which nothing was sampled.
+    A slice is a run of sampled frames that could be read, about as many as in any other, so that a rate that varies
+    leaves none empty; none goes on over a time of which nothing was read.
     """
     if not source_ids:
         return []
@@ -61,7 +61,8 @@ def videos_over_time(dataset: OpenedDataset, columns: ModelColumns, source_ids: 
             QUALIFY row_number() OVER (PARTITION BY source_id ORDER BY sum(len(frames)) DESC, first_member)
                     <= {VIDEOS_OF_A_SOURCE}
         ), sampled AS (
-            SELECT source_id, first_member AS member, segment_id, unnest(frames) AS frame, unnest(timestamps) AS t
+            SELECT source_id, first_member AS member, segment_id, unnest(frames) AS frame, unnest(timestamps) AS t,
+                   unnest(face_counts) AS found
             FROM windows
         ), stepped AS (
             SELECT sampled.*, source_uri, t - lag(t) OVER of_video AS step,
@@ -69,7 +70,7 @@ def videos_over_time(dataset: OpenedDataset, columns: ModelColumns, source_ids: 
                    (max(t) OVER of_all - min(t) OVER of_all) / {MOST_SLICES} AS slice_s
             FROM sampled JOIN videos
             ON sampled.source_id = videos.source_id AND sampled.member IS NOT DISTINCT FROM videos.member
-            WHERE t IS NOT NULL
+            WHERE t IS NOT NULL AND found IS NOT NULL
             WINDOW of_video AS (PARTITION BY sampled.source_id, sampled.member ORDER BY t),
                    of_all AS (PARTITION BY sampled.source_id, sampled.member)
         ), measured AS (

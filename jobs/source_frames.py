@@ -115,7 +115,8 @@ def read_source(dataset: OpenedDataset, name: str, model_id: str | None = None) 
 def _find(dataset: OpenedDataset, name: str) -> tuple[Row, str | None]:
     """The row of `sources`, and the archive member if `name` goes on to one."""
     sources = _rows(dataset, "SELECT * FROM sources ORDER BY source_uri", [])
-    found = _named(sources, name, str) or _named(sources, name, composed)
+    root = Dataset.open(dataset.store).root
+    found = _named(sources, name, root, str) or _named(sources, name, root, composed)
     uris = sorted({row["source_uri"] for row, _ in found})
     if len(uris) > 1:
         raise UsageError(f"{name} is the end of several sources: {', '.join(uris[:5])}; give more of the path")
@@ -125,16 +126,28 @@ def _find(dataset: OpenedDataset, name: str) -> tuple[Row, str | None]:
     return next((one for one in found if one[0]["error_code"] is None), found[0])
 
 
-def _named(sources: list[Row], name: str, form: Callable[[str], str]) -> list[tuple[Row, str | None]]:
-    """Of all sources those that `name` means, with the rest of it as the member. form: of what of it is a uri."""
-    path = name if "://" in name else os.path.normpath(Path(name).expanduser().absolute())
-    exact = [(row, member) for row in sources for head, member in _heads(row, path) if row["source_uri"] == form(head)]
-    return exact or [
-        (row, member)
-        for row in sources
-        for head, member in _heads(row, os.path.normpath(name) if "://" not in name else name)
-        if f"/{row['source_uri']}".endswith(f"/{form(head)}") or form(head).endswith(f"/{row['source_uri']}")
-    ]
+def _named(sources: list[Row], name: str, root: str | None, form: Callable[[str], str]) -> list[tuple[Row, str | None]]:
+    """Of all sources those that `name` means, with the rest of it as the member: those whose path it is; if it is
+    none's, those whose uri; if none's, those whose end, or, below another root, whose uri is its end. root: what uris
+    are relative to. form: of what of it is a uri."""
+    is_url = "://" in name
+    given = name if is_url else os.path.normpath(name)
+    path = name if is_url else os.path.normpath(Path(name).expanduser().absolute())
+    ways: tuple[tuple[str, Callable[[str, str], bool]], ...] = (
+        (path, lambda uri, head: head in (uri, form(location_of(uri, root)))),
+        (given, lambda uri, head: head == uri),
+        (given, lambda uri, head: f"/{uri}".endswith(f"/{head}") or head.endswith(f"/{uri}")),
+    )
+    for spelling, is_meant in ways:
+        found = [
+            (row, member)
+            for row in sources
+            for head, member in _heads(row, spelling)
+            if is_meant(row["source_uri"], form(head))
+        ]
+        if found:
+            return found
+    return []
 
 
 def _heads(source: Row, name: str) -> list[tuple[str, str | None]]:

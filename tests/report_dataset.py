@@ -37,7 +37,8 @@ def source_id(name: str) -> str:
 
 
 def windows() -> list[dict[str, Any]]:
-    """What was looked at. counts: faces per sampled frame; None: it could not be read."""
+    """What was looked at. counts: faces per sampled frame; None: it could not be read. Another `content` than the
+    uri: of a file that has changed."""
     long = {"uri": HOSTILE, "kind": "video", "of": "video", "member": None}
     return [
         {**long, "window": 0, "times": np.arange(300) / 5, "counts": [1, 2, 0] * 100},
@@ -102,7 +103,7 @@ def _segments(looked: Sequence[dict[str, Any]], model: str, run: Run) -> Rows:
     errors = [window.get("error", ("ok", None, None)) for window in looked]
     return {
         "segment_id": [_segment(window) for window in looked],
-        "source_id": [source_id(window["uri"]) for window in looked],
+        "source_id": [source_id(window.get("content", window["uri"])) for window in looked],
         "source_uri": [window["uri"] for window in looked],
         "model_id": [model] * len(looked),
         "run_id": [run.run_id] * len(looked),

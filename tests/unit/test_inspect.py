@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from jobs.compact import compact_command
-from jobs.inspect import errors_command, inspect_command
+from jobs.inspect import errors_command, inspect_command, where_in_source
 from jobs.query import query_command
 from jobs.run import check_error_rate
 from pipeline.config import Extraction
@@ -129,3 +129,9 @@ def test_a_repair_is_named(tmp_path: Path) -> None:
     next(tmp_path.glob("faces/*/*.parquet")).unlink()
     repair(Store(str(tmp_path)))
     assert inspected(tmp_path)["runs"][-1]["status"] == "repaired"
+
+
+def test_a_window_of_a_video_in_an_archive_is_told_with_the_video() -> None:
+    row = {"source_uri": "/films/clips.zip", "start_s": 32.0, "end_s": 64.0, "first_member": "day/b.mp4"}
+    assert where_in_source(row) == "/films/clips.zip/day/b.mp4 32.0–64.0 s"
+    assert where_in_source(row | {"first_member": None}) == "/films/clips.zip 32.0–64.0 s"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -144,7 +145,8 @@ def test_the_timeline_shows_weights_and_leaves_gaps() -> None:
     width = 612
     pixels = np.asarray(strips.timeline(source, width))
     y = strips.TITLE_PX + 2 * strips.ROW_PX + 3  # the third region
-    x = [int(strips.x_of(source, second, width)) + 3 for second in (0.4, 1.4, 2.4)]
+    axis = strips.TimeAxis.of(source, width)
+    x = [int(axis.x_of(second)) + 3 for second in (0.4, 1.4, 2.4)]
     assert np.abs(pixels[y, x[0]].astype(int) - weight_colour(0.33)).max() <= 1
     assert np.abs(pixels[y, x[1]].astype(int) - weight_colour(0.1)).max() <= 1
     gap = pixels[strips.TITLE_PX + 2 : y, x[2] - 20 : x[2] + 20]
@@ -153,3 +155,56 @@ def test_the_timeline_shows_weights_and_leaves_gaps() -> None:
 
 def test_a_timeline_of_one_frame_can_be_drawn() -> None:
     assert strips.timeline(_source([USUAL]), 500).width == 500
+
+
+def _colours(source: SourceFrames, second: float) -> set[tuple[int, ...]]:
+    """Those of the strip around a moment."""
+    width = 612
+    x = int(strips.TimeAxis.of(source, width).x_of(second))
+    strip = np.asarray(strips.timeline(source, width))[strips.TITLE_PX + 1 : -strips.AXIS_PX - 2, x - 8 : x + 8]
+    return {tuple(colour) for colour in strip.reshape(-1, 3)}
+
+
+def test_no_attention_is_drawn_over_a_time_that_was_not_sampled() -> None:
+    frames = _source([USUAL] * 30).frames
+    source = replace(_source([USUAL]), frames=(*frames[5:10], *frames[20:]))  # a window failed at first, one between
+    assert _colours(source, 0.5) == {strips.PAPER}
+    assert strips.PAPER != weight_colour(0.33) in _colours(source, 1.5)
+    assert _colours(source, 3.0) == {strips.PAPER}
+    assert weight_colour(0.33) in _colours(source, 5.0)
+
+
+def test_a_frame_that_could_not_be_read_is_not_shown_as_one_without_a_face() -> None:
+    frames = _source([USUAL] * 10 + [None] * 20).frames
+    unread = [replace(frame, face_count=None, error="corrupt: it is damaged") for frame in frames[20:]]
+    source = replace(_source([USUAL]), frames=(*frames[:20], *unread))
+    assert _colours(source, 3.0) == {strips.PAPER, strips.FAINT}
+    assert _colours(source, 5.0) == {strips.PAPER}
+
+
+@pytest.mark.parametrize("hours", [0.01, 1, 10, 100, 1000])
+def test_ticks_lie_apart_from_each_other(hours: float) -> None:
+    axis = strips.TimeAxis(times=(0.0, hours * 3600), step_s=1.0, width=1500)
+    _, moments = axis.ticks()
+    assert len(moments) >= 3
+    assert np.diff([axis.x_of(moment) for moment in moments]).min() >= 80
+
+
+def test_ticks_are_at_the_times_that_they_name() -> None:
+    axis = strips.TimeAxis(times=tuple(6.4 + np.arange(32) / 5), step_s=0.2, width=612)
+    step, moments = axis.ticks()
+    assert moments == [index * step for index in range(len(moments))]
+    assert axis.x_of(0.0) == strips.LEFT
+
+
+def test_a_strip_of_hours_looks_at_each_frame_once() -> None:
+    class Counted(tuple[SampledFrame, ...]):
+        passes = 0
+
+        def __iter__(self) -> Iterator[SampledFrame]:
+            Counted.passes += 1
+            return super().__iter__()
+
+    source = replace(_source([USUAL]), frames=Counted(_source([USUAL] * 100).frames))
+    strips.timeline(source, 612)
+    assert Counted.passes < 10

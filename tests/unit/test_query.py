@@ -116,9 +116,17 @@ def test_bytes_are_base64_in_json(dataset: Path) -> None:
     assert base64.b64decode(rows[0]["png"]) == base64.b64decode(rows[0]["pngs"][0]) == b"\x89PNG of nothing"
 
 
-@pytest.mark.parametrize("sql", ["", " ", "/* all */"])
+@pytest.mark.parametrize("sql", ["", " ", "/* all */", ";", "; -- all"])
 def test_no_sql_is_a_slip(dataset: Path, sql: str) -> None:
     assert "no SQL was given" in refused(dataset, sql)
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "json"])
+@pytest.mark.parametrize(
+    "sql", ["SELECT 'é;' AS a; -- all; of it", "SELECT 1; SELECT 'é;' AS a /* one */; ;", "SELECT 'é;' AS a -- one"]
+)
+def test_sql_may_end_in_semicolons_and_comments(dataset: Path, sql: str, form: str) -> None:
+    assert ";" in query(dataset, sql, "--format", form).decode()
 
 
 def test_times_and_decimals(dataset: Path) -> None:

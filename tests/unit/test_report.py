@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from jobs import report as report_module
+from jobs.inspect import inspect_command
 from jobs.report import report_command
 from jobs.report_faces import CLEAR, PER_SOURCE, UNSURE
 from jobs.report_videos import MOST_SLICES
@@ -250,6 +251,29 @@ def test_a_dataset_with_errors_alone_and_one_without_faces(tmp_path: Path) -> No
     answer = reported(tmp_path / "empty")
     assert (answer["totals"]["share_without_face"], answer["expressions"]) == (1.0, [])
     assert {each["frames_with_face"] for each in answer["videos"][0]["slices"]} == {0}
+
+
+def test_a_file_that_changed_is_one_source(tmp_path: Path) -> None:
+    seen = windows()[0]
+    told = {**windows()[2], "window": 9, "content": "its new content", "error": ("error", "source_changed", "changed")}
+    write(tmp_path, looked=[seen, {**windows()[2], "window": 1}, told])
+    answer = reported(tmp_path)
+    totals = answer["totals"]
+    assert (totals["sources"], totals["sources_with_errors"], totals["kinds"]) == (1, 1, {"video": 1})
+    (source,) = answer["by_source"]
+    assert (source["frames"], source["faces"], source["errors"]) == (300, 300, 2)
+    assert len(answer["videos"]) == 1
+    done = CliRunner().invoke(inspect_command, [str(tmp_path), "--json"], catch_exceptions=False)
+    assert json.loads(done.stdout)["sources_with_errors"] == 1
+
+
+def test_frames_that_could_not_be_read_are_no_ones_time(tmp_path: Path) -> None:
+    counts = [1] * 100 + [None] * 100 + [0] * 100
+    write(tmp_path, looked=[{**windows()[0], "counts": counts}], crops=False)
+    (video,) = reported(tmp_path)["videos"]
+    assert sum(each["frames"] for each in video["slices"]) == 200
+    unread = [each for each in video["slices"] if each["start_s"] < 39.9 and each["end_s"] > 20.1]
+    assert unread == []
 
 
 def test_a_report_goes_somewhere(folder: Path, tmp_path: Path) -> None:

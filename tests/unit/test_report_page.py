@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from click.testing import CliRunner
 from PIL import Image
 
 from jobs.report import report_command
+from jobs.report_charts import videos
 from jobs.report_faces import CLEAR, UNSURE
+from jobs.report_videos import VideoFigures, VideoSlice
 from pipeline.config import Extraction
 from pipeline.ledger.dataset import Dataset
 from pipeline.storage.store import Store
@@ -139,3 +142,18 @@ def test_json_and_page_at_once(folder: Path, tmp_path: Path) -> None:
     assert done.stdout.startswith("{")
     assert to.read_text().startswith("<!DOCTYPE html>")
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "ticks"),
+    [
+        (0.8, ["0.00 s", "0.20 s", "0.40 s", "0.60 s", "0.80 s"]),
+        (9.0, ["0.0 s", "2.2 s", "4.5 s", "6.8 s", "9.0 s"]),
+        (80.0, ["0:00", "0:20", "0:40", "1:00", "1:20"]),
+        (14_400.0, ["0:00", "1:00:00", "2:00:00", "3:00:00", "4:00:00"]),
+    ],
+)
+def test_ticks_of_a_short_video_name_their_times(seconds: float, ticks: list[str]) -> None:
+    whole = VideoSlice(start_s=0.0, end_s=seconds, frames=1, frames_with_face=0, faces=0, probabilities={})
+    video = VideoFigures(source_id="s", source_uri="v.mp4", member=None, slices=[whole])
+    assert re.findall(r"<span>([^<]*)</span>", videos([video], []).partition('class="ticks"')[2]) == ticks
