@@ -18,10 +18,11 @@ from pipeline.errors import ErrorCode, MediaError
 from pipeline.media.archives import Archive
 from pipeline.media.containers import NO_FRAME, is_cut, open_container, video_stream
 from pipeline.media.display import Display, first_frame
+from pipeline.media.fetch import name_of_object
 from pipeline.media.frames_pyav import check_pixels
 from pipeline.media.locations import MISSING, local_path, open_filesystem
 from pipeline.media.pictures import read_header
-from pipeline.media.scratch import Scratch, name_of_object
+from pipeline.media.scratch import Scratch
 from pipeline.media.sniff import HEAD_BYTES, Content, guess_kind, sniff
 from pipeline.media.sources import Source
 from pipeline.media.video import full_index

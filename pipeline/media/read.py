@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from pipeline.config import Extraction
 from pipeline.errors import ErrorCode, MediaError, StoreError
 from pipeline.media.archives import Archive
+from pipeline.media.fetch import check_in_place
 from pipeline.media.locations import local_path
 from pipeline.media.packets import PacketIndex
 from pipeline.media.pictures import decode_picture
-from pipeline.media.scratch import LocalFile, Scratch, check_in_place
+from pipeline.media.scratch import LocalFile, Scratch
 from pipeline.media.video import VideoReader, WindowFrames, full_index, video_content
 from pipeline.segments import Member, Segment
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
 import threading
 import time
@@ -13,7 +14,8 @@ import fsspec
 import pytest
 
 from pipeline.errors import ErrorCode, MediaError, StoreError
-from pipeline.media.scratch import Scratch, classify, retried
+from pipeline.media.fetch import classify, retried
+from pipeline.media.scratch import Scratch
 from pipeline.media.sources import list_sources
 
 
@@ -125,14 +127,52 @@ def test_room_is_what_can_give_way(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not scratch.directory.exists()
     (tmp_path / "scratch").mkdir()
     write(scratch, "a", 300)
-    (tmp_path / "scratch" / "x.part").write_bytes(bytes(200))  # its writer was killed
+    killed = tmp_path / "scratch" / ".incoming" / "x"
+    killed.write_bytes(bytes(200))  # its writer was killed
     (tmp_path / "scratch" / ".x.lock").touch()
     (tmp_path / "scratch" / "photo.jpg").write_bytes(bytes(100))  # somebody's own
     with scratch.derived("in use", 50, lambda target: target.write_bytes(bytes(50)) and None):
-        (tmp_path / "scratch" / "x.part").write_bytes(bytes(200))
+        killed.write_bytes(bytes(200))
         assert scratch.room_bytes() == 1500
     assert scratch.room_bytes() == 1550
     assert Scratch(str(scratch.directory), capacity_bytes=700).room_bytes() == 700
+
+
+def test_what_a_fetch_costs_does_not_grow_with_what_is_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder is looked through when something has to go, and then a twentieth goes with it, lock files too."""
+    looked = 0
+    scandir = os.scandir
+
+    def counting(path: str | Path) -> object:
+        nonlocal looked
+        looked += Path(path) == tmp_path
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", counting)
+    scratch = Scratch(str(tmp_path), capacity_bytes=200 * 10)
+    for number in range(200):
+        write(scratch, f"{number:03}", 10)
+    assert looked == 1  # nobody had counted yet
+    for number in range(200, 211):
+        write(scratch, f"{number:03}", 10)
+    assert looked == 2
+    other = Scratch(str(tmp_path), capacity_bytes=200 * 10)  # another process goes by the same tally
+    for number in range(211, 222):
+        write(other, f"{number:03}", 10)
+    assert looked == 3
+    there = sorted(path.name for path in tmp_path.glob("[!.]*"))
+    assert there == [f"{number:03}" for number in range(22, 222)]
+    assert sorted(path.name for path in tmp_path.glob(".*.lock")) == [f".{name}.lock" for name in there]
+
+
+def test_a_tally_that_is_wrong_is_set_right_by_who_has_to_evict(tmp_path: Path) -> None:
+    scratch = Scratch(str(tmp_path), capacity_bytes=1000)
+    for name in ("a", "b", "c"):
+        write(scratch, name, 300)
+    (tmp_path / "a").unlink()  # somebody makes room by hand
+    write(scratch, "d", 300)
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["b", "c", "d"]
+    assert (tmp_path / ".tally").read_bytes() == b"%020d" % 900
 
 
 def test_files_on_their_way_count_against_the_cap(tmp_path: Path) -> None:
@@ -154,7 +194,10 @@ def test_files_on_their_way_count_against_the_disk(tmp_path: Path, monkeypatch: 
     usage = shutil.disk_usage(tmp_path)
 
     def disk(_: object) -> object:
-        return usage._replace(total=1000, free=950 - sum(path.stat().st_size for path in tmp_path.glob("[!.]*")))
+        return usage._replace(total=1000, free=950 - sum(path.stat().st_size for path in present()))
+
+    def present() -> list[Path]:
+        return [*tmp_path.glob("[!.]*"), *tmp_path.glob(".incoming/*")]
 
     monkeypatch.setattr(shutil, "disk_usage", disk)
     scratch = Scratch(str(tmp_path))
@@ -173,13 +216,15 @@ def test_files_on_their_way_count_against_the_disk(tmp_path: Path, monkeypatch: 
 
 def test_what_a_killed_process_left_is_removed_and_what_is_not_ours_is_not(tmp_path: Path) -> None:
     scratch = Scratch(str(tmp_path), capacity_bytes=1000)
-    for name in ("x.part", "photo.jpg", "download.part"):
+    (tmp_path / ".incoming").mkdir()
+    for name in (".incoming/x", "photo.jpg", "download.part"):
         (tmp_path / name).write_bytes(bytes(900))
     with (tmp_path / ".x.lock").open("wb") as lock:
         lock.truncate(900)
     write(scratch, "a", 500)
     write(scratch, "b", 500)
     assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["a", "b", "download.part", "photo.jpg"]
+    assert not list(tmp_path.glob(".incoming/*"))
 
 
 def test_a_fetch_that_fails_leaves_nothing(tmp_path: Path) -> None:
@@ -190,7 +235,8 @@ def test_a_fetch_that_fails_leaves_nothing(tmp_path: Path) -> None:
     scratch = Scratch(str(tmp_path))
     with pytest.raises(MediaError):
         scratch.derived("a", 0, fail)
-    assert [path.name for path in tmp_path.iterdir()] == [".a.lock"]
+    assert [path.name for path in tmp_path.iterdir() if path.is_file() and path.stat().st_size] == [".tally"]
+    assert not list(tmp_path.glob(".incoming/*"))
     write(scratch, "a", 1)
 
 
