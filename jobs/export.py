@@ -29,7 +29,7 @@ from pipeline.views import current_model
 @click.option(
     "--source",
     metavar="PATTERN",
-    help="Only sources whose path, or its end, fits: 'interview*.mp4', day1/a.mp4.",
+    help="Only the source of this path, or those whose path, or its end, fits: 'interview*.mp4', day1/a.mp4.",
 )
 @storage_option
 @json_option

@@ -262,6 +262,24 @@ def test_below_a_root_the_input_is_what_can_be_opened(tmp_path: Path) -> None:
     assert rows["input"].tolist() == [f"/it's/root/{name}" for name, _, count in PLACES for _ in range(count)]
 
 
+@pytest.mark.parametrize(
+    ("source", "inputs"),
+    [
+        ("a.mp4", ["a.mp4"]),
+        ("./a.mp4", ["a.mp4"]),
+        ("/films/a.mp4", ["a.mp4"]),
+        ("day/a.mp4", ["day/a.mp4"]),
+        ("/films/day/a.mp4", ["day/a.mp4"]),
+        ("?.mp4", ["a.mp4", "day/a.mp4"]),
+    ],
+)
+def test_below_a_root_each_source_can_be_chosen_alone(tmp_path: Path, source: str, inputs: list[str]) -> None:
+    frames: list[Frame] = [(name, "video", None, 0, 0.0, 1) for name in ("a.mp4", "day/a.mp4")]
+    write_dataset(tmp_path / "out", frames, root="/films")
+    export(tmp_path / "out", "--to", tmp_path / "a.csv", "--source", source)
+    assert pd.read_csv(tmp_path / "a.csv")["input"].tolist() == [f"/films/{name}" for name in inputs]
+
+
 def test_the_file_is_the_same_whatever_order_the_rows_lie_in(tmp_path: Path) -> None:
     write_dataset(tmp_path / "out")
     write_dataset(tmp_path / "other", FRAMES[::-1])
