@@ -229,7 +229,7 @@ def test_every_row_is_what_py_feat_would_have(folder: Path, tmp_path: Path, mode
         "classes": report["classes"],
     }
     assert set(report["classes"]) == set(CLASSES[model])
-    assert f"note: 1 frames could not be read and have no row: see `ran-pipeline errors {folder}`" in said
+    assert f"note: 1 frame could not be read and so left out: see `ran-pipeline errors {folder}`" in said
     assert ("Py-Feat has no contempt" in said) is (model == MODEL)
     assert ("the model has no neutral" in said) is (model == OTHER_MODEL)
 
