@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import duckdb
+
+from jobs.damage import as_full_disk
 from jobs.dataset import OpenedDataset
 from jobs.source_names import exactly_named
 from jobs.sql import literal, quoted
@@ -62,7 +65,7 @@ def write_fex(dataset: OpenedDataset, path: Path, model_id: str, source: str | N
     """Writes the rows of a model to a CSV file, by input, frame and face; memory as `OpenedDataset.bounded` allows.
 
     source: the path or uri of a source; if it is none's, a shell pattern of uris, or of their ends. Raises UsageError
-    if no row is left.
+    if no row is left, and OSError if a disk is full.
     """
     root = Dataset.open(dataset.store).root
     rows = _Rows(model_id=model_id, source=source, named=_named(dataset, model_id, source, root), root=root)
@@ -78,7 +81,11 @@ def write_fex(dataset: OpenedDataset, path: Path, model_id: str, source: str | N
             if source is not None
             else f"model {model_id} has seen no frame: there is nothing to export"
         )
-    written = dataset.connection.execute(f"COPY ({rows.sql}) TO {literal(str(path))} (FORMAT csv, HEADER)").fetchone()
+    copy = f"COPY ({rows.sql}) TO {literal(str(path))} (FORMAT csv, HEADER)"
+    try:
+        written = dataset.connection.execute(copy).fetchone()
+    except duckdb.IOException as error:
+        raise as_full_disk(error) or error from None
     assert written is not None
     return FexCounts(
         rows=written[0],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from collections.abc import Sequence
@@ -343,6 +344,14 @@ def test_files_that_move_meanwhile_are_followed(tmp_path: Path, monkeypatch: pyt
     export(tmp_path / "out", "--to", tmp_path / "b.csv")
     assert compacted == [0]
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+def test_a_disk_that_fills_under_the_file_is_the_systems_error(folder: Path) -> None:
+    """Which every command tells in a line."""
+    with opened(str(folder), ()) as dataset, pytest.raises(OSError, match="No space left") as full:
+        dataset.following(lambda: export_module.write_fex(dataset, Path("/dev/full"), MODEL))
+    assert (full.value.errno, full.value.filename) == (errno.ENOSPC, "/dev/full")
 
 
 def test_a_disk_too_small_to_sort_on_is_no_bug(folder: Path) -> None:
