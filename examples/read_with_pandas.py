@@ -17,7 +17,7 @@ def main(folder: str, model_id: str | None = None) -> None:
     models = sorted(segments["model_id"].unique())  # after `reprocess` there are rows of several
     if model_id is None and len(models) > 1:
         sys.exit(f"{folder} has rows of several models; add one of: {', '.join(models)}")
-    columns = ["model_id", "source_uri", "member", "frame", "expression", "confidence", "Yaw"]  # of 73
+    columns = ["face_id", "model_id", "source_uri", "expression", "confidence", "Yaw"]  # of 73
     faces = pd.read_parquet(Path(folder) / "faces", columns=columns)
     if model_id is not None:
         faces, segments = (table[table["model_id"] == model_id] for table in (faces, segments))
@@ -28,7 +28,9 @@ def main(folder: str, model_id: str | None = None) -> None:
         frames=("frames", "size"), with_a_face=("face_counts", lambda counts: (counts > 0).mean())
     )
     happy = faces.query("expression == 'happiness' and confidence > 0.6 and abs(Yaw) < 40")
-    happy_frames = happy.drop_duplicates(["source_uri", "member", "frame"]).groupby("source_uri").size()
+    # members of an archive may have one name, so that only face_id tells their frames apart
+    frame_ids = happy["face_id"].str.replace(r"-\d+$", "", regex=True)
+    happy_frames = happy[~frame_ids.duplicated()].groupby("source_uri").size()
     by_source["happy"] = (happy_frames / by_source["frames"]).fillna(0.0)
     by_source.index = by_source.index.map(lambda uri: Path(uri).name)
     print(by_source.round(2).to_string())

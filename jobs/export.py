@@ -15,6 +15,7 @@ from jobs.fex import EMOTIONS, write_fex
 from jobs.model_columns import model_columns
 from jobs.options import json_option, parse_storage_options, storage_option
 from pipeline.errors import UsageError
+from pipeline.terminal import counted
 from pipeline.urls import without_credentials
 from pipeline.views import current_model
 
@@ -29,7 +30,7 @@ from pipeline.views import current_model
 @click.option(
     "--source",
     metavar="PATTERN",
-    help="Only sources whose path, or its end, fits: 'interview*.mp4', day1/a.mp4.",
+    help="Only the source of this path, or those whose path, or its end, fits: 'interview*.mp4', day1/a.mp4.",
 )
 @storage_option
 @json_option
@@ -55,13 +56,14 @@ def export_command(
     if as_json:
         click.echo(json.dumps({"to": target, "model_id": model_id, **asdict(counts), "classes": classes}, indent=2))
     click.echo(
-        f"{target}: {counts.faces} faces and {counts.frames_without_a_face} frames without a face, of "
-        f"{counts.sources} sources, by model {model_id}",
+        f"{target}: {counted(counts.faces, 'face')} and {counted(counts.frames_without_a_face, 'frame')} without a "
+        f"face, of {counted(counts.sources, 'source')}, by model {model_id}",
         err=True,
     )
     if counts.frames_left_out:
         errors = f"`ran-pipeline errors {quote(without_credentials(output))}`"
-        click.echo(f"note: {counts.frames_left_out} frames could not be read and have no row: see {errors}", err=True)
+        left_out = counted(counts.frames_left_out, "frame")
+        click.echo(f"note: {left_out} could not be read and so left out: see {errors}", err=True)
     if "contempt" in classes:
         click.echo(
             "note: Py-Feat has no contempt: it is a column of its own, and the seven emotions sum to 1 less it",

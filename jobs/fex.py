@@ -9,7 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import duckdb
+
+from jobs.damage import as_full_disk
 from jobs.dataset import OpenedDataset
+from jobs.source_names import exactly_named
 from jobs.sql import literal, quoted
 from pipeline.errors import UsageError
 from pipeline.ledger.dataset import Dataset
@@ -60,9 +64,11 @@ class FexCounts:
 def write_fex(dataset: OpenedDataset, path: Path, model_id: str, source: str | None = None) -> FexCounts:
     """Writes the rows of a model to a CSV file, by input, frame and face; memory as `OpenedDataset.bounded` allows.
 
-    source: a shell pattern of the uris of sources, or of the ends of their paths. Raises UsageError if no row is left.
+    source: the path or uri of a source; if it is none's, a shell pattern of uris, or of their ends. Raises UsageError
+    if no row is left, and OSError if a disk is full.
     """
-    rows = _Rows(model_id=model_id, source=source, root=Dataset.open(dataset.store).root)
+    root = Dataset.open(dataset.store).root
+    rows = _Rows(model_id=model_id, source=source, named=_named(dataset, model_id, source, root), root=root)
     counted = dataset.connection.execute(
         f"WITH seen AS ({rows.seen}) SELECT count(DISTINCT source_id) FILTER (face_count >= 0), "
         f"count(*) FILTER (face_count = 0), count(*) FILTER (face_count IS NULL) FROM seen"
@@ -75,7 +81,11 @@ def write_fex(dataset: OpenedDataset, path: Path, model_id: str, source: str | N
             if source is not None
             else f"model {model_id} has seen no frame: there is nothing to export"
         )
-    written = dataset.connection.execute(f"COPY ({rows.sql}) TO {literal(str(path))} (FORMAT csv, HEADER)").fetchone()
+    copy = f"COPY ({rows.sql}) TO {literal(str(path))} (FORMAT csv, HEADER)"
+    try:
+        written = dataset.connection.execute(copy).fetchone()
+    except duckdb.IOException as error:
+        raise as_full_disk(error) or error from None
     assert written is not None
     return FexCounts(
         rows=written[0],
@@ -86,12 +96,22 @@ def write_fex(dataset: OpenedDataset, path: Path, model_id: str, source: str | N
     )
 
 
+def _named(dataset: OpenedDataset, model_id: str, source: str | None, root: str | None) -> tuple[str, ...]:
+    """The uris of the sources whose whole name `source` is; none if it is a pattern or an end."""
+    if source is None:
+        return ()
+    found = dataset.query("SELECT DISTINCT source_uri FROM all_segments WHERE model_id = ?", [model_id])
+    return tuple(exactly_named([row["source_uri"] for row in found], source, root))
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Rows:
-    """SQL for the rows of a model. root: what uris of sources are relative to."""
+    """SQL for the rows of a model. named: the uris that `source` is, if it is no pattern. root: what uris of sources
+    are relative to."""
 
     model_id: str
     source: str | None
+    named: tuple[str, ...]
     root: str | None
 
     @property
@@ -126,6 +146,8 @@ class _Rows:
         of_model = f"model_id = {literal(self.model_id)}"
         if self.source is None:
             return of_model
+        if self.named:
+            return f"{of_model} AND source_uri IN ({', '.join(map(literal, self.named))})"
         end = literal(f"*/{self.source}")
         return f"{of_model} AND (source_uri GLOB {literal(self.source)} OR source_uri GLOB {end})"
 

@@ -18,6 +18,7 @@ from jobs.report_origin import Origin, origin
 from jobs.report_page import page
 from jobs.report_videos import VideoFigures, videos_over_time
 from pipeline.errors import UsageError
+from pipeline.terminal import counted
 from pipeline.urls import without_credentials
 
 
@@ -79,7 +80,8 @@ def report_command(
         deliver_page(to, parse_storage_options(storage_options), page(report))
         totals, crops = report.figures.totals, sum(face.png is not None for face in report.faces)
         click.echo(
-            f"{without_credentials(to)}: {totals.faces} faces of {totals.sources} sources, {crops} shown as pictures",
+            f"{without_credentials(to)}: {counted(totals.faces, 'face')} of {counted(totals.sources, 'source')}, "
+            f"{crops:,} shown {'as a picture' if crops == 1 else 'as pictures'}",
             err=True,
         )
 

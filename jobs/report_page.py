@@ -14,6 +14,7 @@ from jobs.report_figures import Figures, Totals
 from jobs.report_gallery import faces_to_look_at
 from jobs.report_origin import Origin
 from jobs.text import human_seconds
+from pipeline.terminal import counted
 
 if TYPE_CHECKING:
     from jobs.report import Report
@@ -73,7 +74,7 @@ def _head(origin: Origin, figures: Figures) -> str:
         (f"{totals.sources:,}", _kinds(totals)),
     ]
     facts += (
-        [(human_seconds(totals.video_s), f"looked at in {_count(totals.videos, 'video')}")] if totals.videos else []
+        [(human_seconds(totals.video_s), f"looked at in {counted(totals.videos, 'video')}")] if totals.videos else []
     )
     codes = "".join(
         f"{', ' if index else ': '}{each.sources:,} {each.code}" for index, each in enumerate(figures.errors)
@@ -88,7 +89,7 @@ def _head(origin: Origin, figures: Figures) -> str:
         found = "No face was found." if totals.frames_read else "Nothing was read yet that could show a face."
         lines.append(f"<p>{found}</p>")
     if totals.frames > totals.frames_read:
-        lines.append(f"<p>{_count(totals.frames - totals.frames_read, 'sampled frame')} could not be read.</p>")
+        lines.append(f"<p>{counted(totals.frames - totals.frames_read, 'sampled frame')} could not be read.</p>")
     about = "".join(
         f'<tr><td class="muted">{name}</td><td class="left">{escape(v)}</td></tr>' for name, v in _about(origin)
     )
@@ -98,7 +99,7 @@ def _head(origin: Origin, figures: Figures) -> str:
 
 def _kinds(totals: Totals) -> str:
     named = ", ".join(
-        f"{count:,} unknown" if kind == "unknown" else _count(count, kind) for kind, count in totals.kinds.items()
+        f"{count:,} unknown" if kind == "unknown" else counted(count, kind) for kind, count in totals.kinds.items()
     )
     return f"sources: {named}" if named else "sources"
 
@@ -153,10 +154,6 @@ def _errors(figures: Figures) -> str:
     if len(figures.error_rows) < segments:
         lines.append(muted(f"The first {len(figures.error_rows):,} of {segments:,}; `ran-pipeline errors` has all."))
     return section("Errors", lines)
-
-
-def _count(number: int, name: str) -> str:
-    return f"{number:,} {name}" if number == 1 else f"{number:,} {name}s"
 
 
 def _clock_time(iso: str) -> str:

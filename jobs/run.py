@@ -77,18 +77,18 @@ def describe_plan(report: DryRun) -> str:
     """The dry run for people."""
     share, need = report.resources, report.need
     kinds = ", ".join(
-        f"{count} {kind}" if kind in ("changed", "unknown") else counted(count, kind)
+        f"{count:,} {kind}" if kind in ("changed", "unknown") else counted(count, kind)
         for kind, count in sorted(report.sources.items())
     )
     todo = report.segments - report.segments_already_done - report.segments_left
     in_archives = report.videos_in_archives
     lines = [
         f"{counted(sum(report.sources.values()), 'source')} ({kinds}), {human_bytes(report.bytes)}; "
-        f"{report.sources_to_probe} to be probed for {report.output}",
+        f"{report.sources_to_probe:,} to be probed for {report.output}",
         *report.notes,
-        f"{counted(report.segments, 'segment')}, {report.segments_already_done} already done for model "
-        f"{report.model_id}; {todo} to do"
-        + (f" and {report.segments_left} left by --limit" if report.segments_left else "")
+        f"{counted(report.segments, 'segment')}, {report.segments_already_done:,} already done for model "
+        f"{report.model_id}; {todo:,} to do"
+        + (f" and {report.segments_left:,} left by --limit" if report.segments_left else "")
         + f", at most {counted(report.frames_at_most, 'frame')}"
         + (f"; {counted(in_archives, 'video')} in archives may have more" if in_archives else ""),
         describe_actors(share),
@@ -176,8 +176,8 @@ def _percent(share: float | None) -> str:
 def describe(summary: Summary) -> str:
     """The summary for people."""
     lines = [
-        f"{summary.status}: {summary.segments_done} of {summary.segments_planned} segments"
-        + (f" ({summary.segments_already_done} were done before)" if summary.segments_already_done else "")
+        f"{summary.status}: {summary.segments_done:,} of {counted(summary.segments_planned, 'segment')}"
+        + (f" ({summary.segments_already_done:,} done before)" if summary.segments_already_done else "")
         + f" of {counted(summary.sources, 'source')} in {human_seconds(summary.elapsed_s)}"
         + (f", of which {human_seconds(summary.startup_s)} start-up" if summary.startup_s else ""),
         f"{counted(summary.sampled_frames, 'frame')} sampled, {counted(summary.faces, 'face')}, "

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from shlex import quote
 from typing import Any
 
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 
 from jobs.dataset import OpenedDataset
 from jobs.face_answer import Row, attention_of, regions_of
+from jobs.source_names import Way, exact_ways, spellings
 from pipeline.errors import UsageError
 from pipeline.ledger.dataset import Dataset
 from pipeline.media.sources import location_of
@@ -130,13 +129,10 @@ def _named(sources: list[Row], name: str, root: str | None, form: Callable[[str]
     """Of all sources those that `name` means, with the rest of it as the member: those whose path it is; if it is
     none's, those whose uri; if none's, those whose end, or, below another root, whose uri is its end. root: what uris
     are relative to. form: of what of it is a uri."""
-    is_url = "://" in name
-    given = name if is_url else os.path.normpath(name)
-    path = name if is_url else os.path.normpath(Path(name).expanduser().absolute())
-    ways: tuple[tuple[str, Callable[[str, str], bool]], ...] = (
-        (path, lambda uri, head: head in (uri, form(location_of(uri, root)))),
-        (given, lambda uri, head: head == uri),
-        (given, lambda uri, head: f"/{uri}".endswith(f"/{head}") or head.endswith(f"/{uri}")),
+    given, *_ = spellings(name)
+    ways = (
+        *exact_ways(name, root, form),
+        Way(given, lambda uri, head: f"/{uri}".endswith(f"/{head}") or head.endswith(f"/{uri}")),
     )
     for spelling, is_meant in ways:
         found = [

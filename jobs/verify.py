@@ -11,6 +11,7 @@ import click
 from jobs.options import json_option, parse_storage_options, storage_option
 from jobs.text import human_bytes, table
 from jobs.waiting import patiently
+from pipeline.terminal import counted
 
 if TYPE_CHECKING:
     from pipeline.ledger.repair import Repair
@@ -67,8 +68,9 @@ def _mended(mended: Repair) -> dict[str, Any]:
 
 def _described(output: str, found: Verification) -> str:
     looked = (
-        f"{output}: {found.replayed.entries} log entries, {found.files} files ({human_bytes(found.bytes)}), "
-        f"{found.segments} segments, {found.faces} faces"
+        f"{output}: {found.replayed.entries:,} log {'entry' if found.replayed.entries == 1 else 'entries'}, "
+        f"{counted(found.files, 'file')} ({human_bytes(found.bytes)}), {counted(found.segments, 'segment')}, "
+        f"{counted(found.faces, 'face')}"
     )
     if found.is_sound:
         return f"{looked}\nsound: every file is what was committed, every row is there exactly once"
@@ -78,8 +80,8 @@ def _described(output: str, found: Verification) -> str:
 
 def _outcome(output: str, mended: Repair) -> str:
     lines = [
-        f"repaired: {mended.recovered} segments recovered, {mended.lost} lost; "
-        f"{len(mended.moved)} files moved to {output}/_ran/damaged"
+        f"repaired: {counted(mended.recovered, 'segment')} recovered, {mended.lost:,} lost; "
+        f"{counted(len(mended.moved), 'file')} moved to {output}/_ran/damaged"
         if mended.after.is_sound
         else "not all could be repaired:\n" + _described(output, mended.after)
     ]

@@ -29,7 +29,7 @@ DEADLINE = "--deadline-s"
 START_DEADLINE_S = 180.0  # imports and detector weights, on a machine under load
 SLOW_DISK_BYTES_PER_S = 20_000_000
 STDERR_TAIL_BYTES = 2000
-EXIT_DEADLINE_S = 10.0  # between closing its pipe and being gone
+EXIT_DEADLINE_S = 10.0  # between closing its pipe, or being killed, and being gone
 #: What C++, Python, OpenCV and onnxruntime say last when they get no memory.
 NO_MEMORY = ("bad_alloc", "MemoryError", "Insufficient memory", "Failed to allocate memory")
 
@@ -105,11 +105,12 @@ class DecodeChild:
             process.kill()
 
     def stop(self) -> None:
-        """Kills the child, if there is one."""
+        """Kills the child, if there is one. It is waited for a while only: it can't die while its disk is silent."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
-            self._process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(EXIT_DEADLINE_S)
             self._pipe.close()
             self._stderr.close()
             self._process = None

@@ -79,9 +79,9 @@ class Driver:
             committer = Committer(self._dataset, log, run, self._model_id, replacing=replacing)
             committer.publish_missing()
             committer.sweep()
-            known, unknown, changed = self._look_up(log.state, outdated)
+            known, unknown, changed = self._look_up(log, outdated)
             summary.sources = len(listing.sources)
-            plan = self._plan(known, changed, log.state, replacing)
+            plan = self._plan(known, changed, log, replacing)
             to_probe = unknown + changed.to_probe
             if to_probe or plan.todo.num_rows:
                 if to_probe:
@@ -94,7 +94,7 @@ class Driver:
                     execution.configure_ray_data(wait_for_nodes_s=self._config.wait_for_nodes_s)
                     if to_probe:
                         known = pa.concat_tables([known, *self._probe(probing, committer, changed)])
-                        plan = self._plan(known, changed, log.state, replacing)
+                        plan = self._plan(known, changed, log, replacing)
                     self._begin(plan, replacing, progress)
                     self._check_capacity(plan, size)
                     known = outdated.replace(changed, known, plan, lambda rows: self._commit_sources([rows], committer))
@@ -107,42 +107,47 @@ class Driver:
             outdated.drop_unplanned(plan)
             outdated.drop_superseded(known)
             outdated.note_unread(known)
-            summary.failed_sources = planning.count_failed(self._store, log.state, self._model_id, listing)
+            summary.failed_sources = log.read(
+                lambda state: planning.count_failed(self._store, state, self._model_id, listing)
+            )
             summary.models = len(log.state.models)
             summary.notes = progress.notes
             summary.finish("interrupted" if self._stop.is_set() else "done")
             run.save_summary(summary.to_json())
         return summary
 
-    def _look_up(self, state: LogState, outdated: OutdatedRows) -> tuple[pa.Table, list[Source], ChangedFiles]:
+    def _look_up(self, log: CommitLog, outdated: OutdatedRows) -> tuple[pa.Table, list[Source], ChangedFiles]:
         """Rows of `sources` that the dataset has, inputs to probe, and those that changed since. `retry` keeps of the
         inputs what failed, and probes what could not be."""
         listing, failures = self._listing, outdated.failures
-        known = planning.known_sources(self._store, state)
+        known = log.read(lambda state: planning.known_sources(self._store, state))
         if self._retry_codes is not None:
             listing.sources = [one for one in listing.sources if one.source_id in failures.source_ids]
             again = [one for one in listing.sources if one.source_id in failures.probe]
             probed = pa.array(sorted(failures.probe), pa.string())
             return known.filter(pc.invert(pc.is_in(known["source_id"], probed))), again, ChangedFiles()
-        unknown, changed = planning.new_sources(self._store, state, listing, known)
+        unknown, changed = log.read(lambda state: planning.new_sources(self._store, state, listing, known))
         replaces = self._config.on_changed == "replace"
         if changed and replaces:
             outdated.refuse_beside_others("run")
         return known, unknown, ChangedFiles(changed, replaces=replaces)
 
-    def _plan(self, known: pa.Table, changed: ChangedFiles, state: LogState, replacing: Replacing) -> planning.Plan:
-        if self._base_model_id is not None:
-            return self._plan_stored(known, state, self._base_model_id, replacing.segments)
+    def _plan(self, known: pa.Table, changed: ChangedFiles, log: CommitLog, replacing: Replacing) -> planning.Plan:
+        base_model_id = self._base_model_id
+        if base_model_id is not None:
+            return log.read(lambda state: self._plan_stored(known, state, base_model_id, replacing.segments))
         again = replacing.segments | changed.error_segments(self._extraction)
-        return planning.plan(
-            self._listing,
-            pa.concat_tables([known, changed.readable]),
-            changed.staying,
-            state,
-            self._model_id,
-            self._extraction,
-            again,
-            failed=lambda: planning.failed_segments(self._store, state, self._model_id),
+        return log.read(
+            lambda state: planning.plan(
+                self._listing,
+                pa.concat_tables([known, changed.readable]),
+                changed.staying,
+                state,
+                self._model_id,
+                self._extraction,
+                again,
+                failed=lambda: planning.failed_segments(self._store, state, self._model_id),
+            )
         )
 
     def _plan_stored(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline import schema
 from pipeline.child import DecodeChild
 from pipeline.config import Extraction
 from pipeline.errors import MediaError
@@ -22,6 +23,7 @@ BLOCK_PIXEL_BYTES = 256 << 20
 
 _ARROW: dict[type, pa.DataType] = {np.int16: pa.int16(), np.int32: pa.int32(), np.float32: pa.float32()}
 FACES_TYPE = pa.list_(pa.struct([pa.field(name, _ARROW[dtype]) for name, dtype in FACE_COLUMNS.items()]))
+_UNKNOWN_AS_NAN = {field.name for field in schema.FACES if pa.types.is_floating(field.type) and field.nullable}
 
 #: Columns that this stage adds to a plan row.
 EXTRACTED = pa.schema(
@@ -175,8 +177,12 @@ def _span_s(
 def _faces_array(results: Sequence[ExtractedSegment]) -> pa.Array:
     offsets = np.cumsum([0, *(result.faces_kept for result in results)], dtype=np.int32)
     arrays = [
-        pa.array(np.concatenate([result.faces[name] for result in results]), field_type.type)
-        for name, field_type in zip(FACE_COLUMNS, FACES_TYPE.value_type, strict=True)
+        pa.array(
+            np.concatenate([result.faces[field.name] for result in results]),
+            field.type,
+            from_pandas=field.name in _UNKNOWN_AS_NAN,
+        )
+        for field in FACES_TYPE.value_type
     ]
     faces = pa.StructArray.from_arrays(arrays, fields=list(FACES_TYPE.value_type))
     return pa.ListArray.from_arrays(pa.array(offsets), faces)

@@ -110,11 +110,11 @@ class OutdatedRows:
         if not is_whole_run or self._stop.is_set():
             return
         self._log.refresh()
-        gone = planning.superseded(self._store, self._state, self._listing, known)
+        gone = self._log.read(lambda state: planning.superseded(self._store, state, self._listing, known))
         if gone and not self._others_at_work():
             self._drop(gone, known, only_errors=True)
             self._progress.note(f"{counted(len(gone), 'error')} of files that have another content now were taken out")
-        outlived = planning.outlived(self._store, self._state, self._listing, known)
+        outlived = self._log.read(lambda state: planning.outlived(self._store, state, self._listing, known))
         told = f"rows of {counted(len(outlived), 'earlier content')} beside those of what the files hold now"
         if outlived and self._config.on_changed != "replace":
             self._progress.note(f"there are {told}; `--on-changed replace` takes them out")
@@ -155,7 +155,9 @@ class OutdatedRows:
         return find_failures(self._store, self._state, self._model_id, known(), self._extraction, self._retry_codes)
 
     def _overtaken(self, base_model_id: str, known: Callable[[], pa.Table]) -> Replacing:
-        return find_overtaken(self._store, self._state, self._model_id, base_model_id, known, self._extraction)
+        return self._log.read(
+            lambda state: find_overtaken(self._store, state, self._model_id, base_model_id, known, self._extraction)
+        )
 
     def _others_at_work(self) -> bool:
         live, _ = other_runs(self._store, self._state, self._run.run_id, self._config.stale_after_s)

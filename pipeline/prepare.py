@@ -13,6 +13,7 @@ from pipeline.failures import error_rows
 from pipeline.infer import ModelBytes
 from pipeline.ledger.dataset import Dataset
 from pipeline.ledger.log import CommitLog, LogState
+from pipeline.ledger.runs import any_run_kept_crops
 from pipeline.media.locations import normalise
 from pipeline.media.sources import Listing, Source, list_sources, location_of
 from pipeline.planning import known_sources
@@ -95,7 +96,7 @@ def prepare_retry(config: RunConfig, codes: tuple[str, ...]) -> Prepared:
         model_id=model_id,
         dataset=dataset,
         retry_codes=codes,
-        keeps_crops=bool(log.state.files("crops")),
+        keeps_crops=bool(log.state.files("crops")) or any_run_kept_crops(store),
         notes=_of_others_errors(store, log.state, model_id),
     )
 

@@ -216,7 +216,13 @@ SOURCES = _table(
     _column(
         "kind", pa.string(), "`video`, `picture` or `archive`; what its name promises if probing failed", null=True
     ),
-    _column("duration_s", pa.float64(), "duration by the container, seconds; videos only", null=True),
+    _column(
+        "duration_s",
+        pa.float64(),
+        "duration by the container, or of a small video without a count of its frames by their times, seconds; "
+        "videos only",
+        null=True,
+    ),
     _column(
         "container_frames",
         pa.int64(),

@@ -21,5 +21,5 @@ def error_line(error: Exception) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """1 source, 2 sources."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    """1 source, 2 sources, 1,000 sources."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from pipeline.errors import DamageError
 from pipeline.ledger import checkpoint
 from pipeline.ledger.entry import Entry, parse_entry
 from pipeline.ledger.state import LogState
 from pipeline.storage.store import Store
+
+T = TypeVar("T")
 
 __all__ = ["CHECKPOINT_EVERY", "LOG", "CommitLog", "LogState", "checkpoint_path", "entry_path"]
 
@@ -89,6 +92,16 @@ class CommitLog:
                         )
                 else:
                     return seen
+
+    def read(self, look: Callable[[LogState], T]) -> T:
+        """What `look` reads of the live files; once more by the newer state, whenever another run, such as a compaction
+        that had begun before, has replaced one of them meanwhile. Raises what `look` raises."""
+        while True:
+            try:
+                return look(self.state)
+            except DamageError:
+                if not self.refresh():
+                    raise
 
     def append(self, build: Callable[[LogState], Entry | None]) -> Entry | None:
         """Commits the entry that `build` makes from the newest state; None if it makes none.

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import tempfile
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import schema
+from pipeline.errors import StoreError
 from pipeline.ledger.staging import STAGING, StagedFile
 from pipeline.storage.store import Store
 
 
 class RowsFile:
-    """One file of a table in the making: spooled to a local file, then uploaded into the run's staging folder."""
+    """One file of a table in the making: spooled to a local file, then uploaded into the run's staging folder.
+
+    All of it raises StoreError, for the temporary folder as for the store.
+    """
 
     def __init__(self, store: Store, run_id: str, table: str, *, may_be_empty: bool = False) -> None:
         self._store = store
@@ -26,7 +32,8 @@ class RowsFile:
         self._pending: list[pa.Table] = []
         self._pending_rows = self._pending_bytes = 0
         self._rows = 0
-        self._folder = tempfile.TemporaryDirectory(prefix="ran-merge-")
+        with _spooling():
+            self._folder = tempfile.TemporaryDirectory(prefix="ran-merge-")
         self._spool = Path(self._folder.name) / "part.parquet"
         self._writer: pq.ParquetWriter | None = None
 
@@ -35,7 +42,8 @@ class RowsFile:
 
     def __exit__(self, *_: object) -> None:
         if self._writer is not None:
-            self._writer.close()
+            with contextlib.suppress(OSError):  # the file is not finished, and nobody takes it
+                self._writer.close()
         self._folder.cleanup()
 
     def add(self, rows: pa.Table) -> None:
@@ -51,15 +59,16 @@ class RowsFile:
     def finish(self) -> list[StagedFile]:
         """Uploads the file; none if it has no rows, unless it may be empty."""
         self._flush()
-        if self._writer is None and self._may_be_empty:
-            self._writer = schema.writer(self._spool, self._table)
-        if self._writer is None:
+        if self._writer is None and not self._may_be_empty:
             return []
-        self._writer.close()
-        self._writer = None
-        with self._spool.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        size = self._spool.stat().st_size
+        with _spooling():
+            if self._writer is None:
+                self._writer = schema.writer(self._spool, self._table)
+            self._writer.close()
+            self._writer = None
+            with self._spool.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            size = self._spool.stat().st_size
         self._store.upload(self._spool, self._path)
         return [StagedFile(self._table, self._path, self._rows, size, digest)]
 
@@ -68,7 +77,19 @@ class RowsFile:
             return
         rows = pa.concat_tables([table.replace_schema_metadata(None) for table in self._pending])
         self._pending, self._pending_rows, self._pending_bytes = [], 0, 0
-        if self._writer is None:
-            self._writer = schema.writer(self._spool, self._table)
-        schema.write_row_groups(self._writer, rows, self._table)
+        with _spooling():
+            if self._writer is None:
+                self._writer = schema.writer(self._spool, self._table)
+            schema.write_row_groups(self._writer, rows, self._table)
         self._rows += rows.num_rows
+
+
+@contextlib.contextmanager
+def _spooling() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"the temporary folder {tempfile.gettempdir()} can't be written ({error.strerror or error}): make room "
+            "there, or set TMPDIR to another folder, and run the same command again"
+        ) from error

@@ -16,6 +16,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
@@ -28,6 +29,7 @@ from pipeline.urls import without_credentials
 
 RUNS = "_ran/runs"
 INTERVAL_S, STALE_AFTER_S = 10.0, 60.0
+_READERS = 16
 
 _SECRET = re.compile(r"secret|password|passwd|token|credential|storage_options?$|access_key|api_key", re.I)
 
@@ -194,6 +196,20 @@ def _beat_of(store: Store, run_id: str) -> float | None:
 def finished_runs(store: Store) -> set[str]:
     """Runs that declared their end."""
     return {path.split("/")[2] for path in store.list(RUNS) if path.endswith("/finished")}
+
+
+def any_run_kept_crops(store: Store) -> bool:
+    """Whether any run was asked to keep crops, whatever became of it. Raises StoreError if the store fails."""
+    paths = [path for path in store.list(RUNS) if path.endswith("/config.json")]
+    with ThreadPoolExecutor(_READERS) as pool:
+        return any(pool.map(lambda path: _was_to_keep_crops(store, path), paths))
+
+
+def _was_to_keep_crops(store: Store, path: str) -> bool:
+    try:
+        return json.loads(store.read_bytes(path))["run"]["keep_crops"] is True
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # a command without crops, or a file of somebody else
+        return False
 
 
 def new_run_id() -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import av
+import numpy as np
 from av.video.stream import VideoStream
 
 from pipeline.config import Extraction
@@ -114,9 +115,11 @@ def _video(path: Path, content: Content, _: Source, __: Scratch, extraction: Ext
     if (not found["container_frames"] or not found["duration_s"]) and path.stat().st_size <= SCAN_BYTES:
         index = full_index(path, content, extraction.max_pixels)
         found["container_frames"] = found["container_frames"] or index.packets
-        found["is_vfr"] = _varies((index.pts[1:] - index.pts[:-1]).tolist())
-        # the container may only guess; frames count, and the planner asks again when there are more
-        found["duration_s"] = float(int(index.pts[-1] - index.pts[0]) * index.time_base)
+        steps = np.diff(index.pts)
+        found["is_vfr"] = _varies(steps.tolist())
+        if len(steps):  # the container may only guess; frames count, and the planner asks again when there are more
+            shown = index.pts[-1] - index.pts[0] + np.median(steps)  # the last one as long as most
+            found["duration_s"] = float(int(shown) * index.time_base)
     return found
 
 

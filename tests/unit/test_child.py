@@ -160,6 +160,29 @@ def test_a_child_that_is_abandoned_answers_nothing_and_is_not_started_again(
         child.stop()
 
 
+def test_a_child_that_can_not_die_now_is_not_waited_for(
+    config: WorkerConfig, picture: Segment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One in uninterruptible sleep is killed once that ends; here the kill itself is late, which is the same to us."""
+    monkeypatch.setattr(child_module, "EXIT_DEADLINE_S", 0.2)
+    child = DecodeChild(config, deadline_s=60, warm=True)
+    stuck = child._process
+    assert stuck is not None
+    monkeypatch.setattr(stuck, "kill", lambda: None)
+    os.kill(stuck.pid, signal.SIGSTOP)
+    stopping = threading.Thread(target=child.stop, daemon=True)
+    try:
+        stopping.start()
+        stopping.join(30)
+        assert not stopping.is_alive()
+        assert stuck.poll() is None
+        assert child.extract(picture)[0].status == "ok", "another one has taken its place"
+    finally:
+        os.kill(stuck.pid, signal.SIGKILL)
+        stuck.wait()
+        child.stop()
+
+
 def test_a_child_that_died_while_idle_is_replaced(child: DecodeChild, picture: Segment) -> None:
     os.kill(pid_of(child), signal.SIGKILL)
     assert child.extract(picture)[0].status == "ok"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from collections.abc import Sequence
@@ -229,7 +230,7 @@ def test_every_row_is_what_py_feat_would_have(folder: Path, tmp_path: Path, mode
         "classes": report["classes"],
     }
     assert set(report["classes"]) == set(CLASSES[model])
-    assert f"note: 1 frames could not be read and have no row: see `ran-pipeline errors {folder}`" in said
+    assert f"note: 1 frame could not be read and so left out: see `ran-pipeline errors {folder}`" in said
     assert ("Py-Feat has no contempt" in said) is (model == MODEL)
     assert ("the model has no neutral" in said) is (model == OTHER_MODEL)
 
@@ -260,6 +261,24 @@ def test_below_a_root_the_input_is_what_can_be_opened(tmp_path: Path) -> None:
     export(tmp_path / "out", "--to", tmp_path / "a.csv")
     rows = pd.read_csv(tmp_path / "a.csv")
     assert rows["input"].tolist() == [f"/it's/root/{name}" for name, _, count in PLACES for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("source", "inputs"),
+    [
+        ("a.mp4", ["a.mp4"]),
+        ("./a.mp4", ["a.mp4"]),
+        ("/films/a.mp4", ["a.mp4"]),
+        ("day/a.mp4", ["day/a.mp4"]),
+        ("/films/day/a.mp4", ["day/a.mp4"]),
+        ("?.mp4", ["a.mp4", "day/a.mp4"]),
+    ],
+)
+def test_below_a_root_each_source_can_be_chosen_alone(tmp_path: Path, source: str, inputs: list[str]) -> None:
+    frames: list[Frame] = [(name, "video", None, 0, 0.0, 1) for name in ("a.mp4", "day/a.mp4")]
+    write_dataset(tmp_path / "out", frames, root="/films")
+    export(tmp_path / "out", "--to", tmp_path / "a.csv", "--source", source)
+    assert pd.read_csv(tmp_path / "a.csv")["input"].tolist() == [f"/films/{name}" for name in inputs]
 
 
 def test_the_file_is_the_same_whatever_order_the_rows_lie_in(tmp_path: Path) -> None:
@@ -325,6 +344,14 @@ def test_files_that_move_meanwhile_are_followed(tmp_path: Path, monkeypatch: pyt
     export(tmp_path / "out", "--to", tmp_path / "b.csv")
     assert compacted == [0]
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+def test_a_disk_that_fills_under_the_file_is_the_systems_error(folder: Path) -> None:
+    """Which every command tells in a line."""
+    with opened(str(folder), ()) as dataset, pytest.raises(OSError, match="No space left") as full:
+        dataset.following(lambda: export_module.write_fex(dataset, Path("/dev/full"), MODEL))
+    assert (full.value.errno, full.value.filename) == (errno.ENOSPC, "/dev/full")
 
 
 def test_a_disk_too_small_to_sort_on_is_no_bug(folder: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from pipeline import prepare
 from pipeline.errors import UsageError
 from pipeline.infer import ModelBytes
+from pipeline.ledger.runs import Run
 from pipeline.prepare import prepare_reprocess, prepare_retry
 from pipeline.run_config import RunConfig
 from pipeline.storage.store import Store
@@ -44,3 +45,17 @@ def test_who_retries_a_model_without_errors_hears_of_the_others(
         monkeypatch.setattr(prepare, "load", lambda _, loaded=model_id: (ModelBytes(b"", b""), loaded))
         told = prepare_retry(config, ()).notes
         assert [note.startswith(start) for note, start in zip(told, notes, strict=True)] == [True] * len(notes)
+
+
+@pytest.mark.parametrize("asked", [(), (False,), (True,), (True, False)])
+def test_retry_keeps_crops_where_a_run_that_had_none_was_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: tuple[bool, ...]
+) -> None:
+    store = Store(str(tmp_path))
+    commit(store, MODEL, 4)  # which failed
+    for keep_crops in asked:
+        with Run.create(store) as run:
+            run.save_config({"run": RunConfig(inputs=("a",), output=store.url, keep_crops=keep_crops).to_json()})
+    monkeypatch.setattr(prepare, "_check_detector", lambda *_: None)
+    monkeypatch.setattr(prepare, "load", lambda _: (ModelBytes(b"", b""), MODEL))
+    assert prepare_retry(RunConfig(inputs=(store.url,), output=store.url), ()).keeps_crops == any(asked)

@@ -85,10 +85,17 @@ def test_probe_rows_fit_the_sources_table(folder: Path, scratch: Scratch) -> Non
     video = rows[0]
     assert (video["width"], video["height"], video["codec"], video["is_vfr"]) == (192, 128, "h264", False)
     assert video["container_frames"] == 40
-    assert video["duration_s"] == pytest.approx(1.6)
+    assert [row["duration_s"] for row in rows[:3]] == pytest.approx([1.6] * 3)
     assert [row["is_vfr"] for row in rows[1:4]] == [False, False, True]
     assert (rows[4]["width"], rows[4]["height"]) == (192, 128)
     assert [len(row["index"]) for row in rows[5:]] == [11, 10, 10]
+
+
+def test_a_video_of_one_frame_has_the_duration_that_its_container_says(tmp_path: Path, scratch: Scratch) -> None:
+    (mp4, mkv) = (probe(write_video(tmp_path / f"a.{kind}", frames=1), scratch)[1] for kind in ("mp4", "mkv"))
+    assert mkv["container_frames"] == 1
+    assert mkv["duration_s"] == pytest.approx(mp4["duration_s"])
+    assert mp4["duration_s"] > 0
 
 
 def test_videos(folder: Path, scratch: Scratch) -> None:

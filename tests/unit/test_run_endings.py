@@ -21,8 +21,11 @@ from pipeline.config import Extraction
 from pipeline.driver import Driver
 from pipeline.errors import ErrorRateError
 from pipeline.infer import ModelBytes
+from pipeline.ledger import compact as compaction
+from pipeline.ledger.commit import Committer
 from pipeline.ledger.dataset import Dataset
 from pipeline.ledger.log import CommitLog
+from pipeline.ledger.runs import Run
 from pipeline.media.sources import Listing, Source, list_sources
 from pipeline.prepare import Prepared, load
 from pipeline.probing import Probing
@@ -34,6 +37,7 @@ from pipeline.summary import Summary
 from tests.conftest import DEMO_MEDIA
 from tests.faulty_store import memory_url
 from tests.silent_server import silent_server
+from tests.staged_rows import stage
 from tests.unit.test_planning import probed, row
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
@@ -167,3 +171,29 @@ def test_a_stop_while_sources_are_probed_is_no_lack_of_room(
     with ProgressReporter(quiet=True) as progress:
         assert driver.run(progress).status == "interrupted"
     assert driver.summary.segments_planned > 0
+
+
+@pytest.mark.parametrize("read", ["known_sources", "count_failed", "outlived"])
+def test_a_compaction_that_had_begun_before_the_run_takes_no_file_from_it(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: str
+) -> None:
+    driver = driver_for([], tiny_model, tmp_path)
+    store, before = driver._store, getattr(planning, read)
+    for number in (4, 9):  # which failed
+        with Run.create(store) as run:
+            committer = Committer(driver._dataset, CommitLog(store), run, driver._model_id)
+            committer.add(stage(store, run.run_id, [number], model_id=driver._model_id, source_numbers=[number]))
+            committer.commit()
+            committer.finish()
+    merged: list[compaction.Compaction] = []
+
+    def beside_it(*arguments: Any, **options: Any) -> Any:
+        if not merged:
+            merged.append(compaction.compact(store))
+        return before(*arguments, **options)
+
+    monkeypatch.setattr(compaction, "refuse_while_at_work", lambda *_, **__: None)  # it had looked before the run began
+    monkeypatch.setattr(planning, read, beside_it)
+    with ProgressReporter(quiet=True) as progress:
+        assert driver.run(progress).status == "done"
+    assert merged[0].files_after < merged[0].files_before

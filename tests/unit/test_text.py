@@ -19,7 +19,7 @@ def test_characters_that_a_terminal_obeys_are_shown_as_codes() -> None:
 
 
 def test_one_is_singular() -> None:
-    assert [counted(count, "source") for count in (0, 1, 2)] == ["0 sources", "1 source", "2 sources"]
+    assert [counted(count, "file") for count in (0, 1, 2, 1000)] == ["0 files", "1 file", "2 files", "1,000 files"]
 
 
 def test_no_line_of_an_error_passes_for_one_of_ours() -> None:

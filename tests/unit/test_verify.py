@@ -14,7 +14,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
+from jobs.verify import verify_command
 from pipeline import schema
 from pipeline.config import Extraction
 from pipeline.errors import DamageError, NewerVersionError, StoreError, UsageError
@@ -32,6 +34,7 @@ from pipeline.ledger.seal import sealed, unsealed
 from pipeline.ledger.verify import verify
 from pipeline.storage.store import Store
 from tests.staged_rows import MODEL, OTHER_MODEL, segment_id, source_id, stage
+from tests.unit.test_inspect import commit
 
 CHECKPOINT_EVERY = 3
 SEGMENTS = range(40)
@@ -391,3 +394,10 @@ def test_what_a_newer_version_wrote_is_no_damage(output: Path, path: str, newer:
 def test_a_folder_without_a_dataset_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no dataset"):
         verify(Store(str(tmp_path)))
+
+
+def test_one_of_each_is_singular(tmp_path: Path) -> None:
+    commit(Store(str(tmp_path)), MODEL, 1)
+    said = CliRunner().invoke(verify_command, [str(tmp_path)], catch_exceptions=False).stdout
+    assert said.startswith(f"{tmp_path}: 1 log entry, 2 files (")
+    assert said.partition(")")[2].startswith(", 1 segment, 1 face\n")
