@@ -12,6 +12,8 @@ import click
 from jobs.options import json_option
 from pipeline.errors import UsageError
 from ran_model.config import ATTENTION_NORMS, COLOURS
+from ran_model.datasets.expressions import expression_index
+from ran_model.labels import EXPRESSIONS
 
 if TYPE_CHECKING:  # torch: only when the command is called
     from ran_model.checkpoints import Checkpoint
@@ -60,7 +62,7 @@ def convert_command(
     --regions whole; else by the mean of its answers over the regions.
     """
     options: dict[str, Any] = {
-        "classes": None if classes is None else tuple(label.strip() for label in classes.split(",")),
+        "classes": None if classes is None else tuple(map(_expression, classes.split(","))),
         "regions": regions,
         "attention_norm": attention_norm,
         "colour": colour,
@@ -99,6 +101,12 @@ def convert_command(
         click.echo(f"model_id: {told['model_id']}")
     click.echo(f"wrote {output}")
     click.echo("The licence of the weights is yours to check.")
+
+
+def _expression(name: str) -> str:
+    """Its name here, where it is known by another, such as happy; else as it was given."""
+    index = expression_index(name)
+    return name.strip() if index is None else EXPRESSIONS[index]
 
 
 def _model(read: Checkpoint, target: Path, options: dict[str, Any]) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def check_reprocess(output: Path, model: Path) -> int:
     driver.summary.resources = share(CLUSTER, decode_actors=8)
     log = CommitLog(prepared.dataset.store)
     log.refresh()
-    plan = driver._plan(known_sources(prepared.dataset.store, log.state), ChangedFiles(), log.state, Replacing())
+    plan = driver._plan(known_sources(prepared.dataset.store, log.state), ChangedFiles(), log, Replacing())
     driver._check_capacity(plan, CLUSTER)
     return plan.todo.num_rows
 
