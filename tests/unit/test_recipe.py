@@ -26,6 +26,8 @@ def recipe(tmp_path: Path, text: str) -> Path:
 @pytest.mark.parametrize("path", sorted(DEFAULT.parent.iterdir()), ids=lambda path: path.name)
 def test_every_recipe_that_ships_can_be_read_and_fits_its_start(path: Path) -> None:
     read = read_recipe(path)
+    if read.teacher is not None and read.teacher.trunk is not None and not read.teacher.trunk.exists():
+        read = replace(read, teacher=None)  # the trunk is not part of the product
     if read.start is not None:
         check_starts(read)
         start = ModelConfig.from_json((read.start / CONFIG_FILE).read_bytes())
