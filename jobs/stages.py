@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from jobs.training_progress import training_progress
+from pipeline.terminal import counted
 from ran_model.backbones import check_trunk, has_folded_batch_norm, load_trunk, renew_batch_norm
 from ran_model.batches import Batches
 from ran_model.data import FaceSet
@@ -49,8 +50,8 @@ def check_faces(recipe: Recipe, listing: Listing) -> None:
     for name, stage in stages.items():
         if stage.epochs and stage.batch_size > count:
             raise ValueError(
-                f"{name}.batch_size is {stage.batch_size}, but there are only {count} faces to train on: take a "
-                "smaller one"
+                f"{name}.batch_size is {stage.batch_size}, more than there is to train on ({counted(count, 'face')}): "
+                "take a smaller one"
             )
 
 

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 from pipeline.errors import ErrorCode, MediaError, StoreError
 from pipeline.media.fetch import check_in_place, fetch
 from pipeline.media.locations import local_path
+from pipeline.storage.local import sync
 
 #: A full disk fails everything else on the node, and Ray moves no objects to one that is 95 % full. Above 400 GiB this
 #: is less than those 5 %: there the cache's cap must leave the room.
@@ -123,7 +124,7 @@ class Scratch:
             part.touch()
             self._make_room(size_bytes, part)
             make(part)
-            _sync(part)
+            sync(part)  # it is known by its name alone: after a power cut there must be no name without the bytes
             self._tally.add(part.stat().st_size)
             part.replace(target)
         except OSError as error:
@@ -313,15 +314,6 @@ class _Tally:
 
 def _number(content: bytes) -> int | None:
     return int(content) if content.isdigit() else None
-
-
-def _sync(path: Path) -> None:
-    """The file is known by its name alone: after a power cut there must be no name without the bytes."""
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
 
 
 def _is_at(file: int, path: Path) -> bool:

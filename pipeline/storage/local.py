@@ -64,7 +64,7 @@ class LocalBackend:
             raise
         finally:
             temporary.unlink(missing_ok=True)
-        _sync_folder(final.parent)
+        sync(final.parent)
         return True
 
     def upload(self, local_path: Path, path: str) -> None:
@@ -84,7 +84,7 @@ class LocalBackend:
             (self._root / path).unlink(missing_ok=True)
         for folder in {(self._root / path).parent for path in paths}:
             if folder.exists():
-                _sync_folder(folder)
+                sync(folder)
 
     def info(self, path: str) -> FileInfo | None:
         try:
@@ -128,7 +128,7 @@ class LocalBackend:
     def _rename(self, source: Path, target: Path) -> None:
         _make_folder(target.parent)
         source.replace(target)
-        _sync_folder(target.parent)
+        sync(target.parent)
 
 
 def _stat(entry: os.DirEntry[str]) -> FileInfo | None:
@@ -148,11 +148,12 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(exist_ok=True)
     except FileExistsError:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
-    _sync_folder(folder.parent)
+    sync(folder.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Returns once a file, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -66,7 +66,7 @@ def test_a_batch_of_more_faces_than_there_are_is_told_before_faces_are_aligned(t
     recipe.write_text(f"data: {data}\nmodel: {{}}\nsingle_pass: {{epochs: 0}}\nran: {{batch_size: 4}}\n")
     done = run_cli_here("train", recipe, "-o", tmp_path / "m", "--work", tmp_path / "work")
     assert done.returncode == 2
-    assert "ran.batch_size is 4, but there are only 2 faces to train on" in done.stderr
+    assert "ran.batch_size is 4, more than there is to train on (2 faces)" in done.stderr
     assert not (tmp_path / "work").exists()
 
 
